@@ -1,0 +1,5 @@
+"""Everything about the distribution is said once, in pyproject.toml."""
+
+from setuptools import setup
+
+setup()
