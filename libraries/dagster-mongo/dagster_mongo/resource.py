@@ -1,0 +1,164 @@
+"""The connection: one client for a resource's life."""
+
+from typing import Any
+from urllib.parse import unquote
+
+import dagster as dg
+from pydantic import Field, PrivateAttr
+from pymongo import MongoClient
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.driver_info import DriverInfo
+from pymongo.errors import ConfigurationError
+
+from dagster_mongo.errors import MongoConnectionError, MongoSettingsError, translated
+
+Document = dict[str, Any]
+
+
+class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """A MongoDB database, for assets and ops to use directly or through an I/O manager.
+
+    The client is made when it is first asked for, shared from then on, and closed when the run's
+    step ends, failed or not. Give either `uri` or `host`; credentials belong in `uri`, which is a
+    secret: it appears in no message, no `repr` and not in the UI.
+
+    Example:
+        ```python
+        import dagster as dg
+        from dagster_mongo import MongoResource
+
+        @dg.asset
+        def greeting(mongo: MongoResource) -> None:
+            mongo.get_collection("greetings").replace_one(
+                {"_id": "en"}, {"text": "hello"}, upsert=True
+            )
+
+        defs = dg.Definitions(
+            assets=[greeting],
+            resources={"mongo": MongoResource(uri=dg.EnvVar("MONGO_URI"), database="shop")},
+        )
+        ```
+    """
+
+    uri: str | None = Field(
+        default=None,
+        description="A connection string, `mongodb://` or `mongodb+srv://`, with or without"
+        " credentials. Takes the place of `host` and `port`.",
+        json_schema_extra={"dagster__is_secret": True},
+        repr=False,
+    )
+    host: str | None = Field(default=None, description="The server's host name, without `uri`.")
+    port: int = Field(default=27017, description="The server's port; goes with `host`.")
+    database: str = Field(description="The database that `get_database` returns.")
+    server_selection_timeout_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        description="How long to look for a server before the connection is given up.",
+    )
+    client_options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Any further option of `pymongo.MongoClient`, by its name there, such as"
+        " `tls` or `maxPoolSize`. The UI shows them: credentials belong in `uri`.",
+        repr=False,
+    )
+
+    _client: MongoClient[Document] | None = PrivateAttr(default=None)
+
+    def get_client(self) -> MongoClient[Document]:
+        """The one client of this resource, connected.
+
+        Raises:
+            MongoSettingsError: The address or an option makes no sense.
+            MongoConnectionError: No server answered in time, or there is no such host.
+            MongoAuthenticationError: The server refused the credentials.
+        """
+        if self._client is None:
+            self._client = self._connect()
+        return self._client
+
+    def get_database(self) -> Database[Document]:
+        """The database of the `database` field. Raises what `get_client` raises."""
+        return self.get_client()[self.database]
+
+    def get_collection(self, name: str) -> Collection[Document]:
+        """A collection of that database by its name. Raises what `get_client` raises."""
+        return self.get_database()[name]
+
+    def close(self) -> None:
+        """Close the client, if there is one. Dagster calls it; a script of one's own has to."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        self.close()
+
+    @property
+    def address(self) -> str:
+        """Where the server is, as it may be shown: the hosts, without credentials and options.
+
+        Raises:
+            MongoSettingsError: Neither `uri` nor `host` is set, or both are.
+        """
+        if bool(self.uri) == bool(self.host):
+            raise MongoSettingsError(
+                "Set either `uri` or `host` of MongoResource"
+                + (", not both." if self.uri else ": it has no address.")
+            )
+        return _authority(self.uri)[1] if self.uri else f"{self.host}:{self.port}"
+
+    def _connect(self) -> MongoClient[Document]:
+        address = self.address
+        client = self._new_client()
+        try:
+            with translated(address):
+                client.admin.command("ping", read_preference=client.read_preference)
+        except ConfigurationError as error:  # a mongodb+srv name is only looked up now
+            client.close()
+            raise MongoConnectionError(f"No such host in {address}: {self._safe(error)}") from None
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    def _new_client(self) -> MongoClient[Document]:
+        options: dict[str, Any] = {
+            "serverSelectionTimeoutMS": round(self.server_selection_timeout_seconds * 1000),
+            "driver": DriverInfo("dagster-mongo"),
+            **self.client_options,
+        }
+        try:
+            if self.uri:
+                return MongoClient(self.uri, **options)
+            return MongoClient(self.host, self.port, **options)
+        except (ConfigurationError, TypeError, ValueError) as error:
+            raise MongoSettingsError(
+                f"MongoDB's client does not accept these settings: {self._safe(error)}"
+            ) from None
+
+    def _safe(self, error: Exception) -> str:
+        """An error's message, unless a part of the credentials is in it."""
+        message = str(error)
+        credentials = _authority(self.uri)[0] if self.uri else ""
+        parts = [*credentials.split(":", 1), str(self.client_options.get("password", ""))]
+        if any(part and (part in message or unquote(part) in message) for part in parts):
+            return "the reason is withheld, it shows credentials."
+        return message
+
+
+def _authority(uri: str) -> tuple[str, str]:
+    """The credentials and the hosts of a connection string.
+
+    Raises:
+        MongoSettingsError: It is none, or its credentials are not escaped.
+    """
+    scheme, separator, rest = uri.partition("://")
+    authority, _, path = rest.partition("?")[0].partition("/")
+    if not separator or not scheme.startswith("mongodb") or "@" in path or authority.count("@") > 1:
+        raise MongoSettingsError(
+            "The uri of MongoResource is no valid connection string. Special characters in the user"
+            " name and the password have to be percent-encoded (urllib.parse.quote_plus)."
+        )
+    credentials, _, hosts = authority.rpartition("@")
+    return credentials, hosts
