@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+
+from market_data_pipeline import environment
 
 # B3's trading codes: four characters for the issuer, a number for the kind of paper.
 TICKER = re.compile(r"[A-Z][A-Z0-9]{3}\d{1,2}")
@@ -39,7 +40,7 @@ def load_watchlist(path: str | None = None) -> tuple[Paper, ...]:
     Raises:
         WatchlistError: the file is not there, is empty, or has a wrong or duplicate ticker.
     """
-    path = path or os.environ.get("WATCHLIST_FILE")
+    path = path or environment.text("WATCHLIST_FILE", "")
     if not path:
         text = resources.files(__package__).joinpath("watchlist.csv").read_text("utf-8")
         return _parse(text, "watchlist.csv")

@@ -6,7 +6,6 @@ recorded for it is the market as of `end`. This module is the only place that de
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -16,6 +15,8 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 import exchange_calendars
 import pandas as pd
+
+from market_data_pipeline import environment
 
 EXCHANGE_TIMEZONE = ZoneInfo("America/Sao_Paulo")
 KEY_FORMAT = "%Y-%m-%dT%H:%M%z"
@@ -99,7 +100,7 @@ class TradingWindows:
         """
         last = self.last_ended(now)
         following = self.after(last)
-        reopened = following.start > last.end and now >= following.start
+        reopened = last.end < following.start <= now
         return None if reopened else last
 
     def after(self, window: Window) -> Window:
@@ -107,6 +108,10 @@ class TradingWindows:
         span = self.partitions.get_next_partition_window(window.end, respect_bounds=False)
         assert span is not None  # the grid has no last window
         return _window(span)
+
+    def is_last(self, window: Window) -> bool:
+        """Whether it is the last window of its session."""
+        return self.after(window).start > window.end
 
     def ending_at(self, instant: datetime) -> Window | None:
         """The window that ends exactly at `instant`, if there is one."""
@@ -161,18 +166,8 @@ def trading_windows() -> TradingWindows:
     Raises:
         ValueError: a setting does not say what it must; the message says what to set.
     """
-    interval = os.environ.get("SYNC_INTERVAL_MINUTES") or "30"
-    first_day = os.environ.get("PARTITIONS_START") or DEFAULT_FIRST_DAY.isoformat()
-    if not interval.isdecimal():
-        raise ValueError(f"SYNC_INTERVAL_MINUTES is {interval!r}: set it to a number of minutes.")
-    try:
-        return TradingWindows(int(interval), date.fromisoformat(first_day))
-    except ValueError as error:
-        if "Invalid isoformat" not in str(error):
-            raise
-        raise ValueError(
-            f"PARTITIONS_START is {first_day!r}: set it to a date such as 2026-01-02."
-        ) from None
+    minutes = environment.whole_number("SYNC_INTERVAL_MINUTES", 30)
+    return TradingWindows(minutes, environment.day("PARTITIONS_START", DEFAULT_FIRST_DAY))
 
 
 def _window(span: dg.TimeWindow) -> Window:

@@ -1,0 +1,170 @@
+"""Reads the body of an answer into frozen records, and refuses what is no price.
+
+Fields may be missing, null or of an unexpected type; what a price rests on (the number and its
+time) is taken as it is or not at all, never repaired.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from market_data_pipeline.brapi.errors import TickerError
+from market_data_pipeline.watchlist import TICKER
+
+# No paper of B3 trades above it: a price beyond is a fault of the source.
+HIGHEST_PRICE = 1_000_000.0
+EARLIEST_TIME = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class MarketQuote:
+    """The current quote of a paper: `price` in BRL, `volume` in papers so far today, UTC."""
+
+    symbol: str
+    name: str | None
+    short_name: str | None
+    price: float
+    volume: int | None
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of the history: its start (UTC), its last traded price in BRL, papers traded."""
+
+    start: datetime
+    close: float | None
+    volume: int | None
+
+
+@dataclass(frozen=True)
+class History:
+    """The bars of a paper in the order of their time, one for each start."""
+
+    symbol: str
+    name: str | None
+    short_name: str | None
+    bars: tuple[Bar, ...]
+
+
+def results_by_ticker(body: Any, tickers: tuple[str, ...]) -> dict[str, Mapping[str, Any]]:
+    """The results of an answer, by the ticker that was asked for.
+
+    A result names its symbol and, after a rename, sometimes the one that was asked for. A single
+    result to a single ticker answers that ticker, whatever its symbol. In a batch, one ticker left
+    over and one unclaimed result belong together; with more, nobody can tell.
+
+    Raises:
+        ValueError: the body has not the shape of an answer.
+    """
+    if not isinstance(body, Mapping) or not isinstance(body.get("results"), list):
+        raise ValueError("it has no list of results")
+    claimed: dict[str, Mapping[str, Any]] = {}
+    unclaimed = []
+    for result in body["results"]:
+        if not isinstance(result, Mapping) or not _is_ticker(result.get("symbol")):
+            continue
+        asked_for = result.get("requestedSymbol") or result["symbol"]
+        if asked_for in tickers and asked_for not in claimed:
+            claimed[asked_for] = result
+        elif asked_for not in tickers:
+            unclaimed.append(result)
+    missing = [ticker for ticker in tickers if ticker not in claimed]
+    if len(missing) == len(unclaimed) == 1:
+        claimed[missing[0]] = unclaimed[0]
+    return claimed
+
+
+def read_quote(result: Mapping[str, Any], observed_at: datetime) -> MarketQuote:
+    """The current quote in one result of an answer.
+
+    Raises:
+        TickerError: it has no usable price or time.
+    """
+    price = result.get("regularMarketPrice")
+    if price is None:
+        raise TickerError("no price: the paper is suspended or newly listed")
+    if (amount := _price(price)) is None:
+        raise TickerError(f"unusable price {_shown(price)}")
+    updated_at = _instant(result.get("regularMarketTime"))
+    if updated_at is None or not EARLIEST_TIME < updated_at < observed_at + timedelta(days=1):
+        raise TickerError(f"unusable market time {_shown(result.get('regularMarketTime'))}")
+    return MarketQuote(
+        symbol=result["symbol"],
+        name=_text(result.get("longName")),
+        short_name=_text(result.get("shortName")),
+        price=amount,
+        volume=_volume(result.get("regularMarketVolume")),
+        updated_at=updated_at,
+    )
+
+
+def read_history(result: Mapping[str, Any]) -> History:
+    """The bars in one result of an answer, sorted; a bar without a time is left out.
+
+    Raises:
+        TickerError: the result has no list of bars.
+    """
+    bars = result.get("historicalDataPrice")
+    if not isinstance(bars, list):
+        raise TickerError("the answer has no price history")
+    by_start: dict[datetime, Bar] = {}
+    for bar in bars:
+        start = _instant(bar.get("date")) if isinstance(bar, Mapping) else None
+        if start is not None:
+            by_start[start] = Bar(start, _price(bar.get("close")), _volume(bar.get("volume")))
+    return History(
+        symbol=result["symbol"],
+        name=_text(result.get("longName")),
+        short_name=_text(result.get("shortName")),
+        bars=tuple(by_start[start] for start in sorted(by_start)),
+    )
+
+
+def _is_ticker(value: Any) -> bool:
+    return isinstance(value, str) and TICKER.fullmatch(value) is not None
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _price(value: Any) -> float | None:
+    number = _number(value)
+    return number if number is not None and 0 < number <= HIGHEST_PRICE else None
+
+
+def _volume(value: Any) -> int | None:
+    number = _number(value)
+    return int(number) if number is not None and 0 <= number < 2**63 else None
+
+
+def _text(value: Any) -> str | None:
+    return value.strip() or None if isinstance(value, str) else None
+
+
+def _instant(value: Any) -> datetime | None:
+    """An instant from ISO 8601 or, as older answers and bars have it, Unix seconds."""
+    try:
+        if isinstance(value, str):
+            instant = datetime.fromisoformat(value)
+            return instant.astimezone(UTC) if instant.tzinfo else None
+        number = _number(value)
+        return None if number is None else datetime.fromtimestamp(number, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,92 @@
+"""What can go wrong between a request and its answer, sorted by what helps.
+
+No message holds a token: the client sends it in a header, and no exception of the HTTP library is
+chained to these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class BrapiError(Exception):
+    """Brapi did not answer with what was asked for; the text says why."""
+
+
+class TemporaryError(BrapiError):
+    """Worth another try: a time-out, a reset, a 5xx, an answer cut short, too many at once.
+
+    Args:
+        retry_after: seconds that Brapi asks to wait, if it does.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class TickerError(BrapiError):
+    """Costs the tickers of this request and nothing else: unknown, suspended, unusable."""
+
+
+class BatchTooLargeError(BrapiError):
+    """The plan takes fewer tickers in one request; smaller batches go through."""
+
+
+class RunError(BrapiError):
+    """Every other request would fail too: the run ends, and the text says what to do."""
+
+
+class PlanError(RunError):
+    """The plan does not allow what was to be asked; it was not asked."""
+
+
+def refusal(
+    status: int, body: Any, retry_after: float | None, quota_left: int | None
+) -> BrapiError:
+    """The error that an answer other than 200 stands for.
+
+    Args:
+        status: the HTTP status.
+        body: the parsed JSON body, None where it is none.
+        retry_after: seconds, from the header of that name.
+        quota_left: from the header `x-ratelimit-remaining`.
+    """
+    code, message = _code_and_message(body)
+    said = " ".join(filter(None, [f"Brapi answered {status}", code, message and f"({message})"]))
+    if status == 401:
+        return RunError(f"{said}: the token is refused. Set BRAPI_TOKEN to a valid one.")
+    if status == 402 or (status == 429 and quota_left == 0):
+        return RunError(
+            f"{said}: the quota of this usage window is spent. Wait for the next one, or move to a "
+            "larger plan."
+        )
+    if status == 403 or code in ("INVALID_RANGE", "INVALID_INTERVAL"):
+        return RunError(
+            f"{said}: the plan of this token does not include what was asked. Set BRAPI_PLAN to "
+            "the plan you have."
+        )
+    if code == "QUOTES_PER_REQUEST_EXCEEDED":
+        return BatchTooLargeError(said)
+    if status in (404, 417):
+        return TickerError(f"unknown ticker ({status})")
+    if status == 429 or status >= 500:
+        return TemporaryError(said, retry_after)
+    return TickerError(said)
+
+
+def _code_and_message(body: Any) -> tuple[str, str]:
+    """The code and the message of either envelope, empty where there is none."""
+    if not isinstance(body, Mapping):
+        return "", ""
+    error = body.get("error")
+    issues = error.get("issues") if isinstance(error, Mapping) else None
+    if isinstance(issues, list):
+        texts = [issue.get("message") for issue in issues if isinstance(issue, Mapping)]
+        return "", "; ".join(str(text) for text in texts if text)[:200]
+    code, message = body.get("code"), body.get("message")
+    return (
+        code[:60] if isinstance(code, str) else "",
+        message[:200] if isinstance(message, str) else "",
+    )

@@ -1,0 +1,97 @@
+"""What each plan of Brapi allows, so that what it forbids is refused before it is asked.
+
+A rejected request counts against the quota like any other. Only the free plan's figures are
+measured; the paid ones are defaults that settings override.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import pandas as pd
+
+from market_data_pipeline.brapi.errors import PlanError
+
+# Every range that reaches back a fixed time from today, the shortest first.
+RANGES = ("1d", "5d", "1mo", "3mo", "6mo", "1y", "2y", "5y", "10y", "max")
+BAR_MINUTES = (60, 30, 15, 5)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What may be asked: how much at a time, how far back, how fine.
+
+    `requests` is the quota of a usage window, `delay_minutes` how old a quote may be,
+    `longest_range` the furthest that history reaches back from today.
+    """
+
+    name: str
+    requests: int
+    tickers_per_request: int
+    delay_minutes: int
+    intraday: bool
+    longest_range: str
+
+    def bar_interval(self, window_minutes: int) -> str:
+        """The `interval` of the bars that windows of that length are made of."""
+        if not self.intraday:
+            return "1d"
+        return f"{next(size for size in BAR_MINUTES if window_minutes % size == 0)}m"
+
+    def history_span(self, first: date, last: date, today: date) -> dict[str, str]:
+        """The query parameters that cover the days `first` to `last`.
+
+        Dates where the plan has intraday bars, else the shortest range that reaches back to
+        `first`.
+
+        Raises:
+            PlanError: `first` is further back than the plan reaches.
+        """
+        ranges = RANGES[: RANGES.index(self.longest_range) + 1]
+        reaching = [name for name in ranges if _reaches_back_to(name, today) <= first]
+        if not reaching:
+            raise PlanError(
+                f"The plan '{self.name}' reaches back {self.longest_range}, to "
+                f"{_reaches_back_to(self.longest_range, today)}; {first} is too far back. Nothing "
+                "was asked: choose later windows, or set BRAPI_PLAN (or BRAPI_LONGEST_RANGE) to "
+                "what your token allows."
+            )
+        if not self.intraday:
+            return {"range": reaching[0]}
+        span = {"startDate": first.isoformat()}
+        if last < today:
+            # Whether endDate is part of the answer is not documented: ask for one day more.
+            span["endDate"] = (pd.Timestamp(last) + pd.Timedelta(days=1)).date().isoformat()
+        return span
+
+
+PLANS = {
+    plan.name: plan
+    for plan in (
+        Plan("free", 15_000, 1, 30, False, "3mo"),
+        Plan("startup", 150_000, 10, 15, True, "1y"),
+        Plan("pro", 500_000, 20, 5, True, "max"),
+    )
+}
+
+
+def batches(tickers: Sequence[str], size: int) -> list[tuple[str, ...]]:
+    """The tickers in their order, `size` to a request."""
+    return [tuple(tickers[start : start + size]) for start in range(0, len(tickers), size)]
+
+
+def plan_of_quota(requests: int) -> Plan | None:
+    """The plan whose quota that is, as the header `x-ratelimit-limit` tells it."""
+    return next((plan for plan in PLANS.values() if plan.requests == requests), None)
+
+
+def _reaches_back_to(name: str, today: date) -> date:
+    if name == "max":
+        return date.min
+    count, unit = int(name.rstrip("dmoy")), name.lstrip("0123456789")
+    day = pd.Timestamp(today)
+    if unit == "d":
+        return (day - pd.DateOffset(days=count - 1)).date()  # today is one of them
+    return (day - pd.DateOffset(months=count * (12 if unit == "y" else 1))).date()
