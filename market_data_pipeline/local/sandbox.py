@@ -1,0 +1,335 @@
+"""A server that stands in for Brapi: its rules, its errors and, if asked, its faults.
+
+    python -m market_data_pipeline.local.sandbox --port 8790 --plan free
+
+It knows the papers of `papers.csv` and those of the watchlist in use (WATCHLIST_FILE); any other
+ticker is unknown to it, as it would be to Brapi. Prices are made up (see `market`).
+
+Beside the API there are `POST /sandbox/faults` (a JSON list of faults, which replaces the faults
+there are) and `GET /sandbox/requests` (what was asked so far).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from market_data_pipeline.local import ProductionRefusedError, refuse_production
+from market_data_pipeline.local.answers import history, quote, stamp
+from market_data_pipeline.local.faults import Answer, Connection, Delivery, Fault
+from market_data_pipeline.local.market import SAO_PAULO, Market
+from market_data_pipeline.local.rules import (
+    FREE_TICKERS,
+    PLANS,
+    RENAMED,
+    Plan,
+    Refusal,
+    refusal,
+    requested_span,
+)
+from market_data_pipeline.watchlist import WatchlistError, load_watchlist
+
+NAME = "The Brapi sandbox"
+BURST_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class SeenRequest:
+    """One request that reached the sandbox."""
+
+    at: float
+    """When it arrived, by `time.monotonic()`."""
+    path: str
+    query: Mapping[str, str]
+    authorization: bool
+    """Whether it had an `Authorization` header."""
+    connection: int
+    """The client's port: the same for requests over one connection."""
+
+
+@dataclass
+class Sandbox:
+    """The settings and the state of one sandbox. All can be changed while it serves."""
+
+    plan: str = "free"
+    token: str | None = None
+    """The one token that is accepted; None accepts any."""
+    remaining: int | None = None
+    """What is left of the quota; by default what the plan has."""
+    latency: float = 0
+    """Seconds from a request to its answer."""
+    burst: int = 3
+    """How many requests at once the free plan takes."""
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    faults: Sequence[Fault] = ()
+    quota_header: str = "x-ratelimit"
+    """`x-ratelimit` or `ratelimit`: the beginning of the headers' names."""
+    market: Market = field(default_factory=lambda: Market(_watchlist()))
+    url: str = field(default="", init=False)
+    requests: list[SeenRequest] = field(default_factory=list, init=False)
+    _started: list[float] = field(default_factory=list, init=False)
+    """When the requests that are being answered arrived."""
+
+    def __post_init__(self) -> None:
+        if self.remaining is None:
+            self.remaining = PLANS[self.plan].quota
+
+    @contextlib.contextmanager
+    def answering(self, request: Request) -> Iterator[None]:
+        """Keeps the record of requests, and of those under way."""
+        arrived = time.monotonic()
+        self.requests.append(
+            SeenRequest(
+                arrived,
+                request.url.path,
+                dict(request.query_params),
+                "authorization" in request.headers,
+                request.client.port if request.client else 0,
+            )
+        )
+        self._started.append(arrived)
+        try:
+            yield
+        finally:
+            self._started.remove(arrived)
+
+    def check_token(self, request: Request) -> None:
+        """Raises the refusal of a missing or wrong token."""
+        bearer = request.headers.get("authorization", "")
+        token = bearer.removeprefix("Bearer ").strip() or request.query_params.get("token", "")
+        if not token:
+            message = "O seu token não foi informado. Obtenha um em brapi.dev/dashboard"
+            raise refusal(401, message, "MISSING_TOKEN")
+        if self.token not in (None, token):
+            message = "O seu token é inválido, por favor, verifique o seu token em brapi.dev"
+            raise refusal(401, message, "INVALID_TOKEN")
+
+    def take_from_quota(self) -> None:
+        """Counts one request, or raises the refusal of too many."""
+        recent = [at for at in self._started if at > time.monotonic() - BURST_SECONDS]
+        if self.plan == "free" and len(recent) > self.burst:
+            answer = refusal(429, "Muitas requisições simultâneas. Aguarde e tente novamente.")
+            raise Refusal(429, answer.body, {"Retry-After": "1"})
+        if not self.remaining:
+            raise refusal(429, "Você atingiu o limite de requisições do seu plano neste período.")
+        self.remaining -= 1
+
+    def quota_headers(self) -> dict[str, str]:
+        """What every answer to a valid token says."""
+        name = self.quota_header
+        return {
+            f"{name}-limit": str(PLANS[self.plan].quota),
+            f"{name}-remaining": str(self.remaining),
+        }
+
+    def quotes(self, tickers: Sequence[str], query: Mapping[str, str], plan: Plan) -> list[Any]:
+        """The results for the tickers that are known.
+
+        Raises:
+            Refusal: a parameter is wrong, there are too many tickers, or none is known.
+        """
+        if len(tickers) > plan.tickers_per_request:
+            message = f"Seu plano permite até {plan.tickers_per_request} ativo(s) por requisição."
+            raise refusal(400, message, "QUOTES_PER_REQUEST_EXCEEDED")
+        now = self.now()
+        as_of = datetime.fromtimestamp(
+            now.timestamp() // (plan.refresh_minutes * 60) * (plan.refresh_minutes * 60), UTC
+        )
+        span = requested_span(query, plan, _day(now), self.market)
+        results = []
+        for asked in tickers:
+            ticker, repeats = RENAMED.get(asked, (asked, False))
+            if ticker not in self.market.papers:
+                continue
+            result = quote(self.market, ticker, as_of)
+            if repeats:
+                result["requestedSymbol"] = asked
+            if span:
+                result |= {
+                    "usedInterval": span.interval,
+                    "usedRange": span.used_range,
+                    "historicalDataPrice": history(
+                        self.market, ticker, as_of, span.days, span.interval
+                    ),
+                    "validRanges": plan.ranges,
+                    "validIntervals": plan.intervals,
+                }
+            results.append(result)
+        if not results:
+            raise refusal(404, f"Não encontramos a ação {', '.join(tickers)}")
+        return results
+
+
+def create_app(sandbox: Sandbox) -> Starlette:
+    """The API over the state of `sandbox`."""
+
+    async def get_quote(request: Request) -> Response:
+        started = time.monotonic()
+        tickers = request.path_params["tickers"].upper().split(",")
+        tickers = list(dict.fromkeys(ticker.strip() for ticker in tickers if ticker.strip()))
+        with sandbox.answering(request):
+            answer = _quote_answer(sandbox, request, tickers)
+            for fault in sandbox.faults:
+                if fault.concerns(tickers):
+                    fault.spoil(answer)
+            await asyncio.sleep(max(0.0, started + sandbox.latency - time.monotonic()))
+        return Delivery(answer)
+
+    async def get_usage(request: Request) -> Response:
+        with sandbox.answering(request):
+            try:
+                sandbox.check_token(request)
+                return JSONResponse(_usage(sandbox), headers=sandbox.quota_headers())
+            except Refusal as refused:
+                return JSONResponse(refused.body, refused.status, refused.headers)
+
+    async def post_faults(request: Request) -> Response:
+        try:
+            sandbox.faults = [Fault(**fault) for fault in await request.json()]
+        except (TypeError, ValueError) as error:
+            return JSONResponse({"error": str(error)}, 422)
+        return Response(status_code=204)
+
+    async def get_requests(request: Request) -> Response:
+        return JSONResponse([dataclasses.asdict(seen) for seen in sandbox.requests])
+
+    return Starlette(
+        routes=[
+            Route("/api/quote/{tickers}", get_quote),
+            Route("/api/v2/user/usage", get_usage),
+            Route("/sandbox/faults", post_faults, methods=["POST"]),
+            Route("/sandbox/requests", get_requests),
+        ]
+    )
+
+
+def _quote_answer(sandbox: Sandbox, request: Request, tickers: list[str]) -> Answer:
+    """What the API would answer if nothing went wrong on the way."""
+    started, headers = time.monotonic(), {}
+    try:
+        # Without a limit is what the largest plan comes nearest to.
+        plan = dataclasses.replace(PLANS["pro"], tickers_per_request=len(FREE_TICKERS))
+        if not FREE_TICKERS.issuperset(tickers):
+            sandbox.check_token(request)
+            try:
+                sandbox.take_from_quota()
+            finally:
+                headers = sandbox.quota_headers()
+            plan = PLANS[sandbox.plan]
+        results = sandbox.quotes(tickers, request.query_params, plan)
+    except Refusal as refused:
+        return Answer(refused.status, refused.body, {**headers, **refused.headers})
+    return Answer(200, {"results": results, **_footer(sandbox, started)}, headers)
+
+
+def _usage(sandbox: Sandbox) -> dict[str, Any]:
+    started, today, plan = time.monotonic(), _day(sandbox.now()), PLANS[sandbox.plan]
+    start = today.replace(day=1)
+    end = date(start.year + start.month // 12, start.month % 12 + 1, 1)
+    left = sandbox.remaining or 0
+    window = {
+        "type": "billing-cycle",
+        "start": f"{start}T00:00:00.000Z",
+        "end": f"{end}T00:00:00.000Z",
+    }
+    usage = {
+        "planName": plan.name,
+        "planLimit": plan.quota,
+        "currentUsage": plan.quota - left,
+        "remainingUsage": left,
+        "subscriptionPeriod": {"start": None, "end": None},
+        "usageWindow": window,
+    }
+    return {"usage": usage, **_footer(sandbox, started)}
+
+
+def _footer(sandbox: Sandbox, started: float) -> dict[str, Any]:
+    took = round(1000 * max(sandbox.latency, time.monotonic() - started))
+    return {"requestedAt": stamp(sandbox.now()), "took": took}
+
+
+def _day(instant: datetime) -> date:
+    return instant.astimezone(SAO_PAULO).date()
+
+
+def _watchlist() -> list[str]:
+    # A watchlist that cannot be read is Dagster's to complain about.
+    with contextlib.suppress(WatchlistError):
+        return [paper.ticker for paper in load_watchlist()]
+    return []
+
+
+@contextlib.contextmanager
+def serve(**settings: Any) -> Iterator[Sandbox]:
+    """Serves a sandbox with these settings on a free port of the loopback, in a thread.
+
+    Raises:
+        ProductionRefusedError: MARKET_DATA_ENV is `production`.
+    """
+    refuse_production(NAME)
+    sandbox = Sandbox(**settings)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sandbox.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server = _server(sandbox)
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        thread.start()
+        try:
+            yield sandbox
+        finally:
+            server.should_exit = server.force_exit = True
+            thread.join()
+
+
+def _server(sandbox: Sandbox, **options: Any) -> uvicorn.Server:
+    return uvicorn.Server(
+        uvicorn.Config(
+            create_app(sandbox),
+            http=Connection,
+            lifespan="off",
+            log_level="critical",  # the faults are meant
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=1,
+            **options,
+        )
+    )
+
+
+def main() -> int:
+    """Serves a sandbox until it is stopped."""
+    parser = argparse.ArgumentParser(description="A stand-in for Brapi, for development.")
+    parser.add_argument("--port", type=int, default=8790)
+    parser.add_argument("--plan", choices=PLANS, default="free")
+    parser.add_argument("--remaining", type=int, help="what is left of the quota")
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds to every answer")
+    options = parser.parse_args()
+    try:
+        refuse_production(NAME)
+    except ProductionRefusedError as refused:
+        sys.stderr.write(f"{refused}\n")
+        return 1
+    sandbox = Sandbox(plan=options.plan, remaining=options.remaining, latency=options.latency)
+    address = f"http://127.0.0.1:{options.port}"
+    sys.stdout.write(f"{NAME}, a development stand-in: {address}, plan {options.plan}\n")
+    sys.stdout.flush()
+    _server(sandbox, host="127.0.0.1", port=options.port).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
