@@ -19,7 +19,7 @@ _SHOWN = 5
 
 
 class Document(NamedTuple):
-    """A document's id, and its other fields as BSON."""
+    """A document's id, and the whole of it as BSON."""
 
     id: Any
     body: bytes
@@ -50,15 +50,14 @@ def to_documents(
         if settings.key
         else _content_ids(columns, settings.may_change)
     )
-    fields: dict[str, Iterable[Any]] = {k: v for k, v in columns.items() if k != "_id"}
+    fields: dict[str, Iterable[Any]] = {"_id": ids, **columns}
     if settings.run_id:
         fields[settings.run_id] = repeat(run_id)
-    return [Document(id, body) for id, body in zip(ids, _encoded(fields), strict=False)]
+    return [Document(*pair) for pair in zip(ids, _encoded(fields), strict=True)]
 
 
 def _encoded(columns: Mapping[str, Iterable[Any]]) -> Iterator[bytes]:
-    rows = zip(*columns.values(), strict=False) if columns else repeat(())
-    for number, row in enumerate(rows):
+    for number, row in enumerate(zip(*columns.values(), strict=False)):
         try:
             body = bson.encode(dict(zip(columns, row, strict=True)))
         except (BSONError, OverflowError, TypeError, ValueError) as error:
@@ -72,13 +71,14 @@ def _key_ids(columns: Mapping[str, Sequence[Any]], key: Sequence[str]) -> list[A
     if missing := [name for name in key if name not in columns]:
         raise MongoFrameError(f"The DataFrame has no key column {missing[0]!r}.")
     parts = [[_key_part(name, value) for value in columns[name]] for name in key]
-    ids = columns["_id"] if tuple(key) == ("_id",) else list(map("|".join, zip(*parts, strict=True)))
+    joined = list(map("|".join, zip(*parts, strict=True)))
+    ids = list(columns["_id"]) if tuple(key) == ("_id",) else joined
     repeated = [id for id, count in Counter(ids).items() if count > 1]
     if repeated:
         shown = ", ".join(repr(id) for id in repeated[:_SHOWN])
         rest = f" and {len(repeated) - _SHOWN} more" if len(repeated) > _SHOWN else ""
         raise MongoFrameError(f"Several rows have the same key {list(key)}: {shown}{rest}.")
-    return list(ids)
+    return ids
 
 
 def _key_part(name: str, value: Any) -> str:
@@ -94,12 +94,14 @@ def _key_part(name: str, value: Any) -> str:
     )
 
 
-def _content_ids(columns: Mapping[str, Sequence[Any]], may_change: set[str]) -> Iterator[str]:
+def _content_ids(columns: Mapping[str, Sequence[Any]], may_change: set[str]) -> list[str]:
     """A hash of each row's content, however its columns are ordered; equal rows are numbered."""
     if not (identity := sorted(columns.keys() - may_change)):
         raise MongoFrameError("Every column is volatile: nothing tells one row from another.")
+    ids = []
     seen: Counter[str] = Counter()
     for body in _encoded({name: columns[name] for name in identity}):
         digest = blake2b(body, digest_size=16).hexdigest()
         seen[digest] += 1
-        yield digest if seen[digest] == 1 else f"{digest}|{seen[digest]}"
+        ids.append(digest if seen[digest] == 1 else f"{digest}|{seen[digest]}")
+    return ids

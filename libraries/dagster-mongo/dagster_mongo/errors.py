@@ -67,7 +67,8 @@ class MongoBulkWriteError(DagsterMongoError):
     def _refusals(self) -> Iterator[str]:
         if not self.failures:
             return
-        shown = "; ".join(f"_id={f['_id']!r}: {f['message']}" for f in self.failures[:_SHOWN_FAILURES])
+        first = self.failures[:_SHOWN_FAILURES]
+        shown = "; ".join(f"_id={failure['_id']!r}: {failure['message']}" for failure in first)
         rest = len(self.failures) - _SHOWN_FAILURES
         yield (
             f"{len(self.failures)} of {self.attempted} documents were refused by collection"

@@ -101,15 +101,12 @@ def to_frame(
     """
     wanted = list(dtypes) if columns is None else list(columns)
     found, rows = _collect(documents, wanted)
-    if missing := [name for name in wanted if name not in found and name not in dtypes]:
-        if rows:
-            raise MongoLoadError(f"No document has a field {missing[0]!r}.")
     names = wanted or list(found)
+    unknown = [name for name in names if name not in found and name not in dtypes]
+    if unknown and rows:
+        raise MongoLoadError(f"No document has a field {unknown[0]!r}.")
     return pd.DataFrame(
-        {
-            name: _series(name, found.pop(name, None) or [None] * rows, dtypes.get(name))
-            for name in names
-        },
+        {name: _series(name, found.pop(name, [None] * rows), dtypes.get(name)) for name in names},
         columns=names,
     )
 
@@ -120,10 +117,10 @@ def _collect(documents: Iterable[Mapping[str, Any]], wanted: list[str]) -> tuple
     rows = 0
     remaining = iter(documents)
     while chunk := list(islice(remaining, _CHUNK)):
-        seen = dict.fromkeys(name for document in chunk for name in document)
-        for name in (wanted and [n for n in wanted if n in seen or n in found]) or seen | found:
-            values = found.setdefault(name, [None] * rows)
-            values.extend([document.get(name) for document in chunk])
+        for name in dict.fromkeys(name for document in chunk for name in document):
+            if not wanted or name in wanted:
+                values = found.setdefault(name, [None] * rows)
+                values.extend([document.get(name) for document in chunk])
         rows += len(chunk)
         for values in found.values():
             values.extend([None] * (rows - len(values)))
@@ -140,19 +137,19 @@ def _series(name: str, values: list[Any], dtype: str | None) -> "pd.Series[Any]"
         ) from None
 
 
-def _typed(values: list[Any], dtype: str) -> "pd.Series[Any]":
+def _typed(values: list[Any], dtype: Any) -> "pd.Series[Any]":
     if dtype == "object":
         return pd.Series([_python(value) for value in values], dtype=object)
     if dtype.startswith("datetime64["):
         return _moments(values, dtype)
     if dtype == "bool" or dtype.startswith(("int", "uint")):
         # Through the nullable dtype, which refuses what numpy would silently make an integer of.
-        nullable = {"bool": "boolean", "i": dtype.capitalize(), "u": "UI" + dtype[2:]}
-        series = pd.Series(pd.array(values, dtype=nullable.get(dtype, nullable.get(dtype[0]))))
+        nullable = {"b": "boolean", "i": dtype.capitalize(), "u": "UI" + dtype[2:]}[dtype[0]]
+        series: pd.Series[Any] = pd.Series(values, dtype=nullable)
         return series if series.hasnans else series.astype(dtype)
     if dtype == "str" and not _HAS_STR_DTYPE:
         return pd.Series(values, dtype=object)
-    return pd.Series(values, dtype=dtype)  # type: ignore[call-overload,no-any-return]
+    return pd.Series(values, dtype=dtype)
 
 
 def _moments(values: list[Any], dtype: str) -> "pd.Series[Any]":
@@ -163,7 +160,7 @@ def _moments(values: list[Any], dtype: str) -> "pd.Series[Any]":
     return naive.dt.tz_localize("UTC").dt.tz_convert(zone) if zone else naive
 
 
-def _inferred(values: list[Any]) -> str | None:
+def _inferred(values: list[Any]) -> str:
     kinds = {type(value) for value in values}
     nullable = type(None) in kinds
     kinds.discard(type(None))

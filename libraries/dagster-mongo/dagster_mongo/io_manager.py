@@ -133,9 +133,7 @@ class MongoPandasIOManager(dg.ConfigurableIOManager):
         )
 
 
-def _settings(
-    context: dg.InputContext | dg.OutputContext, metadata: Mapping[str, Any]
-) -> Settings:
+def _settings(context: dg.InputContext | dg.OutputContext, metadata: Mapping[str, Any]) -> Settings:
     default = "_".join(context.asset_key.path) if context.has_asset_key else ""
     return Settings.from_metadata(metadata, default)
 

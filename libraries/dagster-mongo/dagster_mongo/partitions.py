@@ -96,7 +96,7 @@ class Slice:
         located = zip(*(d.keys_of(columns[d.field]) for d in self.dimensions), strict=True)
         counts: Counter[str] = Counter()
         for row, keys in enumerate(located):
-            partition = self.members.get(keys)  # type: ignore[arg-type]
+            partition = self.members.get(keys)
             if partition is None:
                 found = ", ".join(f"{d.field}={columns[d.field][row]!r}" for d in self.dimensions)
                 raise MongoFrameError(
@@ -121,12 +121,12 @@ def slice_of(context: dg.InputContext | dg.OutputContext, partition_expr: Any) -
         return None
     definition, keys = context.asset_partitions_def, context.asset_partition_keys
     if not isinstance(definition, dg.MultiPartitionsDefinition):
-        members = {(key,): key for key in keys}
-        return Slice((_dimension(definition, partition_expr, keys),), members)
+        dimension = _dimension(definition, partition_expr, keys)
+        return Slice((dimension,), {(key,): key for key in keys})
 
     expressions = partition_expr if isinstance(partition_expr, Mapping) else {}
     parts = definition.partitions_defs
-    members = {}
+    members: dict[tuple[str, ...], str] = {}
     for key in keys:
         by_name = definition.get_partition_key_from_str(key).keys_by_dimension
         members[tuple(by_name[part.name] for part in parts)] = key
@@ -138,7 +138,9 @@ def slice_of(context: dg.InputContext | dg.OutputContext, partition_expr: Any) -
 
 
 def _dimension(
-    definition: dg.PartitionsDefinition, field: object, keys: Iterable[str]  # type: ignore[type-arg]
+    definition: dg.PartitionsDefinition,
+    field: object,
+    keys: Iterable[str],
 ) -> Dimension:
     if not isinstance(field, str) or not field:
         raise MongoSettingsError(

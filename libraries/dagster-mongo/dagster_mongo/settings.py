@@ -1,6 +1,6 @@
 """How an asset is kept: the metadata of its definition, checked."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -43,8 +43,8 @@ class Settings:
                 f"Unknown metadata {', '.join(PREFIX + name for name in unknown)}. Known are"
                 f" {', '.join(PREFIX + name for name in known)}."
             )
-        settings = {"collection": default_collection, **given}
-        return cls(**{name: _PARSERS[name](PREFIX + name, value) for name, value in settings.items()})
+        given.setdefault("collection", default_collection)
+        return cls(**{name: _PARSERS[name](PREFIX + name, v) for name, v in given.items()})
 
     def __post_init__(self) -> None:
         if self.mode == "upsert" and not self.key:
@@ -70,6 +70,8 @@ def columns_of(metadata: Mapping[str, Any]) -> tuple[str, ...] | None:
         MongoSettingsError: It is no list of names.
     """
     value = metadata.get("columns")
+    if value == []:
+        raise _wrong("columns", "a list of at least one column name", value)
     return None if value is None else _names("columns", value)
 
 
@@ -102,7 +104,7 @@ def _batch_size(name: str, value: object) -> int:
 
 
 def _write_concern(name: str, value: object) -> WriteConcern:
-    options = dict(value) if isinstance(value, Mapping) else {"w": value}
+    options: dict[str, Any] = dict(value) if isinstance(value, Mapping) else {"w": value}
     try:
         concern = WriteConcern(**options)
     except (TypeError, ValueError) as error:
@@ -118,16 +120,17 @@ def _indexes(name: str, value: object) -> tuple[IndexModel, ...]:
         raise _wrong(name, expected, value)
     try:
         return tuple(_index(index) for index in value)
-    except (TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):
         raise _wrong(name, expected, value) from None
 
 
 def _index(index: Any) -> IndexModel:
     options = dict(index) if isinstance(index, Mapping) else {"keys": index}
-    return IndexModel([(str(field), direction) for field, direction in options.pop("keys")], **options)
+    keys = [(str(field), direction) for field, direction in options.pop("keys")]
+    return IndexModel(keys, **options)
 
 
-_PARSERS = {
+_PARSERS: Mapping[str, Callable[[str, Any], Any]] = {
     "collection": _text,
     "mode": _mode,
     "key": _names,

@@ -16,15 +16,13 @@ from dagster_mongo.errors import MongoBulkWriteError
 from dagster_mongo.settings import Settings
 
 Fields = dict[str, Any]
-Write = UpdateOne | ReplaceOne[Fields]
+Write = UpdateOne | ReplaceOne[Any]
 
 
 def upsert(
     collection: Collection[Fields], documents: Sequence[Document], settings: Settings
 ) -> Counter[str]:
-    """Write each document, whether or not there is one with its id, one atomic write for each.
-
-    In upsert mode, fields that a document does not have are left alone; in replace mode they go.
+    """Write each document, in place of the one with its id or as a new one, each atomically.
 
     Returns:
         How many were `inserted`, `replaced` and `unchanged`. Counted here, by comparing with what
@@ -37,7 +35,7 @@ def upsert(
     now = datetime.now(UTC)
     for start in range(0, len(documents), settings.batch_size):
         batch = documents[start : start + settings.batch_size]
-        stored = _stored(collection, batch, settings)
+        stored = _stored(collection, batch)
         plans = [_plan(document, stored.get(document.id), settings, now) for document in batch]
         try:
             collection.bulk_write([write for _, write in plans], ordered=False)
@@ -76,12 +74,8 @@ def ensure_indexes(
         collection.create_indexes(indexes)
 
 
-def _stored(
-    collection: Collection[Fields], batch: Sequence[Document], settings: Settings
-) -> dict[Any, Fields]:
-    """The documents that are there already; in upsert mode only the fields to compare."""
-    fields = None if settings.mode == "replace" else ["_id", *bson.decode(batch[0].body)]
-    found = collection.find({"_id": {"$in": [document.id for document in batch]}}, fields)
+def _stored(collection: Collection[Fields], batch: Sequence[Document]) -> dict[Any, Fields]:
+    found = collection.find({"_id": {"$in": [document.id for document in batch]}})
     return {document["_id"]: document for document in found}
 
 
@@ -89,21 +83,19 @@ def _plan(
     document: Document, old: Fields | None, settings: Settings, now: datetime
 ) -> tuple[str, Write]:
     """What a write will turn out to be, and the write."""
-    created = {settings.created_at: now} if settings.created_at else {}
-    update: Fields = {"$set": RawBSONDocument(document.body)}
-    if created:
-        update["$setOnInsert"] = created
-    write = UpdateOne({"_id": document.id}, update, upsert=True)
+    query, body = {"_id": document.id}, RawBSONDocument(document.body)
+    created = settings.created_at
     if old is None:
-        return "inserted", write
+        if not created:
+            return "inserted", ReplaceOne(query, body, upsert=True)
+        # Should another writer be first, its moment of creation stays.
+        update = {"$set": body, "$setOnInsert": {created: now}}
+        return "inserted", UpdateOne(query, update, upsert=True)
 
     new = bson.decode(document.body)
-    if old.keys() - new.keys() - created.keys() - {"_id"}:
-        kept = {name: old.get(name, moment) for name, moment in created.items()}
-        return "replaced", ReplaceOne({"_id": document.id}, {**new, **kept}, upsert=True)
-    same = all(
-        name in old and old[name] == value
-        for name, value in new.items()
-        if name not in settings.may_change
-    )
-    return "unchanged" if same else "replaced", write
+    may_change = settings.may_change | {created}
+    same = {k: v for k, v in old.items() if k not in may_change} == {
+        k: v for k, v in new.items() if k not in may_change
+    }
+    replacement = {**new, created: old.get(created, now)} if created else body
+    return "unchanged" if same else "replaced", ReplaceOne(query, replacement, upsert=True)
