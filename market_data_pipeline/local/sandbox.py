@@ -11,7 +11,6 @@ there are) and `GET /sandbox/requests` (what was asked so far).
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import dataclasses
@@ -30,10 +29,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from market_data_pipeline.local import ProductionRefusedError, refuse_production
+from market_data_pipeline.local import refuse_production
 from market_data_pipeline.local.answers import history, quote, stamp
 from market_data_pipeline.local.faults import Answer, Connection, Delivery, Fault
 from market_data_pipeline.local.market import SAO_PAULO, Market
+from market_data_pipeline.local.process import announced, stand_in_parser, stop_on_signals
 from market_data_pipeline.local.rules import (
     FREE_TICKERS,
     PLANS,
@@ -277,15 +277,17 @@ def _watchlist() -> list[str]:
 
 @contextlib.contextmanager
 def serve(**settings: Any) -> Iterator[Sandbox]:
-    """Serves a sandbox with these settings on a free port of the loopback, in a thread.
+    """Serves a sandbox on a free port of the loopback, in a thread, until the context ends.
+
+    Args:
+        settings: the fields of `Sandbox`.
 
     Raises:
         ProductionRefusedError: MARKET_DATA_ENV is `production`.
     """
     refuse_production(NAME)
     sandbox = Sandbox(**settings)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        sandbox.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with _listener(sandbox, port=0) as listener:
         server = _server(sandbox)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
@@ -296,38 +298,41 @@ def serve(**settings: Any) -> Iterator[Sandbox]:
             thread.join()
 
 
-def _server(sandbox: Sandbox, **options: Any) -> uvicorn.Server:
+def _listener(sandbox: Sandbox, port: int) -> socket.socket:
+    listener = socket.create_server(("127.0.0.1", port))
+    sandbox.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    return listener
+
+
+def _server(sandbox: Sandbox) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(
             create_app(sandbox),
             http=Connection,
             lifespan="off",
-            log_level="critical",  # the faults are meant
+            log_level="critical",  # what goes wrong here is meant to
             timeout_keep_alive=75,
             timeout_graceful_shutdown=1,
-            **options,
         )
     )
 
 
 def main() -> int:
     """Serves a sandbox until it is stopped."""
-    parser = argparse.ArgumentParser(description="A stand-in for Brapi, for development.")
+    parser = stand_in_parser(NAME)
     parser.add_argument("--port", type=int, default=8790)
     parser.add_argument("--plan", choices=PLANS, default="free")
     parser.add_argument("--remaining", type=int, help="what is left of the quota")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds to every answer")
     options = parser.parse_args()
-    try:
-        refuse_production(NAME)
-    except ProductionRefusedError as refused:
-        sys.stderr.write(f"{refused}\n")
-        return 1
     sandbox = Sandbox(plan=options.plan, remaining=options.remaining, latency=options.latency)
-    address = f"http://127.0.0.1:{options.port}"
-    sys.stdout.write(f"{NAME}, a development stand-in: {address}, plan {options.plan}\n")
-    sys.stdout.flush()
-    _server(sandbox, host="127.0.0.1", port=options.port).run()
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        _listener(sandbox, options.port) as listener,
+        announced(NAME, sandbox.url, options.address_file),
+    ):
+        stop_on_signals()
+        _server(sandbox).run([listener])
     return 0
 
 
