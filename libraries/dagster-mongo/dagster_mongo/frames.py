@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -130,14 +130,14 @@ def _collect(documents: Iterable[Mapping[str, Any]], wanted: list[str]) -> tuple
 def _series(name: str, values: list[Any], dtype: str | None) -> "pd.Series[Any]":
     dtype = dtype or _inferred(values)
     try:
-        return _typed(values, dtype)
+        return cast("pd.Series[Any]", _typed(values, dtype))
     except (TypeError, ValueError, OverflowError) as error:
         raise MongoLoadError(
             f"Field {name!r} holds what does not fit its dtype {dtype}: {error}."
         ) from None
 
 
-def _typed(values: list[Any], dtype: Any) -> "pd.Series[Any]":
+def _typed(values: list[Any], dtype: Any) -> Any:
     if dtype == "object":
         return pd.Series([_python(value) for value in values], dtype=object)
     if dtype.startswith("datetime64["):
@@ -145,7 +145,7 @@ def _typed(values: list[Any], dtype: Any) -> "pd.Series[Any]":
     if dtype == "bool" or dtype.startswith(("int", "uint")):
         # Through the nullable dtype, which refuses what numpy would silently make an integer of.
         nullable = {"b": "boolean", "i": dtype.capitalize(), "u": "UI" + dtype[2:]}[dtype[0]]
-        series: pd.Series[Any] = pd.Series(values, dtype=nullable)
+        series = pd.Series(values, dtype=nullable)
         return series if series.hasnans else series.astype(dtype)
     if dtype == "str" and not _HAS_STR_DTYPE:
         return pd.Series(values, dtype=object)

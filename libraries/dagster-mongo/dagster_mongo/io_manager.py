@@ -95,12 +95,15 @@ class MongoPandasIOManager(dg.ConfigurableIOManager):
                 "bytes": sum(len(document.body) for document in documents),
                 "collection": settings.collection,
                 "seconds": perf_counter() - started,
+                "dagster/storage_kind": "mongodb",
                 "dagster/table_name": f"{self.mongo.database}.{settings.collection}",
                 "dagster/column_schema": dg.TableSchema(
                     [dg.TableColumn(name, type=dtype) for name, dtype in dtypes.items()]
                 ),
             }
         )
+        if settings.mode == "replace" and not part:
+            context.add_output_metadata({"dagster/row_count": len(obj)})
         _add_row_counts(context, rows_of)
 
     def load_input(self, context: dg.InputContext) -> "pd.DataFrame":

@@ -1,0 +1,185 @@
+"""Upsert and replace: what a store changes, and what it leaves alone."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pandas as pd
+import pytest
+from dagster_mongo import MongoFrameError
+
+from .conftest import Store
+
+
+def frame(**columns: Any) -> pd.DataFrame:
+    return pd.DataFrame(columns)
+
+
+def counts(metadata: dict[str, Any]) -> dict[str, int]:
+    names = ("inserted", "replaced", "unchanged", "deleted")
+    return {name: metadata[name] for name in names if metadata.get(name)}
+
+
+def test_an_upsert_writes_its_rows_and_deletes_none(store: Store) -> None:
+    store.store(frame(_id=["a", "b"], n=[1, 2]), mode="upsert", key=["_id"])
+    metadata = store.store(frame(_id=["b", "c", "d"], n=[2, 3, 4]))
+    assert counts(metadata) == {"inserted": 2, "unchanged": 1}
+    assert counts(store.store(frame(_id=["d"], n=[5]))) == {"replaced": 1}
+    assert {k: d["n"] for k, d in store.documents().items()} == {"a": 1, "b": 2, "c": 3, "d": 5}
+
+
+def test_a_replacement_deletes_what_the_frame_has_not(store: Store) -> None:
+    store.store(frame(_id=["a", "b"], n=[1, 2]), mode="replace", key=["_id"])
+    metadata = store.store(frame(_id=["b", "c"], n=[2, 3]))
+    assert counts(metadata) == {"inserted": 1, "unchanged": 1, "deleted": 1}
+    assert store.documents().keys() == {"b", "c"}
+    assert counts(store.store(frame(_id=["a"], n=[1]).iloc[:0])) == {"deleted": 2}
+    assert store.documents() == {}
+
+
+def test_a_document_is_its_row_whole(store: Store) -> None:
+    store.store(frame(_id=["a"], old=[1]), mode="upsert", key=["_id"])
+    assert counts(store.store(frame(_id=["a"], new=[1]))) == {"replaced": 1}
+    assert store.documents() == {"a": {"_id": "a", "new": 1}}
+
+
+def test_rows_without_a_key_are_known_by_their_content(store: Store) -> None:
+    rows = frame(sku=["x", "x", "y"], n=[1, 1, None])
+    assert counts(store.store(rows)) == {"inserted": 3}
+    before = store.documents()
+    assert counts(store.store(rows[["n", "sku"]])) == {"unchanged": 3}
+    assert store.documents() == before
+    assert counts(store.store(frame(sku=["x", "y"], n=[1.0, 2.0]))) == {
+        "unchanged": 1,
+        "inserted": 1,
+        "deleted": 2,
+    }
+    assert sorted(store.load().to_dict("split")["data"]) == [["x", 1], ["y", 2]]
+
+
+def test_a_key_of_several_columns_makes_the_id(store: Store) -> None:
+    day = pd.Timestamp("2026-11-23T10:00-03:00")
+    rows = frame(
+        ticker=["PETR4", "a|b", "a"],
+        at=pd.to_datetime([day, day, day + pd.Timedelta("1ms")]),
+        lot=[1, 2, 3],
+        note=["", "", ""],
+    )
+    store.store(rows, mode="upsert", key=["ticker", "at", "lot"])
+    assert store.documents().keys() == {
+        "PETR4|2026-11-23T13:00:00Z|1",
+        "a\\|b|2026-11-23T13:00:00Z|2",
+        "a|2026-11-23T13:00:00.001Z|3",
+    }
+    assert counts(store.store(rows)) == {"unchanged": 3}
+    assert list(store.load().columns) == list(rows.columns)
+
+
+def test_the_moment_of_creation_is_set_once(store: Store) -> None:
+    settings = {"mode": "upsert", "key": ["_id"], "created_at": "created_at"}
+    started = datetime.now(UTC).replace(tzinfo=None) - timedelta(milliseconds=1)
+    store.store(frame(_id=["a"], n=[1]), **settings)
+    first = store.documents()["a"]["created_at"]
+    assert started <= first <= datetime.now(UTC).replace(tzinfo=None)
+    metadata = store.store(frame(_id=["a", "b"], n=[2, 2]))
+    assert counts(metadata) == {"replaced": 1, "inserted": 1}
+    documents = store.documents()
+    assert documents["a"]["created_at"] == first
+    assert documents["b"]["created_at"] > first
+
+
+@pytest.mark.parametrize("mode", ["upsert", "replace"])
+def test_what_may_change_does_not_make_a_document_another(store: Store, mode: str) -> None:
+    settings = {
+        "mode": mode,
+        "key": ["_id"],
+        "run_id": "run_id",
+        "created_at": "created_at",
+        "volatile": ["observed_at"],
+    }
+    seen = pd.to_datetime(["2026-11-23T13:30:00Z", "2026-11-23T14:00:00Z"])
+    rows = frame(_id=["a", "b"], n=[1, 2], observed_at=seen[0])
+    store.store(rows, **settings)
+    before = store.documents()
+    metadata = store.store(rows.assign(observed_at=seen[1]))
+    assert counts(metadata) == {"unchanged": 2}
+    after = store.documents()
+    for key, document in before.items():
+        assert after[key].pop("run_id") != document.pop("run_id")
+        assert after[key].pop("observed_at") > document.pop("observed_at")
+    assert after == before
+    assert counts(store.store(rows.assign(n=[1, 3]))) == {"unchanged": 1, "replaced": 1}
+
+
+def test_volatile_columns_are_no_part_of_the_content(store: Store) -> None:
+    store.store(frame(n=[1, 2], at=[1, 1]), volatile=["at"], run_id="run_id")
+    assert counts(store.store(frame(n=[1, 2], at=[2, 2]))) == {"unchanged": 2}
+    assert [document["at"] for document in store.documents().values()] == [2, 2]
+
+
+def test_batches_cover_every_row_once(store: Store) -> None:
+    rows = frame(_id=[f"{i:03}" for i in range(25)], n=range(25))
+    assert counts(store.store(rows, key=["_id"], batch_size=4)) == {"inserted": 25}
+    assert counts(store.store(rows.iloc[:7].assign(n=-1))) == {"replaced": 7, "deleted": 18}
+    assert len(store.documents()) == 7
+
+
+@pytest.mark.parametrize(
+    ("rows", "key", "message"),
+    [
+        (frame(_id=["a", "b", "a"]), ["_id"], r"Several rows have the same key \['_id'\]: 'a'"),
+        (frame(a=list("112233445566")), ["a"], "'5' and 1 more"),
+        (frame(a=["x", None], b=[1, 2]), ["a", "b"], "Key column 'a' holds None"),
+        (frame(a=[{"x": 1}]), ["a"], "Key column 'a' holds"),
+        (frame(a=[1]), ["b"], "no key column 'b'"),
+        (frame(_id=[1], a=[1]), ["a"], "has a column _id"),
+        (frame(_id=[1], made=[1]), ["_id"], "'made' is set by the store"),
+    ],
+    ids=["twice", "many twice", "null", "dict", "absent", "_id", "managed"],
+)
+def test_a_key_that_does_not_identify_is_refused(
+    store: Store, rows: pd.DataFrame, key: list[str], message: str
+) -> None:
+    with pytest.raises(MongoFrameError, match=message):
+        store.store(rows, mode="upsert", key=key, created_at="made")
+    assert store.documents() == {}
+
+
+def test_only_volatile_columns_are_refused(store: Store) -> None:
+    with pytest.raises(MongoFrameError, match="Every column is volatile"):
+        store.store(frame(a=[1]), volatile=["a"])
+
+
+def test_indexes_are_made_if_missing(store: Store) -> None:
+    unique = {"keys": [("n", 1)], "unique": True, "name": "one_of_each"}
+    rows = frame(_id=["a"], n=[1], at=pd.to_datetime(["2026-01-01"]))
+    for _ in range(2):
+        store.store(rows, key=["_id"], indexes=[[("n", 1), ("at", -1)], [["at", -1]], unique])
+    with store.collection() as collection:
+        indexed = [list(index["key"]) for index in collection.list_indexes()]
+    assert sorted(indexed) == [["_id"], ["at"], ["n"], ["n", "at"]]
+
+
+def test_readers_see_each_document_old_or_new(store: Store) -> None:
+    ids = [f"{i:04}" for i in range(1000)]
+    store.store(frame(_id=ids, n=1, same=1), key=["_id"], batch_size=100)
+    done = threading.Event()
+    torn: list[Any] = []
+
+    def read() -> None:
+        with store.collection() as collection:
+            while not done.is_set():
+                documents = list(collection.find({"_id": {"$in": ids[::10]}}))
+                torn.extend(d for d in documents if d["n"] != d["same"])
+                if len(documents) != 100:
+                    torn.append(len(documents))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for n in (2, 3, 4):
+            store.store(frame(_id=ids, n=n, same=n))
+    finally:
+        done.set()
+        reader.join()
+    assert torn == []
