@@ -40,18 +40,23 @@ def number(name: str, default: float) -> float:
     return _parsed(name, default, _amount, "a number such as 0.5")
 
 
+def flag(name: str, default: bool | None) -> bool | None:
+    """true or false."""
+    return _parsed(name, default, _true_or_false, "true or false")
+
+
 def day(name: str, default: date) -> date:
     """A date in ISO 8601."""
     return _parsed(name, default, date.fromisoformat, "a date such as 2026-01-02")
 
 
-def secret(name: str, default: str) -> str:
+def secret(name: str) -> str:
     """A secret: Dagster shows the variable's name, never its value.
 
-    One that is not set is the default here: a missing EnvVar would fail a launch before there is a
-    run that could say so.
+    One that is not set is empty here: a missing EnvVar would fail a launch before there is a run
+    that could say so.
     """
-    return dg.EnvVar(name) if text(name, "") else default
+    return dg.EnvVar(name) if text(name, "") else ""
 
 
 def _parsed(name: str, default: T, parse: Callable[[str], T], expected: str) -> T:
@@ -68,6 +73,12 @@ def _digits(value: str) -> int:
     if not value.isdecimal():
         raise ValueError
     return int(value)
+
+
+def _true_or_false(value: str) -> bool | None:
+    if value.lower() not in ("true", "false"):
+        raise ValueError
+    return value.lower() == "true"
 
 
 def _amount(value: str) -> float:

@@ -53,9 +53,29 @@ COLUMNS: dict[str, str] = {
     "source": "str",
     "requested_ticker": "str",
 }
+DESCRIPTIONS: dict[str, str] = {
+    "ticker": "Symbol that Brapi answers with; a renamed paper carries its new one",
+    "name": "Full name of the paper",
+    "short_name": "Name as the exchange abbreviates it",
+    "price": "Price in BRL that was traded",
+    "volume": "Papers traded: in the day so far for a live quote, in the bar for history",
+    "updated_at": "When the market made the price, UTC; the end of the bar for history",
+    "window_start": "Start of the window, UTC, included",
+    "window_end": "End of the window, UTC, not included",
+    "observed_at": "When Brapi was asked, UTC",
+    "source": "live: the quote endpoint; intraday, daily: a bar of the price history",
+    "requested_ticker": "Symbol of the watchlist",
+}
 
 
 def quotes_frame(quotes: Iterable[Quote]) -> pd.DataFrame:
     """The quotes as a DataFrame with the columns and dtypes of `COLUMNS`, in their order."""
     names = [field.name for field in fields(Quote)]
     return pd.DataFrame([astuple(quote) for quote in quotes], columns=names).astype(COLUMNS)
+
+
+def quotes_from(frame: pd.DataFrame) -> list[Quote]:
+    """The rows of such a DataFrame as quotes; what is missing in them is None."""
+    values = frame[list(COLUMNS)].astype(object)
+    values = values.where(values.notna(), None)
+    return [Quote(*row) for row in values.itertuples(index=False, name=None)]

@@ -14,7 +14,6 @@ from market_data_pipeline.brapi.client import Answer, BrapiClient, Fetch, Progre
 from market_data_pipeline.quote import Quote
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE, TradingWindows, Window
 
-
 T = TypeVar("T", MarketQuote, History)
 
 

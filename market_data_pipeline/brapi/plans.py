@@ -7,8 +7,9 @@ measured; the paid ones are defaults that settings override.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
+from typing import Any
 
 import pandas as pd
 
@@ -65,6 +66,10 @@ class Plan:
             # Whether endDate is part of the answer is not documented: ask for one day more.
             span["endDate"] = (pd.Timestamp(last) + pd.Timedelta(days=1)).date().isoformat()
         return span
+
+    def adjusted(self, **settings: Any) -> Plan:
+        """This plan with those of its fields that are not None."""
+        return replace(self, **{name: value for name, value in settings.items() if value is not None})
 
 
 PLANS = {

@@ -1,0 +1,187 @@
+"""What is checked of every window, and what to do when a check fails."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import dagster as dg
+import pandas as pd
+
+from market_data_pipeline.assets.common import WINDOWS
+from market_data_pipeline.assets.metadata import failures_of, table
+from market_data_pipeline.brapi.collect import Collection
+from market_data_pipeline.quote import COLUMNS
+from market_data_pipeline.windows import Window
+
+ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
+QUOTES = dg.AssetKey("quotes")
+HISTORY = dg.AssetKey("mongo_price_history")
+PUBLICATION = dg.AssetKey("kafka_publication")
+
+ALL_TICKERS_QUOTED = dg.AssetCheckSpec(
+    "all_tickers_quoted",
+    asset=QUOTES,
+    partitions_def=WINDOWS.partitions,
+    description="Brapi answered for every ticker of the watchlist, and every window has a row for "
+    "each that was traded. If not: mend the watchlist, or materialize the window again.",
+)
+WATCHLIST_FREE_OF_RENAMES = dg.AssetCheckSpec(
+    "watchlist_free_of_renames",
+    asset=QUOTES,
+    partitions_def=WINDOWS.partitions,
+    description="Brapi answers under the symbols of the watchlist. If not: put the new symbols "
+    "into the watchlist.",
+)
+QUOTES_CHECKS = [ALL_TICKERS_QUOTED, WATCHLIST_FREE_OF_RENAMES]
+
+EVERY_QUOTE_DELIVERED = dg.AssetCheckSpec(
+    "every_quote_delivered",
+    asset=PUBLICATION,
+    partitions_def=WINDOWS.partitions,
+    description="The broker acknowledged an event for every quote that was to be published. If "
+    "not: materialize `kafka_publication` alone again.",
+)
+
+
+def check_quotes(
+    windows: Sequence[Window],
+    quoted: Mapping[datetime, int],
+    collections: Sequence[Collection],
+) -> list[dg.AssetCheckResult]:
+    """The checks of `quotes`.
+
+    Args:
+        windows: the windows of the run.
+        quoted: how many rows there are, by the start of the window.
+        collections: where the rows come from, with the account of what is missing.
+    """
+    return [
+        _all_tickers_quoted(windows, quoted, collections),
+        _free_of_renames(collections),
+    ]
+
+
+def _all_tickers_quoted(
+    windows: Sequence[Window], quoted: Mapping[datetime, int], collections: Sequence[Collection]
+) -> dg.AssetCheckResult:
+    failures = failures_of(collections)
+    empty = sum(not quoted.get(window.start) for window in windows)
+    sentences = [
+        f"{len(failures)} tickers failed: {_some(list(failures))}." if failures else "",
+        f"{empty} of {len(windows)} windows have no row." if empty else "",
+    ]
+    return dg.AssetCheckResult(
+        check_name=ALL_TICKERS_QUOTED.name,
+        passed=not failures and not empty,
+        severity=WARN,
+        description=" ".join(filter(None, sentences)) or "Every ticker was answered.",
+        metadata={
+            "failed": failures,
+            "coverage": table(
+                [
+                    _coverage(window, quoted.get(window.start, 0), collections, list(failures))
+                    for window in windows
+                ]
+            ),
+        },
+    )
+
+
+def _coverage(
+    window: Window,
+    quoted: int,
+    collections: Sequence[Collection],
+    failures: Sequence[str],
+) -> dict[str, str | int]:
+    """One line of the coverage: how many rows a window has, which tickers have none, and why."""
+    gaps = {t: gap for each in collections for t, gap in each.gaps.get(window, {}).items()}
+    without = {"failed": list(failures)}
+    for ticker, gap in gaps.items():
+        without.setdefault(gap, []).append(ticker)
+    return {
+        "window": window.key,
+        "quotes": quoted,
+        **{reason: _some(without.get(reason, [])) for reason in ("no trade", "plan", "failed")},
+    }
+
+
+def _free_of_renames(collections: Sequence[Collection]) -> dg.AssetCheckResult:
+    renamed = {old: new for each in collections for old, new in each.renamed.items()}
+    pairs = [f"{old} is {new} now" for old, new in renamed.items()]
+    return dg.AssetCheckResult(
+        check_name=WATCHLIST_FREE_OF_RENAMES.name,
+        passed=not renamed,
+        severity=WARN,
+        description=(
+            f"{', '.join(pairs)}: stored and published under the new symbol; mend the watchlist."
+            if renamed
+            else "No paper was answered under another symbol."
+        ),
+        metadata={"renamed": renamed},
+    )
+
+
+def _some(tickers: Sequence[str]) -> str:
+    """A few of them by name, the others counted."""
+    shown = ", ".join(tickers[:10])
+    return shown if len(tickers) <= 10 else f"{shown} and {len(tickers) - 10} more"
+
+
+@dg.asset_check(
+    asset=HISTORY,
+    additional_ins={"quotes": dg.AssetIn(QUOTES)},
+    partitions_def=WINDOWS.partitions,
+    description="Every quote of the window is in the collection as it was asked. If not: "
+    "materialize `mongo_price_history` again.",
+)
+def history_equals_quotes(
+    mongo_price_history: pd.DataFrame,
+    quotes: pd.DataFrame,
+) -> dg.AssetCheckResult:
+    """Reads the windows back from MongoDB and compares them with the quotes that were stored."""
+    differing = _differing(mongo_price_history, quotes)
+    return dg.AssetCheckResult(
+        passed=differing.empty,
+        severity=ERROR,
+        description=(
+            f"{len(differing)} of {len(quotes)} quotes are not in the collection as they were "
+            f"asked: {_some(list(differing['ticker']))}. Materialize `mongo_price_history` again."
+            if len(differing)
+            else f"All {len(quotes)} quotes are in the collection."
+        ),
+        metadata={"compared": len(quotes), "differing": len(differing)},
+    )
+
+
+def _differing(history: pd.DataFrame, quotes: pd.DataFrame) -> pd.DataFrame:
+    """The quotes whose document is missing or different.
+
+    A live price that was observed stays in the history when a bar comes later: no difference.
+    """
+    key = ["ticker", "window_start"]
+    found = quotes.merge(history, on=key, how="left", suffixes=("", " found"), indicator=True)
+    equal = found["_merge"] == "both"
+    for column in set(COLUMNS) - set(key):
+        asked, stored = found[column], found[f"{column} found"]
+        equal &= ((asked == stored) | (asked.isna() & stored.isna())).fillna(False).astype(bool)
+    kept_live = (found["source"] != "live") & (found["source found"] == "live")
+    return quotes[~(equal | kept_live).to_numpy()]
+
+
+def delivered(published: int) -> dg.AssetCheckResult:
+    """What `every_quote_delivered` says when all that was due is on the topic."""
+    return dg.AssetCheckResult(
+        check_name=EVERY_QUOTE_DELIVERED.name,
+        passed=True,
+        description=f"The broker acknowledged all {published} events.",
+        metadata={"published": published},
+    )
+
+
+def not_delivered(window: Window, reason: str) -> dg.AssetCheckResult:
+    """What `every_quote_delivered` says when a window was not published whole."""
+    return dg.AssetCheckResult(
+        check_name=EVERY_QUOTE_DELIVERED.name,
+        passed=False,
+        severity=ERROR,
+        description=f"{window.key} is not on the topic: {reason}",
+    )

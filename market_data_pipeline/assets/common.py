@@ -1,0 +1,31 @@
+"""What the three assets have in common."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+from dagster_mongo import DagsterMongoError
+
+from market_data_pipeline.brapi.errors import BrapiError
+from market_data_pipeline.watchlist import WatchlistError
+from market_data_pipeline.windows import Window, trading_windows
+
+WINDOWS = trading_windows()
+GROUP = "market_data"
+OWNERS = ["team:market-data"]
+# A range is one run: a request covers all of its windows.
+ONE_RUN_A_RANGE = dg.BackfillPolicy.single_run()
+
+
+def windows_of(context: dg.AssetExecutionContext) -> list[Window]:
+    """The windows of the run's partitions, in the order of time."""
+    return [WINDOWS.from_key(key) for key in context.partition_keys]
+
+
+@contextmanager
+def failing_clearly() -> Iterator[None]:
+    """Ends the step with the one sentence of an error that says what to do."""
+    try:
+        yield
+    except (BrapiError, WatchlistError, DagsterMongoError) as error:
+        raise dg.Failure(str(error), allow_retries=False) from None

@@ -1,0 +1,92 @@
+"""What a materialization says about itself: numbers that the UI plots, and tables to read."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from market_data_pipeline.brapi.collect import Collection
+from market_data_pipeline.quote import COLUMNS, DESCRIPTIONS, Quote
+from market_data_pipeline.watchlist import Paper
+from market_data_pipeline.windows import Window
+
+
+def column_schema(extra: Mapping[str, tuple[str, str]] | None = None) -> dg.TableSchema:
+    """The columns of a quote, and those of `extra` (name: type and description)."""
+    columns = {name: (dtype, DESCRIPTIONS[name]) for name, dtype in COLUMNS.items()}
+    return dg.TableSchema(
+        [
+            dg.TableColumn(name, dtype, description=description)
+            for name, (dtype, description) in (columns | dict(extra or {})).items()
+        ]
+    )
+
+
+def failures_of(collections: Sequence[Collection]) -> dict[str, str]:
+    """The tickers that Brapi gave nothing for, and why."""
+    return {ticker: why for each in collections for ticker, why in each.failures.items()}
+
+
+def describe_window(window: Window, rows: int, collections: Sequence[Collection]) -> dict[str, Any]:
+    """What one window holds and what it lacks."""
+    gaps = Counter(reason for each in collections for reason in each.gaps.get(window, {}).values())
+    return {
+        "dagster/partition_row_count": rows,
+        "quotes": rows,
+        "tickers_without_a_trade": gaps["no trade"],
+        "tickers_without_a_bar_on_the_plan": gaps["plan"],
+    }
+
+
+def describe_run(
+    windows: Sequence[Window],
+    quotes: Sequence[Quote],
+    collections: Sequence[Collection],
+    papers: Sequence[Paper],
+) -> dict[str, Any]:
+    """What the run asked and what it cost; for a single window also its tables.
+
+    It stands on every window of a range, so what grows with the range stays out of it.
+    """
+    failures = failures_of(collections)
+    metadata: dict[str, Any] = {
+        "failures": len(failures),
+        "requests": sum(each.requests for each in collections),
+        "fetch_seconds": round(sum(each.seconds for each in collections), 3),
+        "windows_in_run": len(windows),
+    }
+    quota_left = [each.quota_left for each in collections if each.quota_left is not None]
+    if quota_left:
+        metadata["quota_left"] = quota_left[-1]
+    if failures:
+        metadata["failed"] = table(
+            [{"ticker": ticker, "reason": why} for ticker, why in failures.items()]
+        )
+    if len(windows) == 1 and quotes:
+        oldest = max(quote.observed_at - quote.updated_at for quote in quotes)
+        metadata["oldest_quote_minutes"] = round(oldest.total_seconds() / 60, 1)
+        metadata["prices"] = _prices(quotes, papers)
+    return metadata
+
+
+def _prices(quotes: Sequence[Quote], papers: Sequence[Paper]) -> dg.TableMetadataValue:
+    segments = {paper.ticker: paper.segment for paper in papers}
+    return table(
+        [
+            {
+                "ticker": quote.ticker,
+                "name": quote.short_name or "",
+                "segment": segments.get(quote.requested_ticker, ""),
+                "price": quote.price,
+                "volume": quote.volume,
+                "updated_at": quote.updated_at.isoformat(timespec="seconds"),
+            }
+            for quote in quotes
+        ]
+    )
+
+
+def table(records: list[dict[str, Any]]) -> dg.TableMetadataValue:
+    """A table of the UI; every record has the same keys."""
+    return dg.MetadataValue.table([dg.TableRecord(record) for record in records])

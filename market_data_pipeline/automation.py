@@ -1,0 +1,136 @@
+"""When it runs: at the end of every window, and once when the deployment starts.
+
+Neither asks Brapi for a window that is there already or on its way: every request costs quota.
+"""
+
+from datetime import datetime
+
+import dagster as dg
+from dagster import DagsterRunStatus as Status
+
+from market_data_pipeline.windows import (
+    EXCHANGE_TIMEZONE,
+    TradingWindows,
+    Window,
+    trading_windows,
+    utc_now,
+)
+
+WINDOWS = trading_windows()
+QUOTES = dg.AssetKey("quotes")
+PARTITION_TAG = "dagster/partition"
+STARTUP_TAG = "market_data/startup"
+MOST_STARTUP_RUNS_A_WINDOW = 3
+UNFINISHED = [Status.QUEUED, Status.NOT_STARTED, Status.STARTING, Status.STARTED]
+
+market_data_job = dg.define_asset_job(
+    "market_data_job",
+    selection=dg.AssetSelection.all(),
+    description="The quotes of a window, into MongoDB and to Kafka.",
+)
+
+
+@dg.schedule(
+    job=market_data_job,
+    cron_schedule=WINDOWS.tick_cron,
+    execution_timezone=EXCHANGE_TIMEZONE.key,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="At the end of every window of a B3 session, a run for that window.",
+)
+def every_window(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """A run for the window that ends at this tick, or the reason why there is none."""
+    now = context.scheduled_execution_time
+    window = WINDOWS.ending_at(now)
+    if window is None:
+        return dg.SkipReason(_why_closed(now, WINDOWS))
+    if _has_passed(window):
+        return dg.SkipReason(
+            f"The window {window.key} has passed while nothing ran: its quotes are history now. "
+            "Materialize it from the page of `quotes`."
+        )
+    if reason := _why_not_again(context.instance, window):
+        return dg.SkipReason(reason)
+    return dg.RunRequest(run_key=window.key, partition_key=window.key)
+
+
+@dg.sensor(
+    job=market_data_job,
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="When the deployment starts, one run for the last window that has ended.",
+)
+def at_startup(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """One run for each start of Dagster's daemon, unless the window is there or on its way.
+
+    The daemon's own id tells one start from the next: it is the same however often the code is
+    reloaded or its server respawned. It is kept as the sensor's cursor once a start was seen to.
+    """
+    heartbeat = context.instance.get_daemon_heartbeats().get("SENSOR")
+    if heartbeat is None or heartbeat.daemon_id is None:
+        return dg.SkipReason("The daemon has not reported yet.")
+    now = utc_now()
+    if context.cursor == heartbeat.daemon_id:
+        return dg.SkipReason(f"This start was seen to. {_next_window(now, WINDOWS)}")
+    window = WINDOWS.last_ended(now)
+    reason = _why_not_again(context.instance, window) or _why_no_more_starts(
+        context.instance, window
+    )
+    if reason:
+        return dg.SensorResult(skip_reason=reason, cursor=heartbeat.daemon_id)
+    request = dg.RunRequest(
+        run_key=f"{window.key}/{heartbeat.daemon_id}",
+        partition_key=window.key,
+        tags={STARTUP_TAG: "true"},
+    )
+    return dg.SensorResult([request], cursor=heartbeat.daemon_id)
+
+
+def _has_passed(window: Window) -> bool:
+    return window != WINDOWS.last_ended(utc_now())
+
+
+def _why_not_again(instance: dg.DagsterInstance, window: Window) -> str | None:
+    """Why a window needs no run: its quotes are there, or a run for it is under way."""
+    stored = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=QUOTES, asset_partitions=[window.key]), limit=1
+    )
+    if stored.records:
+        return f"The quotes of {window.key} are there already."
+    under_way = instance.get_runs(
+        dg.RunsFilter(tags={PARTITION_TAG: window.key}, statuses=UNFINISHED), limit=1
+    )
+    if under_way:
+        return f"Run {under_way[0].run_id[:8]} is on its way for {window.key}."
+    return None
+
+
+def _why_no_more_starts(instance: dg.DagsterInstance, window: Window) -> str | None:
+    """Why a deployment that keeps crashing does not ask for the same window for ever."""
+    tags = {PARTITION_TAG: window.key, STARTUP_TAG: "true"}
+    starts = instance.get_runs_count(dg.RunsFilter(tags=tags))
+    if starts < MOST_STARTUP_RUNS_A_WINDOW:
+        return None
+    return (
+        f"{starts} runs at startup have asked for {window.key} and none stored its quotes: see why "
+        "they failed, then materialize it from the page of `quotes`."
+    )
+
+
+def _why_closed(now: datetime, windows: TradingWindows) -> str:
+    local = now.astimezone(EXCHANGE_TIMEZONE)
+    session = windows.of_session(local.date())
+    if local.weekday() >= 5:
+        reason = f"B3 is closed: {local:%A}."
+    elif not session:
+        reason = f"B3 is closed: {local:%a %d %b} is a holiday."
+    else:
+        first, last = (
+            instant.astimezone(EXCHANGE_TIMEZONE) for instant in (session[0].start, session[-1].end)
+        )
+        reason = f"No window ends now: the session goes from {first:%H:%M} to {last:%H:%M}."
+    return f"{reason} {_next_window(now, windows)}"
+
+
+def _next_window(now: datetime, windows: TradingWindows) -> str:
+    end = windows.after(windows.last_ended(now)).end.astimezone(EXCHANGE_TIMEZONE)
+    return f"Next window ends {end:%a %d %b %H:%M}."

@@ -1,0 +1,71 @@
+"""Wires assets, resources and automation together. Every setting is an environment variable."""
+
+from __future__ import annotations
+
+import os
+from typing import get_args
+
+import dagster as dg
+from dagster_mongo import MongoPandasIOManager, MongoResource
+
+from market_data_pipeline.assets import ASSETS, CHECKS
+from market_data_pipeline.automation import at_startup, every_window, market_data_job
+from market_data_pipeline.brapi.plans import PLANS, RANGES
+from market_data_pipeline.environment import choice, flag, number, secret, text, whole_number
+from market_data_pipeline.kafka.event import UpdatedAtFormat
+from market_data_pipeline.parquet_io import QuotesParquetIOManager
+from market_data_pipeline.resources import BrapiResource, KafkaResource
+
+brapi = BrapiResource(
+    base_url=text("BRAPI_BASE_URL", "https://brapi.dev"),
+    token=secret("BRAPI_TOKEN"),
+    plan=choice("BRAPI_PLAN", "free", tuple(PLANS)),
+    tickers_per_request=whole_number("BRAPI_TICKERS_PER_REQUEST", 0),
+    intraday=flag("BRAPI_INTRADAY", None),
+    longest_range=choice("BRAPI_LONGEST_RANGE", "", ("", *RANGES)),
+    min_interval_seconds=number("BRAPI_MIN_INTERVAL_SECONDS", 0.5),
+    request_timeout_seconds=number("BRAPI_TIMEOUT_SECONDS", 10),
+    step_timeout_seconds=number("BRAPI_STEP_TIMEOUT_SECONDS", 240),
+    min_answered_share=number("BRAPI_MIN_ANSWERED_SHARE", 0),
+)
+
+mongo = MongoResource(
+    **(
+        {"uri": secret("MONGO_URI")}
+        if text("MONGO_URI", "")
+        else {
+            "host": text("MONGO_HOST", "localhost"),
+            "port": whole_number("MONGO_PORT", 27017),
+        }
+    ),
+    database=text("MONGO_DB", "market_data_db"),
+)
+
+kafka = KafkaResource(
+    bootstrap_servers=text("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092"),
+    topic=text("KAFKA_TOPIC", "trading-assets-market-data-v1"),
+    # Set to nothing, it turns transactions off.
+    transactional_id=os.environ.get("KAFKA_TRANSACTIONAL_ID", "market-data-pipeline").strip(),
+    updated_at_format=choice("KAFKA_UPDATED_AT_FORMAT", "epoch", get_args(UpdatedAtFormat)),
+    timeout_seconds=number("KAFKA_TIMEOUT_SECONDS", 60),
+    create_topic=flag("KAFKA_CREATE_TOPIC", True) or False,
+    partitions=whole_number("KAFKA_TOPIC_PARTITIONS", 4),
+    replication_factor=whole_number("KAFKA_TOPIC_REPLICATION_FACTOR", 0) or -1,
+)
+
+defs = dg.Definitions(
+    assets=ASSETS,
+    asset_checks=CHECKS,
+    jobs=[market_data_job],
+    schedules=[every_window],
+    sensors=[at_startup],
+    resources={
+        "brapi": brapi,
+        "mongo": mongo,
+        "mongo_io_manager": MongoPandasIOManager(mongo=mongo),
+        "kafka": kafka,
+        "quotes_io_manager": QuotesParquetIOManager(base_path=text("QUOTES_PATH", "quotes")),
+    },
+    # A run is one process: starting one for each step takes longer than the steps do.
+    executor=dg.in_process_executor,
+)
