@@ -42,7 +42,7 @@ def embedded_kafka() -> Iterator[str]:
     refuse_production(NAME)
     with (
         tempfile.TemporaryDirectory() as folder,
-        stand_in(NAME, "kafka", Path(folder)) as bootstrap_servers,
+        stand_in("kafka", Path(folder)) as bootstrap_servers,
     ):
         yield bootstrap_servers
 

@@ -41,7 +41,7 @@ def embedded_mongo(folder: Path, port: int = 0) -> Iterator[str]:
     arguments = ("--port", str(port), "--folder", str(folder))
     with (
         tempfile.TemporaryDirectory() as logs,
-        stand_in(NAME, "mongo", Path(logs), *arguments) as uri,
+        stand_in("mongo", Path(logs), *arguments) as uri,
     ):
         yield uri
 

@@ -8,11 +8,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import IO
 
 from market_data_pipeline.local import ProductionRefusedError, refuse_production
 
@@ -31,71 +31,81 @@ class Child:
     Args:
         name: what to call it in messages.
         command: what to run.
-        output: the log file that its output goes to, or `subprocess.PIPE`.
         environment: its whole environment; by default this process's.
+        log: the file that its output goes to; by default it is shown.
+        noise: lines that contain one of these are not shown.
+        stop_signal: what makes it end in good order.
+        patience: seconds that it may take to do so.
     """
 
     def __init__(
         self,
         name: str,
         command: Sequence[str],
-        output: Path | int,
         environment: Mapping[str, str] | None = None,
+        log: Path | None = None,
+        noise: Sequence[bytes] = (),
+        stop_signal: int = signal.SIGTERM,
+        patience: float = 5,
     ) -> None:
-        self.name, self._log = name, output if isinstance(output, Path) else None
-        self._guard = subprocess.Popen(
-            ["sh", "-c", GUARD], stdin=subprocess.PIPE, process_group=0, close_fds=True
-        )
+        self._name, self._log, self._noise = name, log, noise
+        self._stop_signal, self._patience = stop_signal, patience
+        self._guard = subprocess.Popen(["sh", "-c", GUARD], stdin=subprocess.PIPE, process_group=0)
         with contextlib.ExitStack() as stack:
-            sink = stack.enter_context(output.open("w")) if isinstance(output, Path) else output
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=sink,
+                stdout=stack.enter_context(log.open("w")) if log else subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 env=environment,
                 process_group=self._guard.pid,
             )
-
-    @property
-    def output(self) -> IO[bytes]:
-        """What it writes, if that goes to a pipe. Ends when the last process of its group has."""
-        assert self._process.stdout is not None
-        return self._process.stdout
+        self._shown = threading.Thread(target=self._show, daemon=True)
+        self._shown.start()
 
     def check(self) -> None:
         """Raises ChildDiedError if it has ended."""
         status = self._process.poll()
         if status is not None:
-            raise ChildDiedError(f"{self.name} has ended with status {status}.{self._log_end()}")
+            raise ChildDiedError(f"{self._name} has ended with status {status}.{self._log_end()}")
 
-    def interrupt(self, signal_number: int = signal.SIGTERM) -> None:
-        """Asks the whole group to end."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._guard.pid, signal_number)
-
-    def end(self, seconds: float) -> None:
-        """Waits for the child, so long at most, and then ends what is left of its group."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(seconds)
-        assert self._guard.stdin is not None
-        self._guard.stdin.close()
+    def stop(self) -> None:
+        """Ends it and all that it has started, by force when its patience is over."""
+        os.killpg(self._guard.pid, self._stop_signal)
+        if self._log:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(self._patience)
+        else:
+            # The pipe ends with the last process that may write to it, not with the first.
+            self._shown.join(self._patience)
+        os.killpg(self._guard.pid, signal.SIGKILL)
         self._process.wait()
         self._guard.wait()
+
+    def _show(self) -> None:
+        for line in self._process.stdout or ():
+            if not any(noise in line for noise in self._noise):
+                show(line)
 
     def _log_end(self, lines: int = 20) -> str:
         if self._log is None:
             return ""
         end = self._log.read_text(errors="replace").splitlines()[-lines:]
-        return "".join(f"\n    {line}" for line in [f"The end of {self._log}:", *end])
+        return "\n    ".join([f" The end of {self._log}:", *end])
+
+
+def show(line: bytes) -> None:
+    """Writes a line to the output, if there is still somebody who reads it."""
+    with contextlib.suppress(OSError):
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
 
 
 @contextlib.contextmanager
-def stand_in(name: str, module: str, folder: Path, *arguments: str) -> Iterator[str]:
+def stand_in(module: str, folder: Path, *arguments: str) -> Iterator[str]:
     """Runs a stand-in of this package as a process, until the context ends.
 
     Args:
-        name: what to call it in messages.
         module: its module, which takes `--address-file` and `arguments`.
         folder: where its log and address files go.
 
@@ -105,26 +115,22 @@ def stand_in(name: str, module: str, folder: Path, *arguments: str) -> Iterator[
     Raises:
         ChildDiedError: it did not come up.
     """
-    child = start_stand_in(name, module, folder, *arguments)
+    child = start_stand_in(module, folder, *arguments)
     try:
         yield wait_for_address(child, address_file(folder, module))
     finally:
-        child.interrupt()
-        child.end(seconds=5)
+        child.stop()
 
 
 def start_stand_in(
-    name: str,
-    module: str,
-    folder: Path,
-    *arguments: str,
-    environment: Mapping[str, str] | None = None,
+    module: str, folder: Path, *arguments: str, environment: Mapping[str, str] | None = None
 ) -> Child:
     """Starts a stand-in as `stand_in` does, without waiting for it."""
-    address_file(folder, module).unlink(missing_ok=True)
-    command = [sys.executable, "-m", f"{__package__}.{module}"]
-    command += ["--address-file", str(address_file(folder, module)), *arguments]
-    return Child(name, command, folder / f"{module}.log", environment)
+    file = address_file(folder, module)
+    file.unlink(missing_ok=True)
+    command = [sys.executable, "-m", f"{__package__}.{module}", "--address-file", str(file)]
+    name, log = f"The {module} stand-in", folder / f"{module}.log"
+    return Child(name, [*command, *arguments], environment, log)
 
 
 def address_file(folder: Path, module: str) -> Path:
@@ -173,10 +179,12 @@ def announced(name: str, address: str, file: Path | None) -> Iterator[None]:
 
 
 def stop_on_signals() -> None:
-    """Makes SIGTERM and SIGINT raise KeyboardInterrupt, also where a shell had them ignored."""
+    """Makes SIGTERM, SIGINT (ignored or not so far) and SIGHUP raise KeyboardInterrupt."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, interrupt)

@@ -1,0 +1,250 @@
+"""The supervisor of `make dev`: Dagster, and stand-ins for what is not configured.
+
+It stays in the foreground, keeps what must outlive it in one folder, and ends all that it started
+when it is told to stop, when a part of it dies, and when it is killed itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from market_data_pipeline.local import ProductionRefusedError, refuse_production
+from market_data_pipeline.local.process import (
+    Child,
+    ChildDiedError,
+    address_file,
+    show,
+    start_stand_in,
+    stop_on_signals,
+    wait_for_address,
+)
+from market_data_pipeline.local.settings import (
+    Environment,
+    SettingError,
+    environment,
+    port,
+    setting,
+    state_folder,
+)
+from market_data_pipeline.local.startup import startup_report
+
+# The supervisor hands the settings of `.env` on. Dagster must not read them again, or a blank line
+# would erase the address of a stand-in: it is told to look where there is no such file.
+SECRETS = """
+secrets:
+  custom:
+    module: dagster._core.secrets.env_file
+    class: EnvFileLoader
+    config:
+      base_dir: {folder}
+"""
+
+
+# What Dagster says at every start that does not concern whoever runs this.
+NOISE = (
+    b"Found a dagster instance configuration value (dagster.yaml) in the current folder",
+    b"SupersessionWarning: Function `dev_command` is superseded",
+    b"  return callback(*args, **kwargs)",
+)
+
+
+class AlreadyRunningError(RuntimeError):
+    """Another supervisor runs on the same folder."""
+
+
+class Deployment:
+    """Dagster and its stand-ins, as the environment asks for them.
+
+    Raises:
+        SettingError: a setting does not say what it must, a port that is needed cannot be used,
+            or the working directory is not the repository's root.
+    """
+
+    def __init__(self, env: Environment) -> None:
+        self._env = dict(env)
+        self._folder = state_folder(env)
+        self._children: list[Child] = []
+        self._dagster_port = port(env, "DAGSTER_PORT", 3000)
+        needed = {"DAGSTER_PORT": self._dagster_port}
+        self._sandbox_port = self._mongo_port = 0
+        if not _is_set(env, "BRAPI_TOKEN", "BRAPI_BASE_URL"):
+            needed["SANDBOX_PORT"] = self._sandbox_port = port(env, "SANDBOX_PORT", 8790)
+        if not _is_set(env, "MONGO_URI", "MONGO_HOST"):
+            self._mongo_port = port(env, "EMBEDDED_MONGO_PORT", 27117)
+            needed["EMBEDDED_MONGO_PORT"] = self._mongo_port
+        _check_free(needed)
+        if not Path("workspace.yaml").exists():
+            raise SettingError("There is no workspace.yaml here: run it in the repository's root.")
+
+    @property
+    def address(self) -> str:
+        """Where Dagster's UI is."""
+        return f"http://127.0.0.1:{self._dagster_port}"
+
+    def start(self) -> None:
+        """Starts the stand-ins, then Dagster, and says what stands in for what.
+
+        Raises:
+            ChildDiedError: the embedded Kafka did not come up.
+        """
+        say(f"Market data pipeline, a deployment for development. Its state is in {self._folder}")
+        say(f"  Brapi    {self._start_brapi()}")
+        say(f"  MongoDB  {self._start_mongo()}")
+        say(f"  Kafka    {self._start_kafka()}")
+        self._start_dagster()
+        say(f"  Dagster  {self.address}")
+
+    def watch(self) -> NoReturn:
+        """Watches over the children.
+
+        Raises:
+            ChildDiedError: one of them has ended.
+        """
+        while True:
+            for child in self._children:
+                child.check()
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        """Ends everything, the last started first, each within a bound."""
+        while self._children:
+            self._children.pop().stop()
+
+    def _start_brapi(self) -> str:
+        if not self._sandbox_port:
+            return "as BRAPI_TOKEN and BRAPI_BASE_URL say"
+        plan = setting(self._env, "BRAPI_PLAN", "free")
+        self._stand_in("sandbox", "--port", str(self._sandbox_port), "--plan", plan)
+        address = f"http://127.0.0.1:{self._sandbox_port}"
+        self._env |= {"BRAPI_BASE_URL": address, "BRAPI_TOKEN": "sandbox"}
+        return f"sandbox with made-up prices at {address}, as BRAPI_TOKEN is not set"
+
+    def _start_mongo(self) -> str:
+        if not self._mongo_port:
+            return "as MONGO_URI or MONGO_HOST says"
+        data = str(self._folder / "mongo")
+        self._stand_in("mongo", "--port", str(self._mongo_port), "--folder", data)
+        address = self._env["MONGO_URI"] = f"mongodb://127.0.0.1:{self._mongo_port}"
+        return f"embedded, over SQLite, at {address}, as MONGO_URI is not set"
+
+    def _start_kafka(self) -> str:
+        if _is_set(self._env, "KAFKA_BOOTSTRAP_SERVERS"):
+            return f"{self._env['KAFKA_BOOTSTRAP_SERVERS']}"
+        child = self._stand_in("kafka")
+        address = wait_for_address(child, address_file(self._folder, "kafka"))
+        self._env["KAFKA_BOOTSTRAP_SERVERS"] = address
+        return f"embedded, in memory, at {address}, as KAFKA_BOOTSTRAP_SERVERS is not set"
+
+    def _stand_in(self, module: str, *arguments: str) -> Child:
+        child = start_stand_in(module, self._folder, *arguments, environment=self._env)
+        self._children.append(child)
+        return child
+
+    def _start_dagster(self) -> None:
+        home = self._folder / "dagster"
+        home.mkdir(exist_ok=True)
+        config = Path("dagster.yaml").read_text() + SECRETS.format(folder=json.dumps(str(home)))
+        (home / "dagster.yaml").write_text(config)
+        self._env["DAGSTER_HOME"] = str(home)
+        self._env.setdefault("QUOTES_PATH", str(self._folder / "quotes"))
+        command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml"]
+        command += ["-h", "127.0.0.1", "-p", str(self._dagster_port)]
+        dagster = Child(
+            "Dagster", command, self._env, noise=NOISE, stop_signal=signal.SIGINT, patience=20
+        )
+        self._children.append(dagster)
+
+
+def say(text: str) -> None:
+    """Writes a line of the supervisor's own."""
+    show(f"{text}\n".encode())
+
+
+def _is_set(env: Environment, *names: str) -> bool:
+    return any(setting(env, name) for name in names)
+
+
+def _check_free(ports: dict[str, int]) -> None:
+    with contextlib.ExitStack() as held:
+        for name, number in ports.items():
+            try:
+                held.enter_context(socket.create_server(("127.0.0.1", number)))
+            except OSError as error:
+                raise SettingError(
+                    f"Port {number} cannot be used ({error.strerror}): "
+                    f"set {name} to one that is free."
+                ) from None
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Makes sure that this is the only supervisor on its folder, while the context lasts.
+
+    Raises:
+        AlreadyRunningError: it is not.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "supervisor.pid").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise AlreadyRunningError(
+                f"Process {file.read()} runs on {folder} already: stop it, or set "
+                "MARKET_DATA_HOME to another folder."
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _run(deployment: Deployment) -> int:
+    """Runs the deployment until it is told to stop (0) or a part of it ends (1)."""
+    stop_on_signals()
+    report = threading.Thread(
+        target=lambda: say(startup_report(deployment.address, time.time())), daemon=True
+    )
+    try:
+        deployment.start()
+        report.start()
+        deployment.watch()
+    except KeyboardInterrupt:
+        say("Stopping.")
+        return 0
+    except ChildDiedError as died:
+        say(f"{died}\nStopping the rest.")
+        return 1
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        deployment.stop()
+
+
+def main() -> int:
+    """Runs the deployment in the foreground."""
+    try:
+        refuse_production("`make dev`")
+        env = environment()
+        with _alone(state_folder(env)):
+            return _run(Deployment(env))
+    except (ProductionRefusedError, SettingError, AlreadyRunningError) as error:
+        sys.stderr.write(f"{error}\n")
+    except OSError as error:
+        sys.stderr.write(f"{error.filename} cannot be used: {error.strerror}.\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

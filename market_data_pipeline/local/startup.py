@@ -1,0 +1,86 @@
+"""Tells, from a Dagster webserver, what became of the run at startup."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from typing import Any
+
+QUERY = """
+query Startup($since: Float!) {
+  runsOrError(
+    filter: {createdAfter: $since, tags: [{key: "market_data/startup", value: "true"}]}, limit: 1
+  ) {
+    ... on Runs { results {
+      runId status tags { key value }
+      assetMaterializations {
+        assetKey { path }
+        metadataEntries { label ... on IntMetadataEntry { intValue } }
+      }
+    } }
+  }
+  repositoriesOrError { ... on RepositoryConnection { nodes { sensors { sensorState {
+    ticks(afterTimestamp: $since, statuses: [SKIPPED], limit: 1) { skipReason }
+  } } } } }
+}
+"""
+ENDS = {
+    "SUCCESS": "is finished",
+    "FAILURE": "has failed",
+    "CANCELED": "was canceled",
+}
+# What an asset counts, by the names that it may have in the metadata.
+COUNTS = ("published", "dagster/partition_row_count", "dagster/row_count")
+
+
+def startup_report(address: str, since: float) -> str:
+    """Waits for the run at startup to end, or to be found needless, and says so in a line.
+
+    Args:
+        address: where the webserver is, or will be.
+        since: when the deployment started, in Unix seconds.
+    """
+    while True:
+        time.sleep(0.5)
+        try:
+            report = _report(address, _ask(address, since))
+        except (OSError, ValueError, KeyError):
+            continue  # the webserver is not up yet
+        if report:
+            return report
+
+
+def _ask(address: str, since: float) -> dict[str, Any]:
+    body = json.dumps({"query": QUERY, "variables": {"since": since}}).encode()
+    request = urllib.request.Request(
+        f"{address}/graphql", body, {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        data: dict[str, Any] = json.load(answer)["data"]
+    return data
+
+
+def _report(address: str, data: dict[str, Any]) -> str | None:
+    for run in data["runsOrError"]["results"]:
+        if run["status"] not in ENDS:
+            return None
+        window = {tag["key"]: tag["value"] for tag in run["tags"]}.get("dagster/partition", "")
+        assets = [_asset(each) for each in run["assetMaterializations"]]
+        return (
+            f"The run at startup {ENDS[run['status']]}: {len(assets)} assets materialized for "
+            f"{window} ({', '.join(assets)}).\n"
+            f"  See it at {address}/runs/{run['runId']}, and the events with `make tail`."
+        )
+    for repository in data["repositoriesOrError"]["nodes"]:
+        for sensor in repository["sensors"]:
+            for tick in sensor["sensorState"]["ticks"]:
+                return f"No run at startup: {tick['skipReason']} See {address}"
+    return None
+
+
+def _asset(materialization: dict[str, Any]) -> str:
+    name = "/".join(materialization["assetKey"]["path"])
+    numbers = {each["label"]: each.get("intValue") for each in materialization["metadataEntries"]}
+    counted = [numbers[label] for label in COUNTS if numbers.get(label) is not None]
+    return f"{name}: {counted[0]}" if counted else name
