@@ -9,7 +9,6 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 from bson import Decimal128
-
 from dagster_mongo.errors import MongoFrameError, MongoLoadError
 
 Columns = dict[str, list[Any]]

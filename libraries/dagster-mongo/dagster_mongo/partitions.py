@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
-
 from dagster_mongo.errors import MongoFrameError, MongoSettingsError
 
 Window = tuple[datetime, datetime]

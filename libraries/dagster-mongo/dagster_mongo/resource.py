@@ -4,14 +4,13 @@ from typing import Any
 from urllib.parse import unquote
 
 import dagster as dg
+from dagster_mongo.errors import MongoConnectionError, MongoSettingsError, translated
 from pydantic import Field, PrivateAttr
 from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.driver_info import DriverInfo
 from pymongo.errors import ConfigurationError
-
-from dagster_mongo.errors import MongoConnectionError, MongoSettingsError, translated
 
 Document = dict[str, Any]
 
@@ -54,7 +53,8 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     server_selection_timeout_seconds: float = Field(
         default=10.0,
         gt=0,
-        description="How long to look for a server before the connection is given up.",
+        description="How long to look for a server before it is given up. Goes before the same"
+        " option in `uri`.",
     )
     client_options: dict[str, Any] = Field(
         default_factory=dict,
@@ -114,9 +114,6 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         try:
             with translated(address):
                 client.admin.command("ping", read_preference=client.read_preference)
-        except ConfigurationError as error:  # a mongodb+srv name is only looked up now
-            client.close()
-            raise MongoConnectionError(f"No such host in {address}: {self._safe(error)}") from None
         except BaseException:
             client.close()
             raise
@@ -133,6 +130,10 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 return MongoClient(self.uri, **options)
             return MongoClient(self.host, self.port, **options)
         except (ConfigurationError, TypeError, ValueError) as error:
+            if type(error.__context__).__module__.startswith("dns."):  # of a mongodb+srv address
+                raise MongoConnectionError(
+                    f"No such host in the MongoDB address {self.address}: {self._safe(error)}"
+                ) from None
             raise MongoSettingsError(
                 f"MongoDB's client does not accept these settings: {self._safe(error)}"
             ) from None

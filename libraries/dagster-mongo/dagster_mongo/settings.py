@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from pymongo import IndexModel, WriteConcern
-
 from dagster_mongo.errors import MongoSettingsError
+from pymongo import IndexModel, WriteConcern
 
 PREFIX = "mongo/"
 

@@ -4,7 +4,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -68,7 +67,7 @@ class Store:
 
     uri: str
     name: str = field(default_factory=lambda: f"c{uuid4().hex}")
-    partitions: dg.PartitionsDefinition | None = None  # type: ignore[type-arg]
+    partitions: dg.PartitionsDefinition | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     instance: dg.DagsterInstance = field(default_factory=dg.DagsterInstance.ephemeral)
 
@@ -101,7 +100,7 @@ class Store:
 
         return stored
 
-    def run(self, frame: object, keys: Sequence[str] = ()) -> list[dg.AssetMaterialization]:
+    def run(self, frame: object, keys: Sequence[str] = ()) -> Sequence[dg.AssetMaterialization]:
         """The materializations of a run for no partition, one, or a range from first to last."""
         tags = {}
         if len(keys) > 1:
@@ -151,13 +150,6 @@ class Store:
 
 def values(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {name: getattr(value, "value", value) for name, value in metadata.items()}
-
-
-def wait_until(true: Any, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.01)
 
 
 @pytest.fixture

@@ -51,14 +51,12 @@ def test_a_window_is_half_open(store: Store, mode: str) -> None:
 
 
 @MODES
-@pytest.mark.parametrize("outside", ["2026-11-13T14:00Z", "2026-11-13T12:59:59Z", None])
-def test_a_row_of_another_partition_is_refused(
-    store: Store, mode: str, outside: str | None
-) -> None:
+@pytest.mark.parametrize("outside", ["2026-11-13T14:00:00Z", "2026-11-13T12:59:59Z", "NaT"])
+def test_a_row_of_another_partition_is_refused(store: Store, mode: str, outside: str) -> None:
     by_time(store, mode)
     frame = rows("2026-11-13T13:00Z", "2026-11-13T13:30Z")
-    frame["at"] = pd.to_datetime(["2026-11-13T13:00Z", outside], format="ISO8601")
-    with pytest.raises(MongoFrameError, match="Row 1 .* belongs to none of the partitions"):
+    frame["at"] = pd.DatetimeIndex(["2026-11-13T13:00:00Z", outside])
+    with pytest.raises(MongoFrameError, match=r"Row 1 .* belongs to none of the partitions"):
         store.store(frame, FRIDAY[0])
     assert store.documents() == {}
 
@@ -88,7 +86,7 @@ def test_a_range_stores_and_loads_its_partitions_without_the_gaps(store: Store) 
     by_time(store)
     between = ["2026-11-13T15:30Z", "2026-11-14T13:30Z"]  # after hours, and a Saturday
     with store.collection() as collection:
-        collection.insert_many(rows(*between).to_dict("records"))
+        collection.insert_many([{"_id": at, "at": pd.Timestamp(at), "n": 1} for at in between])
     frame = rows("2026-11-13T14:10Z", "2026-11-13T14:20Z", "2026-11-16T13:00Z")
     materializations = store.run(frame, [FRIDAY[1], MONDAY[0]])
     counted = {m.partition: values(m.metadata) for m in materializations}
@@ -171,7 +169,7 @@ def test_multi_dimensional_partitions(store: Store) -> None:
     assert store.store(store.load(key).iloc[:0], key)["deleted"] == 1
     assert len(store.load()) == 3
     wrong = pd.DataFrame({"at": pd.to_datetime(["2026-11-20T12:00Z"]), "where": "south"})
-    with pytest.raises(MongoFrameError, match="at=.*where='south'"):
+    with pytest.raises(MongoFrameError, match=r"at=.*where='south'"):
         store.store(wrong, key)
 
 

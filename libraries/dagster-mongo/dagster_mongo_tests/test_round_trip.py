@@ -18,7 +18,7 @@ def by_id(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def every_kind() -> pd.DataFrame:
-    moments = pd.to_datetime(["2026-11-23 13:00:00.123", None, "1961-04-12 06:07:00.999"])
+    moments = pd.DatetimeIndex(["2026-11-23 13:00:00.123", "NaT", "1961-04-12 06:07:00.999"])
     return pd.DataFrame(
         {
             "_id": ["a", "b", "c"],
@@ -139,9 +139,9 @@ def test_integers_that_came_to_have_nulls_stay_integers(store: Store) -> None:
 
 @pytest.mark.parametrize(("dtype", "value"), [("int64", 1.5), ("datetime64[us, UTC]", "soon")])
 def test_a_value_that_does_not_fit_its_dtype_is_an_error(
-    store: Store, dtype: str, value: object
+    store: Store, dtype: Any, value: object
 ) -> None:
-    store.store(pd.DataFrame({"_id": ["a"], "x": pd.Series([0]).astype(dtype)}), key=["_id"])
+    store.store(pd.DataFrame({"_id": ["a"], "x": pd.Series([0], dtype=dtype)}), key=["_id"])
     with store.collection() as collection:
         collection.replace_one({"_id": "a"}, {"_id": "a", "x": value})
     with pytest.raises(MongoLoadError, match="Field 'x' holds what does not fit its dtype"):
@@ -227,4 +227,5 @@ def test_an_asset_check_and_a_script_load_it_too(store: Store) -> None:
     assert defs.resolve_job_def("check").execute_in_process().success
     assert seen == [1]
     loaded = defs.load_asset_value(store.name, instance=store.instance)
+    assert isinstance(loaded, pd.DataFrame)
     assert loaded.to_dict("list") == {"_id": ["a"], "n": [1]}

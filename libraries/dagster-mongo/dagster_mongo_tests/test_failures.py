@@ -1,0 +1,175 @@
+"""What goes wrong is said, and storing again makes it right."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import pytest
+from dagster_mongo import (
+    MongoBulkWriteError,
+    MongoConnectionError,
+    MongoOperationError,
+    MongoPandasIOManager,
+    MongoResource,
+    MongoSettingsError,
+)
+
+from .conftest import DATABASE, Store, stand_in_server
+
+CLASHING = pd.DataFrame({"_id": list("abcdefgh"), "n": [7] * 7 + [8]})
+
+
+def refused(store: Store) -> MongoBulkWriteError:
+    """The error of storing rows of which some break a unique index."""
+    with store.collection() as collection:
+        collection.create_index("n", unique=True)
+        collection.insert_one({"_id": "taken", "n": 7})
+    with pytest.raises(MongoBulkWriteError) as caught:
+        store.store(CLASHING, mode="upsert", key=["_id"])
+    return caught.value
+
+
+def test_a_refused_document_is_named_and_storing_again_completes_it(store: Store) -> None:
+    error = refused(store)
+    assert error.failures[0]["_id"] == "a"
+    assert f"of 8 documents were refused by collection {store.name!r}: _id='a': " in str(error)
+    store.store(CLASHING.assign(n=range(10, 18)))
+    assert store.documents().keys() == {"taken", *"abcdefgh"}
+
+
+@pytest.mark.services
+def test_all_refused_documents_are_counted_and_the_others_are_written(real_mongo: str) -> None:
+    store = Store(real_mongo)
+    error = refused(store)
+    assert [failure["_id"] for failure in error.failures] == list("abcdefg")
+    assert {failure["code"] for failure in error.failures} == {11000}
+    assert (error.collection, error.attempted) == (store.name, 8)
+    assert str(error).startswith("7 of 8 documents")
+    assert "_id='e'" in str(error)
+    assert "_id='f'" not in str(error)
+    assert str(error).endswith("; and 2 more.")
+    assert store.documents().keys() == {"taken", "h"}
+
+
+@pytest.mark.services
+def test_an_index_that_conflicts(real_mongo: str) -> None:
+    store = Store(real_mongo)
+    frame = pd.DataFrame({"n": [1, 1]})
+    store.store(frame, indexes=[[("n", 1)]])
+    with pytest.raises(MongoOperationError, match="existing index has the same name"):
+        store.store(frame, indexes=[{"keys": [("n", 1)], "unique": True}])
+
+
+@pytest.mark.services
+def test_a_write_concern_that_the_server_cannot_meet(real_mongo: str) -> None:
+    with pytest.raises(MongoOperationError, match="'w' > 1 when a host is not replicated"):
+        Store(real_mongo).store(pd.DataFrame({"n": [1]}), write_concern={"w": 3, "wtimeout": 100})
+
+
+def test_write_concerns_that_it_can(store: Store) -> None:
+    for concern in ("majority", 1, {"w": "majority", "j": True}):
+        assert store.store(pd.DataFrame({"n": [1]}), write_concern=concern)["rows"] == 1
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"mod": "upsert"}, "Unknown metadata mongo/mod. Known are mongo/collection, mongo/mode"),
+        ({"mode": "append"}, "mongo/mode is 'upsert' or 'replace', not 'append'"),
+        ({"mode": "upsert"}, "Upsert mode needs mongo/key"),
+        ({"collection": ""}, "mongo/collection is a name"),
+        ({"key": "sku"}, "mongo/key is a list of column names, not 'sku'"),
+        ({"volatile": [1]}, "mongo/volatile is a list"),
+        ({"created_at": True}, "mongo/created_at is a name"),
+        ({"batch_size": 0}, "mongo/batch_size is a number"),
+        ({"write_concern": 0}, "w=0 would hide"),
+        ({"write_concern": {"x": 1}}, "mongo/write_concern is no write concern"),
+        ({"indexes": "n"}, "mongo/indexes is a list of indexes"),
+        ({"indexes": [{"unique": True}]}, "mongo/indexes is a list of indexes"),
+        ({"indexes": [["n", 1]]}, "mongo/indexes is a list of indexes"),
+        ({"created_at": "at", "run_id": "at"}, "fields of their own"),
+        ({"key": ["a"], "run_id": "a"}, "fields of their own"),
+        ({"key": ["a"], "volatile": ["a"]}, "cannot be volatile: a"),
+    ],
+    ids=str,
+)
+def test_metadata_that_makes_no_sense(metadata: dict[str, Any], message: str) -> None:
+    with pytest.raises(MongoSettingsError, match=message):
+        Store("mongodb://127.0.0.1:1").store(pd.DataFrame({"a": [1]}), **metadata)
+
+
+def test_a_server_that_dies_in_the_middle(tmp_path: Path) -> None:
+    class Dying(MongoPandasIOManager):
+        def handle_output(self, context: dg.OutputContext, obj: pd.DataFrame) -> None:
+            self.mongo.get_client()
+            server.kill()
+            server.wait()
+            super().handle_output(context, obj)
+
+    with stand_in_server(tmp_path) as (uri, server):
+        mongo = MongoResource(uri=uri, database=DATABASE, server_selection_timeout_seconds=0.5)
+        asset = Store(uri).asset(pd.DataFrame({"n": [1]}))
+        with pytest.raises(MongoConnectionError, match=r"127\.0\.0\.1"):
+            dg.materialize([asset], resources={"io_manager": Dying(mongo=mongo)})
+
+
+WRITER = f"""
+import sys
+import dagster as dg
+import pandas as pd
+from dagster_mongo import MongoPandasIOManager, MongoResource
+
+uri, name, version = sys.argv[1], sys.argv[2], int(sys.argv[3])
+
+@dg.asset(name=name, metadata={{"mongo/mode": "replace", "mongo/key": ["_id"],
+    "mongo/batch_size": 1000, "mongo/created_at": "created_at", "mongo/run_id": "run_id"}})
+def rows() -> pd.DataFrame:
+    frame = pd.DataFrame({{"_id": [f"{{i:05}}" for i in range(10_000)]}})
+    return frame.assign(first=version, text="x" * 200, last=version)
+
+mongo = MongoResource(uri=uri, database={DATABASE!r})
+print("storing", flush=True)
+dg.materialize([rows], resources={{"io_manager": MongoPandasIOManager(mongo=mongo)}})
+"""
+
+
+@pytest.mark.services
+def test_killed_at_any_moment_and_run_again_it_is_whole(real_mongo: str, tmp_path: Path) -> None:
+    script = tmp_path / "writer.py"
+    script.write_text(WRITER)
+    store = Store(real_mongo)
+
+    def start(version: int) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, str(script), store.uri, store.name, str(version)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert process.stdout
+        assert process.stdout.readline() == b"storing\n"
+        return process
+
+    process, started = start(0), time.monotonic()
+    assert process.wait() == 0
+    whole_run = time.monotonic() - started
+    chance = random.Random(20)
+    killed = 0
+    with store.collection() as collection:
+        for version in range(1, 21):
+            process = start(version)
+            time.sleep(chance.uniform(0, whole_run))
+            os.kill(process.pid, signal.SIGKILL)
+            killed += process.wait() == -signal.SIGKILL
+            torn = [d for d in collection.find() if d["first"] != d["last"]]
+            assert torn == []
+        assert killed >= 10
+        assert start(99).wait() == 0
+        documents = list(collection.find())
+        collection.drop()
+    assert len(documents) == len({d["_id"] for d in documents}) == 10_000
+    assert all(d["first"] == d["last"] == 99 and d["created_at"] for d in documents)
+    assert len({d["run_id"] for d in documents}) == 1

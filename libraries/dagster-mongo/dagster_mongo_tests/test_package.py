@@ -1,0 +1,70 @@
+"""The package as somebody meets it: what an import loads, and whether the examples run."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import dagster as dg
+import dagster_mongo
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+
+
+def test_an_import_loads_neither_pandas_nor_a_pipeline() -> None:
+    program = "import sys, dagster_mongo; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    ).stdout.split()
+    packages = {module.partition(".")[0] for module in loaded}
+    assert "dagster_mongo" in packages
+    assert not packages & {"pandas", "numpy", "pyarrow", "market_data_pipeline"}
+
+
+def test_every_public_name_is_there_and_documented() -> None:
+    for name in dagster_mongo.__all__:
+        value = getattr(dagster_mongo, name)
+        assert isinstance(value, str) or value.__doc__, name
+
+
+def test_the_version_is_the_one_of_the_distribution() -> None:
+    assert f'version = "{dagster_mongo.__version__}"' in (ROOT / "pyproject.toml").read_text()
+    released = dagster_mongo.__version__.partition("+")[0]
+    assert f"## {released}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def examples() -> list[Any]:
+    sources = {"README": README.read_text()}
+    for name in dagster_mongo.__all__:
+        sources[name] = dedent(" " * 4 + (getattr(dagster_mongo, name).__doc__ or ""))
+    return [
+        pytest.param(dedent(code), id=f"{name}-{number}")
+        for name, text in sources.items()
+        for number, code in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL), 1)
+    ]
+
+
+@pytest.mark.parametrize("code", examples())
+def test_an_example_runs(code: str, stand_in: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MONGO_URI", stand_in)
+    namespace: dict[str, Any] = {"__name__": "example"}
+    exec(compile(code, "example", "exec"), namespace)
+    definitions = namespace["defs"]
+    assert isinstance(definitions, dg.Definitions)
+    for job in definitions.resolve_all_job_defs():
+        keys = job.partitions_def.get_partition_keys() if job.partitions_def else [None]
+        assert job.execute_in_process(partition_key=keys[0]).success
+
+
+def test_the_readme_names_every_setting_and_field() -> None:
+    from dagster_mongo.settings import PREFIX, Settings
+
+    text = README.read_text()
+    settings = [PREFIX + name for name in Settings.__dataclass_fields__]
+    fields = [*dagster_mongo.MongoResource.model_fields]
+    for name in [*settings, *fields, "partition_expr", "columns"]:
+        assert f"`{name}`" in text, name
