@@ -63,11 +63,11 @@ def refuse_reserved(config: Mapping[str, str]) -> None:
         _refuse_reserved(name, shown_as=name)
 
 
-def without_secrets(text: str, config: Mapping[str, str]) -> str:
+def without_secrets(text: str, config: Mapping[str, object]) -> str:
     """`text` with the value of every secret property of `config` blanked out."""
     for name, value in config.items():
         if any(mark in name for mark in _SECRET_MARKS):
-            text = text.replace(value, "***")
+            text = text.replace(str(value), "***")
     return text
 
 

@@ -27,23 +27,29 @@ def is_missing(metadata: ClusterMetadata, topic: str) -> bool:
 
 
 def create(
-    topic: NewTopic, config: Mapping[str, str], metadata: ClusterMetadata, timeout: float
+    topic: str,
+    partitions: int,
+    replication_factor: int,
+    *,
+    connection: Mapping[str, str],
+    cluster: ClusterMetadata,
+    timeout: float,
 ) -> None:
-    """Creates the topic, on a cluster that answered with `metadata`.
+    """Creates the topic on a cluster, given its last answer.
 
-    A cluster without a controller takes no such request, but may have a topic appear when a
-    client that allows it asks for it.
+    A cluster without a controller takes no such request, but may let a topic appear when a client
+    that allows it asks for it.
 
     Raises:
         KafkaException: the cluster refused, or did not answer within `timeout` seconds.
     """
-    admin = AdminClient(dict(config))
-    if metadata.controller_id not in metadata.brokers:
-        admin.list_topics(topic.topic, timeout=timeout)
+    admin = AdminClient(dict(connection))
+    if cluster.controller_id not in cluster.brokers:
+        admin.list_topics(topic, timeout=timeout)
         return
-    created = admin.create_topics([topic], request_timeout=timeout)[topic.topic]
+    new = NewTopic(topic, partitions, replication_factor)
     try:
-        created.result()
+        admin.create_topics([new], request_timeout=timeout)[topic].result()
     except KafkaException as exception:
         if exception.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
             raise

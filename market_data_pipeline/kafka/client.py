@@ -1,0 +1,163 @@
+"""A Kafka producer with a deadline, that says in one sentence what is wrong."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka.admin import ClusterMetadata  # type: ignore[attr-defined]
+
+from market_data_pipeline.kafka.errors import (
+    AccessRefusedError,
+    BrokerUnreachableError,
+    ConfigurationError,
+    PublicationError,
+    meaning,
+)
+from market_data_pipeline.kafka.settings import without_secrets
+
+logger = logging.getLogger(__name__)
+
+# A blocking call of the producer cannot be interrupted: none is asked to block for longer.
+_SLICE_SECONDS = 0.5
+# This part of the time is kept back for rolling a transaction back.
+_RESERVE = 0.1
+_DURATION = re.compile(r" \(after \d+ms in state .*\)$")
+
+
+class Client:
+    """A producer, the time it has, and what it complained of.
+
+    Args:
+        config: its librdkafka properties.
+        seconds: how long it may take for everything.
+
+    Raises:
+        ConfigurationError: it does not take the properties.
+    """
+
+    def __init__(self, config: Mapping[str, object], seconds: float) -> None:
+        self._config = config
+        self._seconds = seconds
+        self._end = time.monotonic() + seconds
+        self._troubles: dict[int, KafkaError] = {}
+        try:
+            self.producer = Producer({**config, "error_cb": self._note_trouble})
+        except KafkaException as exception:
+            reason = exception.args[0].str()
+            raise ConfigurationError(
+                self._clean(f"Kafka's client does not take its settings: {reason}.")
+            ) from None
+
+    def close(self) -> None:
+        """Drops the producer and its connections now: it is part of a reference cycle."""
+        del self.producer
+
+    def left(self) -> float:
+        """The seconds left for work."""
+        return self.left_to_the_end() - _RESERVE * self._seconds
+
+    def left_to_the_end(self) -> float:
+        """The seconds left, with those kept back for rolling back."""
+        return self._end - time.monotonic()
+
+    def slice(self) -> float:
+        """The seconds that the next blocking call may take."""
+        return max(0.01, min(_SLICE_SECONDS, self.left()))
+
+    def metadata(self, topic: str) -> ClusterMetadata:
+        """What the cluster says of itself and of a topic, as soon as it says anything.
+
+        Raises:
+            AccessRefusedError: it refuses the credentials.
+            BrokerUnreachableError: it says nothing in time.
+        """
+        while True:
+            try:
+                answer: ClusterMetadata = self.producer.list_topics(topic, timeout=self.slice())
+                return answer
+            except KafkaException as exception:
+                self._serve()
+                if self.left() <= 0:
+                    raise self.unreachable(
+                        "could not be reached",
+                        exception.args[0],
+                        "check that it runs and that KAFKA_BOOTSTRAP_SERVERS and "
+                        "KAFKA_CONFIG_SECURITY_PROTOCOL are right",
+                    ) from None
+
+    def insist(self, call: Callable[[float], object], left: Callable[[], float]) -> None:
+        """Makes a call that can be resumed, and resumes it while time is left.
+
+        Raises:
+            KafkaException: it failed for good, or the time is up.
+            AccessRefusedError: the cluster refuses the credentials.
+        """
+        while True:
+            try:
+                call(max(0.01, min(_SLICE_SECONDS, left())))
+                return
+            except KafkaException as exception:
+                self._serve()
+                if not exception.args[0].retriable() or left() <= 0:
+                    raise
+
+    @property
+    def fatal(self) -> KafkaError | None:
+        """What the producer can never recover from, if there is such a thing."""
+        return next((error for error in self._troubles.values() if error.fatal()), None)
+
+    def latest_trouble(self, otherwise: str) -> str:
+        """What it complained of last, unless it is only that all brokers are down."""
+        told = [e for c, e in self._troubles.items() if c != KafkaError._ALL_BROKERS_DOWN]
+        return named(told[-1]) if told else otherwise
+
+    def unreachable(self, what: str, error: KafkaError, advice: str) -> PublicationError:
+        """The error for brokers that did not answer while there was time."""
+        reason = self.latest_trouble(named(error))
+        return self.explain(
+            BrokerUnreachableError,
+            f"Kafka at {self._config['bootstrap.servers']} {what} within {self._seconds:g} s",
+            reason,
+            advice,
+        )
+
+    def refusal(
+        self,
+        what: str,
+        error: KafkaError,
+        otherwise: type[PublicationError] = PublicationError,
+    ) -> PublicationError:
+        """The error for what Kafka answered; `otherwise` where the answer has none of its own."""
+        kind, advice = meaning(error)
+        kind = otherwise if kind is PublicationError else kind
+        return self.explain(kind, what, named(error), advice)
+
+    def explain(
+        self, kind: type[PublicationError], what: str, reason: str, advice: str
+    ) -> PublicationError:
+        """An error of that kind: what happened, why, and what to do, and no secret."""
+        return kind(self._clean(f"{what} ({reason}): {advice}."))
+
+    def _serve(self) -> None:
+        self.producer.poll(0.01)
+        for error in self._troubles.values():
+            if meaning(error)[0] is AccessRefusedError:
+                server = self._config["bootstrap.servers"]
+                raise self.refusal(f"Kafka at {server} did not let this client in", error)
+
+    def _note_trouble(self, error: KafkaError) -> None:
+        if error.code() not in self._troubles:
+            logger.warning("%s", self._clean(named(error)))
+        self._troubles[error.code()] = error
+
+    def _clean(self, text: str) -> str:
+        return without_secrets(text, self._config)
+
+
+def named(error: KafkaError) -> str:
+    """An error's name and text: `NOT_ENOUGH_REPLICAS: Broker: Not enough in-sync replicas`."""
+    return f"{error.name()}: {_DURATION.sub('', error.str())}"
