@@ -8,12 +8,12 @@ from datetime import datetime
 import dagster as dg
 from dagster import DagsterRunStatus as Status
 
+from market_data_pipeline import clock
 from market_data_pipeline.windows import (
     EXCHANGE_TIMEZONE,
     TradingWindows,
     Window,
     trading_windows,
-    utc_now,
 )
 
 WINDOWS = trading_windows()
@@ -68,7 +68,7 @@ def at_startup(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Skip
     heartbeat = context.instance.get_daemon_heartbeats().get("SENSOR")
     if heartbeat is None or heartbeat.daemon_id is None:
         return dg.SkipReason("The daemon has not reported yet.")
-    now = utc_now()
+    now = clock.utc_now()
     if context.cursor == heartbeat.daemon_id:
         return dg.SkipReason(f"This start was seen to. {_next_window(now, WINDOWS)}")
     window = WINDOWS.last_ended(now)
@@ -86,7 +86,7 @@ def at_startup(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Skip
 
 
 def _has_passed(window: Window) -> bool:
-    return window != WINDOWS.last_ended(utc_now())
+    return window != WINDOWS.last_ended(clock.utc_now())
 
 
 def _why_not_again(instance: dg.DagsterInstance, window: Window) -> str | None:

@@ -25,11 +25,6 @@ FIRST_HOUR, LAST_HOUR = 10, 18
 DEFAULT_FIRST_DAY = date(2026, 1, 2)
 
 
-def utc_now() -> datetime:
-    """The current instant, in UTC."""
-    return datetime.now(UTC)
-
-
 @dataclass(frozen=True, order=True)
 class Window:
     """A half-open stretch `[start, end)` of one session, both ends in UTC."""

@@ -1,5 +1,6 @@
 """What the three assets have in common."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,11 @@ from dagster_mongo import DagsterMongoError
 from market_data_pipeline.brapi.errors import BrapiError
 from market_data_pipeline.watchlist import WatchlistError
 from market_data_pipeline.windows import Window, trading_windows
+
+# Checks that know their partition and runs of a whole range are previews in Dagster; what they do
+# is held by tests, so that every start need not warn of them.
+for category in (dg.BetaWarning, dg.PreviewWarning):
+    warnings.filterwarnings("ignore", category=category, module=r"dagster|market_data_pipeline")
 
 WINDOWS = trading_windows()
 GROUP = "market_data"

@@ -1,12 +1,12 @@
 """The prices on Kafka, where other services react to them."""
 
-from collections.abc import Iterator
 from typing import Any, cast
 
 import dagster as dg
 import pandas as pd
 from pydantic import Field
 
+from market_data_pipeline import clock
 from market_data_pipeline.assets.checks import EVERY_QUOTE_DELIVERED, delivered, not_delivered
 from market_data_pipeline.assets.common import (
     GROUP,
@@ -20,7 +20,7 @@ from market_data_pipeline.kafka.event import UpdatedAtFormat, quote_event
 from market_data_pipeline.kafka.publisher import Publication
 from market_data_pipeline.quote import Quote, quotes_from
 from market_data_pipeline.resources import KafkaResource
-from market_data_pipeline.windows import Window, utc_now
+from market_data_pipeline.windows import Window
 
 
 class PublicationConfig(dg.Config):
@@ -52,7 +52,7 @@ def kafka_publication(
     A window that is not live is not published, unless the run config asks for it: the topic says
     what the market does now.
     """
-    live = WINDOWS.live(utc_now())
+    live = WINDOWS.live(clock.utc_now())
     due: dict[Window, list[Quote]] = {window: [] for window in windows_of(context)}
     for quote in quotes_from(quotes):
         due[Window(quote.window_start, quote.window_end)].append(quote)

@@ -7,6 +7,7 @@ from time import monotonic
 import dagster as dg
 import pandas as pd
 
+from market_data_pipeline import clock
 from market_data_pipeline.assets.checks import QUOTES_CHECKS, check_quotes
 from market_data_pipeline.assets.common import (
     GROUP,
@@ -28,7 +29,7 @@ from market_data_pipeline.brapi.errors import BrapiError
 from market_data_pipeline.quote import quotes_frame
 from market_data_pipeline.resources import BrapiResource
 from market_data_pipeline.watchlist import load_watchlist
-from market_data_pipeline.windows import Window, utc_now
+from market_data_pipeline.windows import Window
 
 SECONDS_BETWEEN_PROGRESS_LINES = 5.0
 
@@ -45,9 +46,7 @@ SECONDS_BETWEEN_PROGRESS_LINES = 5.0
     check_specs=QUOTES_CHECKS,
     metadata={"dagster/column_schema": column_schema()},
 )
-def quotes(
-    context: dg.AssetExecutionContext, brapi: BrapiResource
-) -> dg.MaterializeResult:  # type: ignore[type-arg]
+def quotes(context: dg.AssetExecutionContext, brapi: BrapiResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """The price of every paper of the watchlist as of the window's end.
 
     The live window (the last one that has ended) takes them from Brapi's quote endpoint. Any
@@ -83,7 +82,7 @@ def _collect(
     tickers: list[str],
 ) -> list[Collection]:
     """One collection for the past windows and one for the live one, whichever are asked for."""
-    now = utc_now()
+    now = clock.utc_now()
     live = WINDOWS.live(now)
     past = [window for window in windows if window != live]
     collections = []

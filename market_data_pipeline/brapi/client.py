@@ -13,10 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+from market_data_pipeline import clock
 from market_data_pipeline.brapi.answers import (
     History,
     MarketQuote,
@@ -95,9 +96,12 @@ class _Ledger:
             self.last_start = time.monotonic()
 
     def note(self, reply: Reply) -> None:
+        """Keeps what is left of the quota: the least, as answers overtake each other."""
         with self.lock:
             if reply.quota_left is not None:
-                self.quota_limit, self.quota_left = reply.quota_limit, reply.quota_left
+                self.quota_limit = reply.quota_limit
+                known = [left for left in (self.quota_left, reply.quota_left) if left is not None]
+                self.quota_left = min(known)
 
     def shrink(self, refused: int) -> None:
         """A batch of that size was refused: the plan is another one than was thought."""
@@ -298,7 +302,7 @@ class BrapiClient:
         """One request: the results of its answer by ticker, and when it was asked."""
         self._pace.wait_for_turn()
         self._ledger.starts()
-        observed_at = datetime.now(UTC)
+        observed_at = clock.utc_now()
         seconds = min(self._request_timeout, max(0.01, self._deadline - time.monotonic()))
         reply = self._connection.get(f"/api/quote/{','.join(batch)}", parameters, seconds)
         self._ledger.note(reply)

@@ -69,7 +69,9 @@ class Plan:
 
     def adjusted(self, **settings: Any) -> Plan:
         """This plan with those of its fields that are not None."""
-        return replace(self, **{name: value for name, value in settings.items() if value is not None})
+        return replace(
+            self, **{name: value for name, value in settings.items() if value is not None}
+        )
 
 
 PLANS = {

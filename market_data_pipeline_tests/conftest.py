@@ -1,0 +1,170 @@
+"""The pipeline for tests: real sockets, real files, and a clock that can be set."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import dagster as dg
+import pymongo
+import pytest
+from dagster_mongo import MongoPandasIOManager, MongoResource
+
+from market_data_pipeline import clock
+from market_data_pipeline.assets import ASSETS, CHECKS
+from market_data_pipeline.local.kafka import embedded_kafka
+from market_data_pipeline.local.mongo import embedded_mongo
+from market_data_pipeline.local.sandbox import Sandbox, serve
+from market_data_pipeline.parquet_io import QuotesParquetIOManager
+from market_data_pipeline.resources import BrapiResource, KafkaResource
+from market_data_pipeline_tests.kafka.helpers import Seen, read
+
+TOKEN = "token-of-the-tests"
+# A Tuesday in the middle of a session; the window 14:30 to 15:00 is live.
+TUESDAY_15_00 = datetime(2026, 11, 17, 18, 0, 5, tzinfo=UTC)
+LIVE_ON_TUESDAY = "2026-11-17T14:30-0300"
+
+
+@dataclass
+class Pipeline:
+    """The three assets with their checks, against services of their own."""
+
+    sandbox: Sandbox
+    mongo_uri: str
+    bootstrap_servers: str
+    folder: Path
+    topic: str
+    instance: dg.DagsterInstance
+    brapi: dict[str, Any] = field(default_factory=dict)
+    """Settings of the BrapiResource that differ from those of a test."""
+
+    def definitions(self) -> dg.Definitions:
+        mongo = MongoResource(uri=self.mongo_uri, database="market_data_db")
+        settings = {
+            "base_url": self.sandbox.url,
+            "token": TOKEN,
+            "plan": self.sandbox.plan,
+            "min_interval_seconds": 0.002,
+        }
+        return dg.Definitions(
+            assets=ASSETS,
+            asset_checks=CHECKS,
+            resources={
+                "brapi": BrapiResource(**(settings | self.brapi)),
+                "mongo": mongo,
+                "mongo_io_manager": MongoPandasIOManager(mongo=mongo),
+                "kafka": KafkaResource(
+                    bootstrap_servers=self.bootstrap_servers, topic=self.topic, timeout_seconds=20
+                ),
+                "quotes_io_manager": QuotesParquetIOManager(base_path=str(self.folder)),
+            },
+            executor=dg.in_process_executor,
+        )
+
+    def run(
+        self,
+        first: str,
+        last: str | None = None,
+        *,
+        select: str = "*",
+        config: Mapping[str, Any] | None = None,
+    ) -> dg.ExecuteInProcessResult:
+        """A run of the assets for one window, or for all from `first` to `last`."""
+        job = dg.define_asset_job("everything", selection=select)
+        definitions = dg.Definitions.merge(self.definitions(), dg.Definitions(jobs=[job]))
+        partitions: dict[str, Any] = {"partition_key": first}
+        if last is not None:
+            ends = {"start": first, "end": last}
+            partitions = {
+                "tags": {f"dagster/asset_partition_range_{end}": ends[end] for end in ends}
+            }
+        return definitions.resolve_job_def("everything").execute_in_process(
+            instance=self.instance,
+            run_config={"ops": {name: {"config": each} for name, each in (config or {}).items()}},
+            raise_on_error=False,
+            **partitions,
+        )
+
+    def documents(self, query: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """What the collection holds, by `_id`; dates in UTC."""
+        with pymongo.MongoClient[dict[str, Any]](self.mongo_uri, tz_aware=True) as client:
+            found = client["market_data_db"]["price_history"].find(dict(query or {}))
+            return sorted(found, key=lambda document: str(document["_id"]))
+
+    def events(self) -> list[Seen]:
+        """What a consumer can see on the topic."""
+        return read(self.bootstrap_servers, self.topic)
+
+
+@pytest.fixture(scope="session")
+def bootstrap_servers() -> Iterator[str]:
+    with embedded_kafka() as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def mongo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with embedded_mongo(tmp_path_factory.mktemp("mongo")) as uri:
+        yield uri
+
+
+@pytest.fixture
+def mongo_uri(mongo_server: str) -> Iterator[str]:
+    """The server, with nothing in it."""
+    yield mongo_server
+    with pymongo.MongoClient[dict[str, Any]](mongo_server) as client:
+        database = client["market_data_db"]
+        for name in database.list_collection_names():
+            database.drop_collection(name)
+
+
+@pytest.fixture
+def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[datetime], None]:
+    """Sets the pipeline's clock, which then stands still."""
+
+    def at(instant: datetime) -> None:
+        monkeypatch.setattr(clock, "utc_now", lambda: instant)
+
+    return at
+
+
+@pytest.fixture
+def make_pipeline(
+    bootstrap_servers: str,
+    mongo_uri: str,
+    tmp_path: Path,
+    set_clock: Callable[[datetime], None],
+) -> Callable[..., Any]:
+    """Makes a `Pipeline` in a `with` statement; its arguments are those of the sandbox.
+
+    Its clock, and that of the sandbox, is at `TUESDAY_15_00` unless `now` says otherwise.
+    """
+
+    @contextmanager
+    def make(now: datetime = TUESDAY_15_00, **settings: Any) -> Iterator[Pipeline]:
+        set_clock(now)
+        settings = {"token": TOKEN, "burst": 1_000, **settings}
+        with (
+            serve(now=lambda: clock.utc_now(), **settings) as sandbox,
+            dg.DagsterInstance.ephemeral() as instance,
+        ):
+            yield Pipeline(
+                sandbox,
+                mongo_uri,
+                bootstrap_servers,
+                tmp_path / "quotes",
+                f"prices-{uuid4().hex}",
+                instance,
+            )
+
+    return make
+
+
+@pytest.fixture
+def pipeline(make_pipeline: Callable[..., Any]) -> Iterator[Pipeline]:
+    """The pipeline on a Tuesday at 15:00:05, on the free plan, with nothing wrong."""
+    with make_pipeline() as pipeline:
+        yield pipeline

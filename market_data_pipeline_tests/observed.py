@@ -1,0 +1,42 @@
+"""What the engineer sees of a run: metadata, checks, log lines."""
+
+from typing import Any
+
+import dagster as dg
+
+from market_data_pipeline_tests.conftest import Pipeline
+
+
+def metadata(
+    result: dg.ExecuteInProcessResult, asset: str, partition: str | None = None
+) -> dict[str, Any]:
+    """The metadata of an asset's materialization (of one partition), tables as lists of rows."""
+    for event in result.asset_materializations_for_node(asset):
+        if partition in (None, event.partition):
+            return {name: _plain(value) for name, value in event.metadata.items()}
+    raise AssertionError(f"{asset} was not materialized")
+
+
+def checks(result: dg.ExecuteInProcessResult) -> dict[str, tuple[bool, str]]:
+    """For each check of a run, whether it passed, and its description."""
+    return {
+        evaluation.check_name: (evaluation.passed, evaluation.description or "")
+        for evaluation in result.get_asset_check_evaluations()
+    }
+
+
+def logs(pipeline: Pipeline, result: dg.ExecuteInProcessResult) -> str:
+    """Every line of the run's log, errors and their causes included."""
+    lines = []
+    for entry in pipeline.instance.all_logs(result.run_id):
+        lines.append(entry.user_message)
+        if entry.dagster_event and (failure := entry.dagster_event.event_specific_data):
+            lines.append(str(getattr(failure, "error", "")))
+            lines.append(str(getattr(failure, "user_failure_data", "")))
+    return "\n".join(lines)
+
+
+def _plain(value: dg.MetadataValue) -> Any:
+    if isinstance(value, dg.TableMetadataValue):
+        return [dict(record.data) for record in value.records]
+    return value.value
