@@ -17,9 +17,10 @@ from uuid import uuid4
 import dagster as dg
 import numpy as np
 import pandas as pd
-from dagster_mongo import MongoPandasIOManager, MongoResource
 from pymongo import MongoClient, ReplaceOne
 from pymongo.collection import Collection
+
+from dagster_mongo import MongoPandasIOManager, MongoResource
 
 DATABASE = "dagster_mongo_benchmark"
 DAYS = dg.StaticPartitionsDefinition(["old", "new"])

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import bson
 from bson import ObjectId
 from bson.errors import BSONError
+
 from dagster_mongo.errors import MongoFrameError
 from dagster_mongo.settings import Settings
 

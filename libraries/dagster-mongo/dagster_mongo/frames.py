@@ -9,12 +9,16 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 from bson import Decimal128
+
 from dagster_mongo.errors import MongoFrameError, MongoLoadError
 
 Columns = dict[str, list[Any]]
 
 _CHUNK = 10_000
 _AS_THEY_ARE = frozenset({type(None), str, bool, int, bytes})
+_NULLABLE = {"bool": "boolean"} | {
+    kind.lower() + bits: kind + bits for kind in ("Int", "UInt") for bits in ("8", "16", "32", "64")
+}
 _HAS_STR_DTYPE = int(pd.__version__.split(".")[0]) >= 3
 
 
@@ -141,9 +145,8 @@ def _typed(values: list[Any], dtype: Any) -> Any:
         return pd.Series([_python(value) for value in values], dtype=object)
     if dtype.startswith("datetime64["):
         return _moments(values, dtype)
-    if dtype == "bool" or dtype.startswith(("int", "uint")):
-        # Through the nullable dtype, which refuses what numpy would silently make an integer of.
-        nullable = {"b": "boolean", "i": dtype.capitalize(), "u": "UI" + dtype[2:]}[dtype[0]]
+    if nullable := _NULLABLE.get(dtype):
+        # It refuses what numpy would silently make an integer of.
         series = pd.Series(values, dtype=nullable)
         return series if series.hasnans else series.astype(dtype)
     if dtype == "str" and not _HAS_STR_DTYPE:

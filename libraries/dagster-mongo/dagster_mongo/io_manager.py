@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from bson import CodecOptions
+from pymongo.collection import Collection
+
 from dagster_mongo import schemas
 from dagster_mongo.documents import to_documents
 from dagster_mongo.errors import translated
@@ -13,7 +15,6 @@ from dagster_mongo.partitions import slice_of
 from dagster_mongo.resource import MongoResource
 from dagster_mongo.settings import Settings, columns_of
 from dagster_mongo.store import delete_others, ensure_indexes, upsert
-from pymongo.collection import Collection
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
+
 from dagster_mongo.errors import MongoFrameError, MongoSettingsError
 
 Window = tuple[datetime, datetime]

@@ -4,13 +4,14 @@ from typing import Any
 from urllib.parse import unquote
 
 import dagster as dg
-from dagster_mongo.errors import MongoConnectionError, MongoSettingsError, translated
 from pydantic import Field, PrivateAttr
 from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.driver_info import DriverInfo
 from pymongo.errors import ConfigurationError
+
+from dagster_mongo.errors import MongoConnectionError, MongoSettingsError, translated
 
 Document = dict[str, Any]
 
@@ -139,12 +140,12 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             ) from None
 
     def _safe(self, error: Exception) -> str:
-        """An error's message, unless a part of the credentials is in it."""
+        """An error's message, unless the password is in it."""
         message = str(error)
         credentials = _authority(self.uri)[0] if self.uri else ""
-        parts = [*credentials.split(":", 1), str(self.client_options.get("password", ""))]
-        if any(part and (part in message or unquote(part) in message) for part in parts):
-            return "the reason is withheld, it shows credentials."
+        passwords = credentials.partition(":")[2], str(self.client_options.get("password", ""))
+        if any(p and (p in message or unquote(p) in message) for p in passwords):
+            return "the reason is withheld, it shows the password."
         return message
 
 
@@ -155,8 +156,12 @@ def _authority(uri: str) -> tuple[str, str]:
         MongoSettingsError: It is none, or its credentials are not escaped.
     """
     scheme, separator, rest = uri.partition("://")
-    authority, _, path = rest.partition("?")[0].partition("/")
-    if not separator or not scheme.startswith("mongodb") or "@" in path or authority.count("@") > 1:
+    address, _, options = rest.partition("?")
+    authority, _, path = address.partition("/")
+    escaped = (
+        authority.count("@") <= 1 and "@" not in path and ("@" in authority or "@" not in options)
+    )
+    if not separator or not scheme.startswith("mongodb") or not escaped:
         raise MongoSettingsError(
             "The uri of MongoResource is no valid connection string. Special characters in the user"
             " name and the password have to be percent-encoded (urllib.parse.quote_plus)."

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from dagster_mongo.errors import MongoSettingsError
 from pymongo import IndexModel, WriteConcern
+
+from dagster_mongo.errors import MongoSettingsError
 
 PREFIX = "mongo/"
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import bson
 from bson.raw_bson import RawBSONDocument
-from dagster_mongo.documents import Document
-from dagster_mongo.errors import MongoBulkWriteError
-from dagster_mongo.settings import Settings
 from pymongo import IndexModel, ReplaceOne, UpdateOne
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
+
+from dagster_mongo.documents import Document
+from dagster_mongo.errors import MongoBulkWriteError
+from dagster_mongo.settings import Settings
 
 Fields = dict[str, Any]
 Write = UpdateOne | ReplaceOne[Any]

@@ -14,9 +14,10 @@ from uuid import uuid4
 import dagster as dg
 import pandas as pd
 import pytest
-from dagster_mongo import MongoPandasIOManager, MongoResource
 from pymongo import MongoClient
 from pymongo.collection import Collection
+
+from dagster_mongo import MongoPandasIOManager, MongoResource
 
 DATABASE = "dagster_mongo_tests"
 NO_REAL_MONGO = "real MongoDB: set TEST_MONGO_URI to a server's mongodb:// address"

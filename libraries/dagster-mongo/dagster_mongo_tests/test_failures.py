@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 import pytest
+
 from dagster_mongo import (
     MongoBulkWriteError,
     MongoConnectionError,

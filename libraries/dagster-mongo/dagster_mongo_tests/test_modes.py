@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+
 from dagster_mongo import MongoFrameError
 
 from .conftest import Store

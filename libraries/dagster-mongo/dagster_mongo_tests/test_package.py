@@ -8,8 +8,9 @@ from textwrap import dedent
 from typing import Any
 
 import dagster as dg
-import dagster_mongo
 import pytest
+
+import dagster_mongo
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 import pytest
+
 from dagster_mongo import MongoFrameError, MongoSettingsError
 
 from .conftest import Store, values

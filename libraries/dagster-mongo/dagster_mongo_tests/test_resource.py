@@ -8,6 +8,8 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 import pytest
+from pymongo.errors import InvalidOperation
+
 from dagster_mongo import (
     DagsterMongoError,
     MongoAuthenticationError,
@@ -16,7 +18,6 @@ from dagster_mongo import (
     MongoResource,
     MongoSettingsError,
 )
-from pymongo.errors import InvalidOperation
 
 from .conftest import DATABASE, Store
 
@@ -126,6 +127,7 @@ def test_credentials_that_are_refused(real_mongo: str) -> None:
     [
         (f"mongodb://bob:{PASSWORD}/x@host/db", "percent-encoded"),
         (f"mongodb://bob:{PASSWORD}@x@host/db", "percent-encoded"),
+        (f"mongodb://bob:123?{PASSWORD}@host/db", "percent-encoded"),
         (f"bob:{PASSWORD}@host", "no valid connection string"),
         (f"http://bob:{PASSWORD}@host", "no valid connection string"),
         (f"mongodb://bob:{PASSWORD}@host:port", "does not accept"),
@@ -135,6 +137,11 @@ def test_credentials_that_are_refused(real_mongo: str) -> None:
 )
 def test_a_malformed_uri_is_not_repeated(uri: str, message: str) -> None:
     assert message in str(error_of(uri))
+
+
+def test_an_at_sign_in_the_options_is_none_of_the_credentials() -> None:
+    uri = f"mongodb://bob:{PASSWORD}@127.0.0.1:1/?appName=@shop@"
+    assert "No MongoDB server answered at 127.0.0.1:1" in str(error_of(uri))
 
 
 def test_options_that_the_client_does_not_know() -> None:

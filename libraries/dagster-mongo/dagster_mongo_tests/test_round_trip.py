@@ -8,6 +8,7 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
+
 from dagster_mongo import MongoFrameError, MongoLoadError, MongoSettingsError
 
 from .conftest import Store
@@ -42,6 +43,21 @@ def every_kind() -> pd.DataFrame:
 
 def test_every_dtype_comes_back(store: Store) -> None:
     frame = every_kind()
+    store.store(frame, key=["_id"])
+    pd.testing.assert_frame_equal(by_id(store.load()), frame)
+
+
+def test_arrow_dtypes_come_back(store: Store) -> None:
+    pytest.importorskip("pyarrow")
+    at = pd.Series(pd.DatetimeIndex(["2026-11-23T13:00:00.123Z", "NaT"]))
+    frame = pd.DataFrame(
+        {
+            "_id": ["a", "b"],
+            "n": pd.Series([1, None], dtype="int64[pyarrow]"),
+            "price": pd.Series([1.5, None], dtype="double[pyarrow]"),
+            "at": at.astype("timestamp[us, tz=UTC][pyarrow]"),
+        }
+    )
     store.store(frame, key=["_id"])
     pd.testing.assert_frame_equal(by_id(store.load()), frame)
 
