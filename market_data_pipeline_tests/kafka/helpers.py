@@ -1,0 +1,100 @@
+"""Events to publish, and eyes that see what was published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+
+from market_data_pipeline.kafka.event import Event, quote_event
+from market_data_pipeline.quote import Quote
+
+WINDOW_START = datetime(2026, 11, 23, 13, 0, tzinfo=UTC)
+
+
+def a_quote(ticker: str = "PETR4", window: int = 0, **changes: object) -> Quote:
+    """A live quote in the `window`-th window of a day."""
+    start = WINDOW_START + timedelta(minutes=30 * window)
+    fields: dict[str, object] = {
+        "ticker": ticker,
+        "name": "Petróleo Brasileiro S.A. - Petrobras",
+        "short_name": "PETROBRAS PN",
+        "price": 35.5,
+        "volume": 15234567,
+        "updated_at": start + timedelta(minutes=29, seconds=58),
+        "window_start": start,
+        "window_end": start + timedelta(minutes=30),
+        "observed_at": start + timedelta(minutes=30, seconds=5),
+        "source": "live",
+        "requested_ticker": ticker,
+    }
+    return Quote(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def a_window(window: int = 0, size: int = 50) -> list[Event]:
+    """The events of one window, one a ticker."""
+    return [quote_event(a_quote(f"TICK{n}", window)) for n in range(size)]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One message as a consumer got it."""
+
+    partition: int
+    offset: int
+    event: Event
+
+    @property
+    def ce_id(self) -> str:
+        return dict(self.event.headers)["ce_id"].decode()
+
+
+def read(bootstrap_servers: str, topic: str, isolation: str = "read_committed") -> list[Seen]:
+    """Everything that a consumer can see on a topic now, in the order of each partition."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "group.id": "tests",
+            "isolation.level": isolation,
+            "enable.partition.eof": True,
+            "enable.auto.commit": False,
+            "log_level": 0,
+        }
+    )
+    partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
+    seen, ended = [], set()
+    while len(ended) < len(partitions):
+        message = consumer.poll(10)
+        assert message is not None, f"{topic} did not answer"
+        error = message.error()
+        if error is None:
+            seen.append(_seen(message))
+        elif error.code() == KafkaError._PARTITION_EOF:
+            ended.add(message.partition())
+        else:
+            raise AssertionError(error)
+    consumer.close()
+    return seen
+
+
+def _seen(message: Message) -> Seen:
+    headers = tuple((name, bytes(value)) for name, value in message.headers() or [])
+    event = Event(bytes(message.key()), bytes(message.value()), headers)
+    return Seen(message.partition(), message.offset(), event)
+
+
+def producer_that(before_produce: Callable[[int], None]) -> type[Producer]:
+    """A producer that calls back before it takes its n-th message, counted from 0."""
+
+    class Observed(Producer):  # type: ignore[misc]
+        taken = 0
+
+        def produce(self, *arguments: object, **options: object) -> None:
+            before_produce(self.taken)
+            super().produce(*arguments, **options)
+            self.taken += 1
+
+    return Observed
