@@ -41,12 +41,12 @@ class PublicationConfig(dg.Config):
     kinds={"kafka"},
     check_specs=[EVERY_QUOTE_DELIVERED],
 )
-def kafka_publication(
+def kafka_publication(  # type: ignore[misc]  # of an iterator, Dagster takes the item's type alone
     context: dg.AssetExecutionContext,
     config: PublicationConfig,
     quotes: pd.DataFrame,
     kafka: KafkaResource,
-) -> dg.MaterializeResult:  # type: ignore[misc, type-arg]  # Dagster takes no iterator here
+) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """One event for each quote of the live window, in one transaction.
 
     A window that is not live is not published, unless the run config asks for it: the topic says
