@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, cast
 
 import numpy as np
@@ -120,10 +120,10 @@ def _collect(documents: Iterable[Mapping[str, Any]], wanted: list[str]) -> tuple
     rows = 0
     remaining = iter(documents)
     while chunk := list(islice(remaining, _CHUNK)):
-        for name in dict.fromkeys(name for document in chunk for name in document):
-            if not wanted or name in wanted:
-                values = found.setdefault(name, [None] * rows)
-                values.extend([document.get(name) for document in chunk])
+        present = dict.fromkeys(chain.from_iterable(chunk))
+        for name in [n for n in wanted if n in present] if wanted else present:
+            values = found.setdefault(name, [None] * rows)
+            values.extend([document.get(name) for document in chunk])
         rows += len(chunk)
         for values in found.values():
             values.extend([None] * (rows - len(values)))
@@ -154,11 +154,11 @@ def _typed(values: list[Any], dtype: Any) -> Any:
     return pd.Series(values, dtype=dtype)
 
 
-def _moments(values: list[Any], dtype: str) -> "pd.Series[Any]":
-    if wrong := next((v for v in values if not isinstance(v, datetime | None)), None):
-        raise TypeError(f"{wrong!r} is no date")
+def _moments(values: list[Any], dtype: str) -> Any:
+    if odd := set(map(type, values)) - {datetime, type(None)}:
+        raise TypeError(f"{odd.pop().__name__} is no date")
     unit, _, zone = dtype.removeprefix("datetime64[").removesuffix("]").partition(", ")
-    naive = pd.Series(np.array(values, dtype="datetime64[ms]").astype(f"datetime64[{unit}]"))
+    naive = pd.Series(values, dtype=f"datetime64[{unit}]")
     return naive.dt.tz_localize("UTC").dt.tz_convert(zone) if zone else naive
 
 

@@ -123,11 +123,9 @@ class MongoPandasIOManager(dg.ConfigurableIOManager):
         with translated(self.mongo.address):
             collection = self._collection(settings)
             dtypes = schemas.load(collection.database, _schema_name(context, settings))
-            fields = wanted or list(dtypes)
-            found = collection.find(
-                part.query() if part else {},
-                {"_id": False, **dict.fromkeys(fields, True)} if fields else None,
-            )
+            # A projection of all columns would only cost the server time.
+            projection = {"_id": False, **dict.fromkeys(wanted, True)} if wanted else None
+            found = collection.find(part.query() if part else {}, projection)
             return frames.to_frame(found, dtypes, wanted)
 
     def _collection(self, settings: Settings) -> Collection[dict[str, Any]]:

@@ -158,10 +158,9 @@ def _authority(uri: str) -> tuple[str, str]:
     scheme, separator, rest = uri.partition("://")
     address, _, options = rest.partition("?")
     authority, _, path = address.partition("/")
-    escaped = (
-        authority.count("@") <= 1 and "@" not in path and ("@" in authority or "@" not in options)
-    )
-    if not separator or not scheme.startswith("mongodb") or not escaped:
+    # Options may have an @ of their own, but if it is the only one, it ended the credentials.
+    astray = "@" in path or authority.count("@") > 1 or ("@" in options and "@" not in authority)
+    if not separator or not scheme.startswith("mongodb") or astray:
         raise MongoSettingsError(
             "The uri of MongoResource is no valid connection string. Special characters in the user"
             " name and the password have to be percent-encoded (urllib.parse.quote_plus)."

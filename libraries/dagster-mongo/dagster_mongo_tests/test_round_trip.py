@@ -49,13 +49,14 @@ def test_every_dtype_comes_back(store: Store) -> None:
 
 def test_arrow_dtypes_come_back(store: Store) -> None:
     pytest.importorskip("pyarrow")
-    at = pd.Series(pd.DatetimeIndex(["2026-11-23T13:00:00.123Z", "NaT"]))
+    at = pd.DatetimeIndex(["2026-11-23T13:00:00.123Z", "NaT"])
+    zoned: Any = "timestamp[us, tz=UTC][pyarrow]"
     frame = pd.DataFrame(
         {
             "_id": ["a", "b"],
             "n": pd.Series([1, None], dtype="int64[pyarrow]"),
             "price": pd.Series([1.5, None], dtype="double[pyarrow]"),
-            "at": at.astype("timestamp[us, tz=UTC][pyarrow]"),
+            "at": pd.Series(at, dtype=zoned),
         }
     )
     store.store(frame, key=["_id"])
