@@ -68,4 +68,6 @@ defs = dg.Definitions(
     },
     # A run is one process: starting one for each step takes longer than the steps do.
     executor=dg.in_process_executor,
+    # Dagster's own steps are in the UI; the terminal shows what the assets say.
+    loggers={"console": dg.colored_console_logger.configured({"log_level": "INFO"})},
 )

@@ -1,0 +1,177 @@
+"""When a run is launched, and what is said when none is."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+import pytest
+from dagster._daemon.types import DaemonHeartbeat
+
+from market_data_pipeline.automation import at_startup, every_window
+from market_data_pipeline.definitions import defs
+
+SAO_PAULO = ZoneInfo("America/Sao_Paulo")
+SetClock = Callable[[datetime], None]
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=SAO_PAULO)
+
+
+@pytest.fixture
+def tick(set_clock: SetClock) -> Callable[..., dg.RunRequest | str]:
+    """What the schedule does at a tick: a run request, or the reason for none."""
+
+    def evaluate(
+        scheduled: str, *, instance: dg.DagsterInstance, now: str | None = None
+    ) -> dg.RunRequest | str:
+        set_clock(at(now or scheduled).astimezone(UTC) + timedelta(seconds=1))
+        context = dg.build_schedule_context(
+            instance=instance,
+            scheduled_execution_time=at(scheduled),
+            repository_def=defs.get_repository_def(),
+        )
+        data = every_window.evaluate_tick(context)
+        if data.run_requests:
+            (request,) = data.run_requests
+            return request
+        assert data.skip_message
+        return data.skip_message
+
+    return evaluate
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test() as instance:
+        yield instance
+
+
+def stored(instance: dg.DagsterInstance, key: str) -> None:
+    instance.report_runless_asset_event(dg.AssetMaterialization("quotes", partition=key))
+
+
+def under_way(instance: dg.DagsterInstance, key: str) -> str:
+    run = instance.create_run_for_job(
+        defs.resolve_job_def("market_data_job"),
+        status=dg.DagsterRunStatus.STARTED,
+        tags={"dagster/partition": key},
+    )
+    return run.run_id[:8]
+
+
+def test_the_end_of_a_window_launches_its_run(tick, instance) -> None:
+    request = tick("2026-11-19T18:00", instance=instance)
+
+    assert request.partition_key == request.run_key == "2026-11-19T17:30-0300"
+
+
+@pytest.mark.parametrize(
+    ("scheduled", "reason"),
+    [
+        ("2026-11-22T12:00", "B3 is closed: Sunday. Next window ends Mon 23 Nov 10:30."),
+        ("2026-11-20T12:00", "B3 is closed: Fri 20 Nov is a holiday. Next window ends Mon 23 Nov"),
+        ("2026-11-19T10:00", "the session goes from 10:00 to 18:00. Next window ends Thu 19 Nov 1"),
+        ("2026-11-19T18:30", "the session goes from 10:00 to 18:00. Next window ends Mon 23 Nov"),
+        ("2026-02-18T12:00", "the session goes from 13:00 to 18:00. Next window ends Wed 18 Feb"),
+    ],
+)
+def test_a_closed_market_launches_nothing_and_says_when_it_opens(
+    tick, instance, scheduled: str, reason: str
+) -> None:
+    assert reason in tick(scheduled, instance=instance)
+
+
+def test_a_tick_that_comes_late_asks_for_nothing(tick, instance) -> None:
+    said = tick("2026-11-19T12:00", instance=instance, now="2026-11-19T15:10")
+
+    assert "2026-11-19T11:30-0300 has passed" in said
+
+
+def test_a_window_that_is_there_or_on_its_way_is_not_asked_for_again(tick, instance) -> None:
+    stored(instance, "2026-11-19T14:30-0300")
+    run_id = under_way(instance, "2026-11-19T15:00-0300")
+
+    assert "are there already" in tick("2026-11-19T15:00", instance=instance)
+    assert f"Run {run_id} is on its way" in tick("2026-11-19T15:30", instance=instance)
+
+
+class Daemon:
+    """The sensor as a daemon sees it: it keeps the cursor, and starts anew with a new id."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self.instance = instance
+        self.cursor: str | None = None
+        self.starts = 0
+
+    def start(self) -> None:
+        self.starts += 1
+        now = datetime.now(UTC).timestamp()
+        self.instance.add_daemon_heartbeat(
+            DaemonHeartbeat(now, "SENSOR", f"daemon-{self.starts}", [])
+        )
+
+    def look(self) -> dg.RunRequest | str:
+        context = dg.build_sensor_context(
+            instance=self.instance, cursor=self.cursor, repository_def=defs.get_repository_def()
+        )
+        data = at_startup.evaluate_tick(context)
+        self.cursor = data.cursor
+        if data.run_requests:
+            (request,) = data.run_requests
+            return request
+        assert data.skip_message
+        return data.skip_message
+
+
+@pytest.fixture
+def daemon(instance: dg.DagsterInstance, set_clock: SetClock) -> Daemon:
+    set_clock(at("2026-11-22T12:00").astimezone(UTC))
+    return Daemon(instance)
+
+
+def test_a_start_launches_one_run_for_the_last_window(daemon: Daemon) -> None:
+    daemon.start()
+
+    request = daemon.look()
+
+    assert isinstance(request, dg.RunRequest)
+    assert request.partition_key == "2026-11-19T17:30-0300"
+    for _ in range(3):
+        assert "This start was seen to. Next window ends Mon 23 Nov 10:30" in daemon.look()
+
+
+def test_nothing_is_launched_before_the_daemon_has_reported(daemon: Daemon) -> None:
+    assert "has not reported yet" in daemon.look()
+
+
+def test_a_second_start_launches_again_only_if_the_window_is_missing(daemon: Daemon) -> None:
+    daemon.start()
+    first = daemon.look()
+    daemon.start()
+    second = daemon.look()
+    assert isinstance(first, dg.RunRequest)
+    assert isinstance(second, dg.RunRequest)
+    assert first.run_key != second.run_key
+
+    stored(daemon.instance, "2026-11-19T17:30-0300")
+    daemon.start()
+    assert "are there already" in daemon.look()
+
+
+def test_a_deployment_that_keeps_crashing_does_not_burn_the_quota(daemon: Daemon) -> None:
+    launched = []
+    for _ in range(10):
+        daemon.start()
+        request = daemon.look()
+        if isinstance(request, dg.RunRequest):
+            launched.append(request)
+            daemon.instance.create_run_for_job(
+                defs.resolve_job_def("market_data_job"),
+                status=dg.DagsterRunStatus.FAILURE,
+                tags={"dagster/partition": request.partition_key, **request.tags},
+            )
+
+    assert len(launched) == 3
+    assert "see why they failed" in request
