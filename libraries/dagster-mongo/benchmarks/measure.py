@@ -1,16 +1,16 @@
 """Measures the library beside plain pymongo on a server: `python benchmarks/measure.py URI`.
 
 Each time is the median of several, and the contestants take turns. Memory is the peak of a
-process of its own above what it had before it began.
+process of its own above what it had before it began (Linux).
 """
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -125,6 +125,12 @@ def compare_times(uri: str, rows: int, rounds: int) -> None:
     print(f"insert_one in a loop: {rows / loop:,.0f} rows/s, library {times:.1f} times that")
 
 
+def peak() -> int:
+    """The most KiB that this process ever had. getrusage would tell of its parent's as well."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
+
+
 def compare_memory(uri: str, rows: int) -> None:
     name = uuid4().hex
     stored = Library(uri, name)
@@ -146,12 +152,12 @@ def spend(uri: str, rows: int, contestant: str, step: str, name: str) -> None:
     Library(uri, "warm_up").store(frame(0))  # imports what is only imported when it is needed
     mongo = CONTESTANTS[contestant](uri, name if step == "load" else uuid4().hex)
     data = frame(rows) if step == "store" else frame(0)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     if step == "store":
         mongo.store(data)
     else:
         mongo.load()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+    print((peak() - before) // 1024)
 
 
 def compare_partition(uri: str, rounds: int, rows: int = 50, beside: int = 1_000_000) -> None:
