@@ -56,6 +56,8 @@ NOISE = (
     b"Found a dagster instance configuration value (dagster.yaml) in the current folder",
     b"SupersessionWarning: Function `dev_command` is superseded",
     b"  return callback(*args, **kwargs)",
+    b"runs for monitoring",
+    b" - Checking run ",
 )
 
 
@@ -230,6 +232,7 @@ def _run(deployment: Deployment) -> int:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         deployment.stop()
+        say("Stopped.")
 
 
 def main() -> int:

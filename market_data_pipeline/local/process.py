@@ -48,7 +48,8 @@ class Child:
         stop_signal: int = signal.SIGTERM,
         patience: float = 5,
     ) -> None:
-        self._name, self._log, self._noise = name, log, noise
+        self._name, self._log = name, log
+        self._noise: Sequence[bytes] = noise
         self._stop_signal, self._patience = stop_signal, patience
         self._guard = subprocess.Popen(["sh", "-c", GUARD], stdin=subprocess.PIPE, process_group=0)
         with contextlib.ExitStack() as stack:
@@ -71,6 +72,7 @@ class Child:
 
     def stop(self) -> None:
         """Ends it and all that it has started, by force when its patience is over."""
+        self._noise = (b"",)  # how the parts of it take the news concerns nobody
         os.killpg(self._guard.pid, self._stop_signal)
         if self._log:
             with contextlib.suppress(subprocess.TimeoutExpired):

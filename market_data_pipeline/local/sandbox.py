@@ -46,7 +46,6 @@ from market_data_pipeline.local.rules import (
 from market_data_pipeline.watchlist import WatchlistError, load_watchlist
 
 NAME = "The Brapi sandbox"
-BURST_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,8 @@ class Sandbox:
     latency: float = 0
     """Seconds from a request to its answer."""
     burst: int = 3
-    """How many requests at once the free plan takes."""
+    """How many requests at once the free plan takes: started within `burst_seconds`, unanswered."""
+    burst_seconds: float = 0.25
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     faults: Sequence[Fault] = ()
     quota_header: str = "x-ratelimit"
@@ -122,7 +122,7 @@ class Sandbox:
 
     def take_from_quota(self) -> None:
         """Counts one request, or raises the refusal of too many."""
-        recent = [at for at in self._started if at > time.monotonic() - BURST_SECONDS]
+        recent = [at for at in self._started if at > time.monotonic() - self.burst_seconds]
         if self.plan == "free" and len(recent) > self.burst:
             answer = refusal(429, "Muitas requisições simultâneas. Aguarde e tente novamente.")
             raise Refusal(429, answer.body, {"Retry-After": "1"})
