@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from confluent_kafka import KafkaException, Producer
+from confluent_kafka.admin import ClusterMetadata  # type: ignore[attr-defined]
 
 HERE = Path(__file__).parent
 _START_SECONDS = 60
@@ -191,7 +192,7 @@ class KafkaCluster:
         self.kill()
 
     def start(self, *numbers: int) -> None:
-        """Starts the brokers of these numbers, or all, and waits until all of them serve."""
+        """Starts the brokers of these numbers, or all, and waits until they serve."""
         for number in numbers or self.brokers:
             self.brokers[number].start()
         self._await_brokers()
@@ -202,17 +203,25 @@ class KafkaCluster:
             broker.kill()
 
     def _await_brokers(self) -> None:
-        running = [broker for broker in self.brokers.values() if broker.is_running]
-        config = {"bootstrap.servers": self.bootstrap_servers, "log_level": 0}
-        producer, deadline = Producer(config), time.monotonic() + _START_SECONDS
+        producer = Producer({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
+        deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             try:
-                if len(producer.list_topics(timeout=1).brokers) == len(running):
+                if self._is_whole(producer.list_topics(timeout=1)):
                     return
             except KafkaException:
                 pass
             time.sleep(0.1)
         raise RuntimeError(f"Kafka did not start within {_START_SECONDS} s.\n{self._logs()}")
+
+    def _is_whole(self, seen: ClusterMetadata) -> bool:
+        """Whether every running broker is there and, if that is all, every replica in sync."""
+        running = sum(broker.is_running for broker in self.brokers.values())
+        if len(seen.brokers) != running:
+            return False
+        partitions = [one for topic in seen.topics.values() for one in topic.partitions.values()]
+        in_sync = all(one.leader >= 0 and len(one.isrs) == len(one.replicas) for one in partitions)
+        return in_sync or running < len(self.brokers)
 
     def _logs(self) -> str:
         return "\n".join(broker.log.read_text()[-3000:] for broker in self.brokers.values())
