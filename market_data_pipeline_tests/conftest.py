@@ -40,9 +40,15 @@ class Pipeline:
     instance: dg.DagsterInstance
     brapi: dict[str, Any] = field(default_factory=dict)
     """Settings of the BrapiResource that differ from those of a test."""
+    kafka: dict[str, Any] = field(default_factory=dict)
+    """The same of the KafkaResource."""
 
     def definitions(self) -> dg.Definitions:
-        mongo = MongoResource(uri=self.mongo_uri, database="market_data_db")
+        mongo = MongoResource(
+            uri=self.mongo_uri,
+            database="market_data_db",
+            server_selection_timeout_seconds=2,
+        )
         settings = {
             "base_url": self.sandbox.url,
             "token": TOKEN,
@@ -57,7 +63,7 @@ class Pipeline:
                 "mongo": mongo,
                 "mongo_io_manager": MongoPandasIOManager(mongo=mongo),
                 "kafka": KafkaResource(
-                    bootstrap_servers=self.bootstrap_servers, topic=self.topic, timeout_seconds=20
+                    bootstrap_servers=self.bootstrap_servers, topic=self.topic, **self.kafka
                 ),
                 "quotes_io_manager": QuotesParquetIOManager(base_path=str(self.folder)),
             },

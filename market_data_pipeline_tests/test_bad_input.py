@@ -1,0 +1,87 @@
+"""What is missing or wrong is one sentence in the run, and nothing is half written."""
+
+from pathlib import Path
+
+import pytest
+
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
+from market_data_pipeline_tests.observed import checks, logs
+
+UNUSED = "127.0.0.1:9"
+
+
+def test_no_token(pipeline: Pipeline) -> None:
+    pipeline.brapi["token"] = ""
+
+    result = pipeline.run(LIVE_ON_TUESDAY)
+
+    assert not result.success
+    assert "BRAPI_TOKEN is not set. Put your token into .env" in logs(pipeline, result)
+    assert pipeline.sandbox.requests == []
+    assert not pipeline.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("ticker\n", "names no paper"), ("ticker\nPETR4\nPETR4\n", "line 3: PETR4 stands on line 2")],
+)
+def test_a_watchlist_that_cannot_be_used(
+    pipeline: Pipeline,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    sentence: str,
+) -> None:
+    path = tmp_path / "papers.csv"
+    path.write_text(text)
+    monkeypatch.setenv("WATCHLIST_FILE", str(path))
+
+    result = pipeline.run(LIVE_ON_TUESDAY)
+
+    assert not result.success
+    assert sentence in logs(pipeline, result)
+    assert pipeline.sandbox.requests == []
+
+
+def test_an_address_that_is_none(pipeline: Pipeline) -> None:
+    pipeline.brapi["base_url"] = "brapi.dev"
+
+    result = pipeline.run(LIVE_ON_TUESDAY)
+
+    assert not result.success
+    assert "BRAPI_BASE_URL must start with https://" in logs(pipeline, result)
+
+
+def test_no_mongodb_leaves_the_quotes_and_the_events(pipeline: Pipeline) -> None:
+    there = pipeline.mongo_uri
+    pipeline.mongo_uri = f"mongodb://{UNUSED}"
+
+    result = pipeline.run(LIVE_ON_TUESDAY)
+
+    assert not result.success
+    assert f"No MongoDB server answered at {UNUSED}" in logs(pipeline, result)
+    assert len(pipeline.events()) == 50
+    pipeline.mongo_uri = there
+    asked = len(pipeline.sandbox.requests)
+    assert pipeline.run(LIVE_ON_TUESDAY, select="mongo_price_history").success
+    assert len(pipeline.documents()) == 50
+    assert len(pipeline.sandbox.requests) == asked
+
+
+def test_no_broker_leaves_the_history(pipeline: Pipeline) -> None:
+    there = pipeline.bootstrap_servers
+    pipeline.bootstrap_servers = UNUSED
+    pipeline.kafka["timeout_seconds"] = 2
+
+    result = pipeline.run(LIVE_ON_TUESDAY)
+
+    assert not result.success
+    assert UNUSED in logs(pipeline, result)
+    passed, description = checks(result)["every_quote_delivered"]
+    assert not passed
+    assert "is not on the topic" in description
+    assert len(pipeline.documents()) == 50
+    pipeline.bootstrap_servers = there
+    pipeline.kafka.clear()
+    assert pipeline.run(LIVE_ON_TUESDAY, select="kafka_publication").success
+    assert len(pipeline.events()) == 50
