@@ -42,7 +42,7 @@ def maven(*arguments: str, folder: Path = HERE) -> None:
             raise ServiceUnavailableError(
                 f"`{program}` is not installed: JDK 17 and Maven are needed."
             )
-    command = ["mvn", "-B", "-ntp", "-q", f"-Dmaven.repo.local={_cache() / 'maven'}", *arguments]
+    command = ["mvn", "-B", "-ntp", "-q", f"-Dmaven.repo.local={cache() / 'maven'}", *arguments]
     ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
     if ended.returncode != 0:
         raise ServiceUnavailableError(f"Maven failed in {folder.name}:\n{ended.stdout[-2000:]}")
@@ -55,7 +55,7 @@ def class_path(folder: Path = HERE) -> str:
         ServiceUnavailableError: they cannot be had.
     """
     version = hashlib.sha256((folder / "pom.xml").read_bytes()).hexdigest()[:16]
-    listing = _cache() / f"class-path-{version}.txt"
+    listing = cache() / f"class-path-{version}.txt"
     if not listing.exists():
         listing.parent.mkdir(parents=True, exist_ok=True)
         maven("dependency:build-classpath", f"-Dmdep.outputFile={listing}", folder=folder)
@@ -154,6 +154,8 @@ class KafkaCluster:
                     "listeners": f"PLAINTEXT://127.0.0.1:{client},"
                     f"CONTROLLER://127.0.0.1:{controller}{extra}",
                     "controller.listener.names": "CONTROLLER",
+                    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"
+                    + (f",{extra_listener}:{extra_listener}" if extra_listener else ""),
                     "auto.create.topics.enable": "false",
                     "default.replication.factor": str(brokers),
                     "min.insync.replicas": str(max(1, brokers - 1)),
@@ -238,6 +240,7 @@ def _free_ports(count: int) -> list[int]:
             one.close()
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """Where the tests keep what they have downloaded and compiled."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "market-data-pipeline"
