@@ -184,7 +184,7 @@ def _check_free(ports: dict[str, int]) -> None:
                 held.enter_context(socket.create_server(("127.0.0.1", number)))
             except OSError as error:
                 raise SettingError(
-                    f"Port {number} cannot be used ({error.strerror}): "
+                    f"Port {number} cannot be used ({os.strerror(error.errno or 0)}): "
                     f"set {name} to one that is free."
                 ) from None
 

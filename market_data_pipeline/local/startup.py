@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
+from http.client import HTTPException
 from typing import Any
 
 QUERY = """
@@ -25,11 +26,7 @@ query Startup($since: Float!) {
   } } } } }
 }
 """
-ENDS = {
-    "SUCCESS": "is finished",
-    "FAILURE": "has failed",
-    "CANCELED": "was canceled",
-}
+FAILED = {"FAILURE": "has failed", "CANCELED": "was canceled"}
 # What an asset counts, by the names that it may have in the metadata.
 COUNTS = ("published", "dagster/partition_row_count", "dagster/row_count")
 
@@ -44,11 +41,11 @@ def startup_report(address: str, since: float) -> str:
     while True:
         time.sleep(0.5)
         try:
-            report = _report(address, _ask(address, since))
-        except (OSError, ValueError, KeyError):
-            continue  # the webserver is not up yet
-        if report:
-            return report
+            said = report(address, _ask(address, since))
+        except (OSError, HTTPException, ValueError, KeyError, TypeError):
+            continue  # the webserver is not up, or has not loaded the definitions
+        if said:
+            return said
 
 
 def _ask(address: str, since: float) -> dict[str, Any]:
@@ -61,16 +58,19 @@ def _ask(address: str, since: float) -> dict[str, Any]:
     return data
 
 
-def _report(address: str, data: dict[str, Any]) -> str | None:
+def report(address: str, data: dict[str, Any]) -> str | None:
+    """What there is to say, given the answer to `QUERY`; None while that is not known."""
     for run in data["runsOrError"]["results"]:
-        if run["status"] not in ENDS:
+        page = f"{address}/runs/{run['runId']}"
+        if run["status"] in FAILED:
+            return f"The run at startup {FAILED[run['status']]}. It says why at {page}"
+        if run["status"] != "SUCCESS":
             return None
         window = {tag["key"]: tag["value"] for tag in run["tags"]}.get("dagster/partition", "")
         assets = [_asset(each) for each in run["assetMaterializations"]]
         return (
-            f"The run at startup {ENDS[run['status']]}: {len(assets)} assets materialized for "
-            f"{window} ({', '.join(assets)}).\n"
-            f"  See it at {address}/runs/{run['runId']}, and the events with `make tail`."
+            f"The run at startup is finished: {len(assets)} assets materialized for {window} "
+            f"({', '.join(assets)}).\n  See it at {page}, and the events with `make tail`."
         )
     for repository in data["repositoriesOrError"]["nodes"]:
         for sensor in repository["sensors"]:

@@ -1,0 +1,187 @@
+"""The supervisor as a real process: what it refuses, what it stops on, what it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from market_data_pipeline.local.dev import main
+from market_data_pipeline_tests.supervised import ROOT, Supervisor, settings
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
+
+DEFINITIONS = """
+import time
+import dagster as dg
+
+@dg.asset
+def endless():
+    open("started", "w").close()
+    time.sleep(600)
+
+job = dg.define_asset_job("job", selection=["endless"])
+
+@dg.sensor(job=job, default_status=dg.DefaultSensorStatus.RUNNING)
+def once(context):
+    return dg.RunRequest(run_key="once")
+
+defs = dg.Definitions([endless], jobs=[job], sensors=[once], executor=dg.in_process_executor)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A repository whose only asset never ends."""
+    (tmp_path / "workspace.yaml").write_text("load_from: [python_file: definitions.py]\n")
+    (tmp_path / "definitions.py").write_text(DEFINITIONS)
+    shutil.copy(ROOT / "dagster.yaml", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    return settings(tmp_path / "state")
+
+
+@pytest.fixture
+def supervisor(folder: Path, env: dict[str, str]) -> Iterator[Supervisor]:
+    supervisor = Supervisor(folder, env)
+    yield supervisor
+    if supervisor.process.poll() is None:
+        supervisor.end(signal.SIGTERM)
+
+
+def wait_until_nothing_is_left(supervisor: Supervisor) -> None:
+    patience = time.monotonic() + 30
+    while left := supervisor.left_behind():
+        assert time.monotonic() < patience, left
+        time.sleep(0.1)
+
+
+def test_it_stops_a_run_under_way_and_leaves_no_process_behind(
+    supervisor: Supervisor, folder: Path, env: dict[str, str]
+) -> None:
+    while not (folder / "started").exists():
+        assert supervisor.process.poll() is None, supervisor.output
+        time.sleep(0.1)
+    assert len(supervisor.left_behind()) > 8
+
+    second = Supervisor(folder, env)
+    assert second.process.wait(60) == 1
+    assert f"Process {supervisor.process.pid} runs on {folder / 'state'} already" in second.output
+    assert second.output.count("\n") == 1
+
+    assert supervisor.end(signal.SIGTERM) == 0
+    assert supervisor.left_behind() == []
+    assert supervisor.output.endswith("Stopping.\nStopped.\n")
+    with sqlite3.connect(folder / "state" / "dagster" / "history" / "runs.db") as runs:
+        assert runs.execute("select status from runs").fetchall() == [("FAILURE",)]
+
+
+def test_it_says_what_stands_in_and_ends_when_a_part_of_it_dies(
+    supervisor: Supervisor, env: dict[str, str], folder: Path
+) -> None:
+    supervisor.wait_for(f"http://127.0.0.1:{env['DAGSTER_PORT']}")
+    for setting in ("BRAPI_TOKEN", "MONGO_URI", "KAFKA_BOOTSTRAP_SERVERS"):
+        assert f"{setting} is not set" in supervisor.output
+    log = folder / "state" / "kafka.log"
+    log.write_text("the last words\n")
+    os.kill(process_of(supervisor, "market_data_pipeline.local.kafka"), signal.SIGKILL)
+    assert supervisor.process.wait(60) == 1
+    assert "The kafka stand-in has ended with status -9." in supervisor.output
+    assert "the last words" in supervisor.output
+    assert supervisor.left_behind() == []
+
+
+def process_of(supervisor: Supervisor, module: str) -> int:
+    """The child of the supervisor that runs a module."""
+    children = Path(f"/proc/{supervisor.process.pid}/task/{supervisor.process.pid}/children")
+    for pid in map(int, children.read_text().split()):
+        if module in Path(f"/proc/{pid}/cmdline").read_text().split("\0"):
+            return pid
+    raise AssertionError(f"{module} does not run")
+
+
+def test_killed_it_leaves_no_process_behind(supervisor: Supervisor) -> None:
+    supervisor.wait_for("Launching Dagster services")
+    assert supervisor.end(signal.SIGKILL) == -signal.SIGKILL
+    wait_until_nothing_is_left(supervisor)
+
+
+def test_what_is_configured_is_not_stood_in_for(folder: Path, env: dict[str, str]) -> None:
+    (folder / ".env").write_text(
+        "BRAPI_TOKEN=secret-token\n"
+        "MONGO_URI=mongodb://user:secret-password@db.example/\n"
+        "KAFKA_BOOTSTRAP_SERVERS=kafka.example:9092\n"
+    )
+    # Nobody needs the ports of the stand-ins then.
+    env |= {"SANDBOX_PORT": env["DAGSTER_PORT"], "EMBEDDED_MONGO_PORT": env["DAGSTER_PORT"]}
+    supervisor = Supervisor(folder, env)
+    supervisor.wait_for("Launching Dagster services")
+    running = "\n".join(supervisor.left_behind())
+    assert supervisor.end(signal.SIGINT) == 0
+    assert "market_data_pipeline.local.dev" in running
+    assert not [name for name in ("sandbox", "kafka", "mongo") if f"local.{name} " in running]
+    assert "kafka.example:9092" in supervisor.output
+    assert "secret" not in supervisor.output
+    assert supervisor.left_behind() == []
+
+
+@pytest.fixture
+def refusal(
+    folder: Path,
+    env: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> Iterator[pytest.CaptureFixture[str]]:
+    """Where the sentence of a supervisor that does not start is to be read."""
+    monkeypatch.chdir(folder)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    yield capfd
+    assert not (folder / "state" / "dagster").exists()
+
+
+@pytest.mark.parametrize("name", ["DAGSTER_PORT", "SANDBOX_PORT", "EMBEDDED_MONGO_PORT"])
+def test_a_taken_port(refusal: pytest.CaptureFixture[str], env: dict[str, str], name: str) -> None:
+    with socket.create_server(("127.0.0.1", int(env[name]))):
+        assert main() == 1
+    assert refusal.readouterr().err == (
+        f"Port {env[name]} cannot be used (Address already in use): set {name} to one that is "
+        "free.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("DAGSTER_PORT", "http", "DAGSTER_PORT is 'http': set it to a port such as 3000.\n"),
+        ("SANDBOX_PORT", "0", "SANDBOX_PORT is '0': set it to a port such as 8790.\n"),
+        ("MARKET_DATA_ENV", "production", "does not start with MARKET_DATA_ENV=production"),
+        ("MARKET_DATA_HOME", "/dev/null/x", "/dev/null/x cannot be used: Not a directory.\n"),
+    ],
+)
+def test_a_wrong_setting(
+    refusal: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+    sentence: str,
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert main() == 1
+    assert sentence in refusal.readouterr().err
+
+
+def test_another_folder(refusal: pytest.CaptureFixture[str]) -> None:
+    Path("workspace.yaml").unlink()
+    assert main() == 1
+    assert "run it in the repository's root" in refusal.readouterr().err

@@ -1,0 +1,87 @@
+"""`make dev` as a process, in a folder of its own, on ports of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+OURS = re.compile(
+    r"BRAPI_|KAFKA_|MONGO_|MARKET_DATA_|DAGSTER_|WATCHLIST_|SYNC_|PARTITIONS_|QUOTES_"
+)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def settings(state: Path) -> dict[str, str]:
+    """The environment of a deployment: nothing configured, and nothing shared with another."""
+    dagster, sandbox, mongo = free_ports(3)
+    env = {name: value for name, value in os.environ.items() if not OURS.match(name)}
+    return {
+        **env,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "MARKET_DATA_HOME": str(state),
+        "DAGSTER_PORT": str(dagster),
+        "SANDBOX_PORT": str(sandbox),
+        "EMBEDDED_MONGO_PORT": str(mongo),
+        "BRAPI_MIN_INTERVAL_SECONDS": "0.05",
+    }
+
+
+class Supervisor:
+    """`python -m market_data_pipeline.local.dev` in a folder, with all it says in a file."""
+
+    def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
+        self._state = env["MARKET_DATA_HOME"]
+        self._log = folder / f"output-{time.monotonic_ns()}.log"
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "market_data_pipeline.local.dev"],
+                cwd=folder,
+                env=env,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def output(self) -> str:
+        """What it has said so far."""
+        return self._log.read_text(errors="replace")
+
+    def wait_for(self, text: str, seconds: float = 120) -> None:
+        """Waits until it has said so; an end before that is a failure."""
+        patience = time.monotonic() + seconds
+        while text not in self.output:
+            assert self.process.poll() is None, self.output
+            assert time.monotonic() < patience, self.output
+            time.sleep(0.1)
+
+    def end(self, signal_number: int) -> int:
+        """Sends it a signal and returns its exit status."""
+        self.process.send_signal(signal_number)
+        return self.process.wait(60)
+
+    def left_behind(self) -> list[str]:
+        """The processes of the deployment that run: they share its environment."""
+        marker = f"MARKET_DATA_HOME={self._state}".encode()
+        found = []
+        for environ in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if marker in environ.read_bytes().split(b"\0"):
+                    found.append((environ.parent / "cmdline").read_text().replace("\0", " "))
+            except OSError:
+                continue  # it has just ended, or is another user's
+        return found
