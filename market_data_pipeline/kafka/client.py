@@ -68,6 +68,14 @@ class Client:
         """The seconds that the next blocking call may take."""
         return max(0.01, min(_SLICE_SECONDS, self.left()))
 
+    def poll(self, seconds: float) -> None:
+        """Waits for something to happen, and has the callbacks called for it."""
+        self._attend(self.producer.poll, seconds)
+
+    def flush(self, seconds: float) -> None:
+        """Waits until the fate of every message is known."""
+        self._attend(self.producer.flush, seconds)
+
     def metadata(self, topic: str) -> ClusterMetadata:
         """What the cluster says of itself and of a topic, as soon as it says anything.
 
@@ -110,19 +118,22 @@ class Client:
         """What the producer can never recover from, if there is such a thing."""
         return next((error for error in self._troubles.values() if error.fatal()), None)
 
-    def latest_trouble(self, otherwise: str) -> str:
-        """What it complained of last, unless it is only that all brokers are down."""
-        told = [e for c, e in self._troubles.items() if c != KafkaError._ALL_BROKERS_DOWN]
-        return named(told[-1]) if told else otherwise
+    @property
+    def trouble(self) -> KafkaError | None:
+        """What it complained of that says most: of TLS, or last of anything but the obvious."""
+        troubles = dict(self._troubles)
+        troubles.pop(KafkaError._ALL_BROKERS_DOWN, None)
+        return troubles.get(KafkaError._SSL) or next(reversed(troubles.values()), None)
 
     def unreachable(self, what: str, error: KafkaError, advice: str) -> PublicationError:
         """The error for brokers that did not answer while there was time."""
-        reason = self.latest_trouble(named(error))
+        reason = self.trouble or error
+        kind, known_advice = meaning(reason)
         return self.explain(
             BrokerUnreachableError,
             f"Kafka at {self._config['bootstrap.servers']} {what} within {self._seconds:g} s",
-            reason,
-            advice,
+            named(reason),
+            known_advice if kind is BrokerUnreachableError else advice,
         )
 
     def refusal(
@@ -143,11 +154,17 @@ class Client:
         return kind(self._clean(f"{what} ({reason}): {advice}."))
 
     def _serve(self) -> None:
-        self.producer.poll(0.01)
+        self.poll(0.01)
         for error in self._troubles.values():
             if meaning(error)[0] is AccessRefusedError:
                 server = self._config["bootstrap.servers"]
                 raise self.refusal(f"Kafka at {server} did not let this client in", error)
+
+    def _attend(self, call: Callable[[float], object], seconds: float) -> None:
+        try:
+            call(seconds)
+        except KafkaException as exception:  # a fatal error comes this way too
+            self._note_trouble(exception.args[0])
 
     def _note_trouble(self, error: KafkaError) -> None:
         if error.code() not in self._troubles:

@@ -60,6 +60,10 @@ _MEANINGS: dict[int, tuple[type[PublicationError], str]] = {
     KafkaError._AUTHENTICATION: (AccessRefusedError, _REFUSED_CREDENTIALS),
     KafkaError.SASL_AUTHENTICATION_FAILED: (AccessRefusedError, _REFUSED_CREDENTIALS),
     KafkaError.UNSUPPORTED_SASL_MECHANISM: (AccessRefusedError, _REFUSED_CREDENTIALS),
+    KafkaError._SSL: (
+        BrokerUnreachableError,
+        "check KAFKA_CONFIG_SSL_CA_LOCATION and the broker's certificate",
+    ),
     KafkaError.TOPIC_AUTHORIZATION_FAILED: (
         AccessRefusedError,
         "grant this user WRITE and DESCRIBE on the topic (CREATE too if it is to make it)",

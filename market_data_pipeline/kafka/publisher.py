@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 
 from market_data_pipeline.kafka.client import Client, named
 from market_data_pipeline.kafka.deliveries import Deliveries
@@ -123,7 +123,9 @@ class Publisher:
 
     def connection(self) -> dict[str, str]:
         """The properties that any client of this cluster needs; they hold its secrets."""
-        return {**self._config, "bootstrap.servers": self.bootstrap_servers}
+        # What matters comes through the error callback: the log repeats it many times a second.
+        quiet = {} if "debug" in self._config else {"log_level": "0"}
+        return {**quiet, **self._config, "bootstrap.servers": self.bootstrap_servers}
 
     def _client_config(self) -> dict[str, object]:
         bound_ms = max(1000, int(self.timeout_seconds * 1000))
@@ -143,8 +145,6 @@ class Publisher:
             "partitioner": "murmur2_random",
             "allow.auto.create.topics": False,
         }
-        if "debug" not in config:
-            config["log_level"] = 0  # what matters comes through the error callback
         if self.transactional_id:
             config["transactional.id"] = self.transactional_id
             config["transaction.timeout.ms"] = bound_ms
@@ -230,21 +230,22 @@ class _Attempt:
                 taken = self._produce(events)
             with self._phase("acknowledge"):
                 while self._deliveries.acknowledged < taken and not self._hopeless():
-                    self._client.producer.flush(self._client.slice())
+                    self._client.flush(self._client.slice())
         except BaseException:
             self._roll_back()
             raise
         if self._deliveries.acknowledged < len(events):
+            error = self._reason()
             self._roll_back()
-            raise self._not_acknowledged(events, taken)
+            raise self._not_acknowledged(events, taken, error)
 
     def _produce(self, events: Sequence[Event]) -> int:
         """Queues events until there is no hope for all of them; returns how many it took."""
         for number, event in enumerate(events):
             if number % _EVENTS_PER_POLL == 0:
-                self._client.producer.poll(0)
+                self._client.poll(0)
             while not self._enqueue(event):
-                self._client.producer.poll(_FULL_QUEUE_SECONDS)
+                self._client.poll(_FULL_QUEUE_SECONDS)
                 if self._hopeless():
                     return number
             if self._deliveries.failures:
@@ -271,6 +272,18 @@ class _Attempt:
         client = self._client
         return bool(self._deliveries.failures or client.fatal or client.left() <= 0)
 
+    def _reason(self) -> KafkaError | None:
+        """Why not all was acknowledged, as far as anybody says."""
+        known = self._deliveries.reason or self._client.fatal
+        if known is None and self._deliveries.failures and self._publisher.transactional_id:
+            # The client dropped what it had queued: its transaction has failed, and it tells the
+            # reason to whoever asks for the commit that it can no longer make.
+            try:
+                self._client.producer.commit_transaction(1.0)
+            except KafkaException as exception:
+                known = exception.args[0]
+        return known or self._client.trouble
+
     def _commit(self) -> None:
         """Commits the transaction, which makes the events visible."""
         client = self._client
@@ -287,7 +300,7 @@ class _Attempt:
             raise client.explain(
                 OutcomeUnknownError,
                 "Kafka did not confirm the commit, so the events may or may not be on the topic",
-                client.latest_trouble(named(error)),
+                named(client.trouble or error),
                 "run again; consumers know repeats by their ce_id",
             ) from None
 
@@ -301,13 +314,14 @@ class _Attempt:
             reason = named(exception.args[0])
             logger.warning("Not rolled back (%s): the broker does it by itself.", reason)
         producer.purge()
-        producer.flush(1.0)  # for the reports of what was purged
+        self._client.flush(1.0)  # for the reports of what was purged
 
-    def _not_acknowledged(self, events: Sequence[Event], taken: int) -> PublicationError:
+    def _not_acknowledged(
+        self, events: Sequence[Event], taken: int, error: KafkaError | None
+    ) -> PublicationError:
         """The error for events of which at least one was not acknowledged."""
         keys = [key for key, _ in self._deliveries.failures]
         keys += [event.key.decode() for event in events[taken:]]
-        error = self._deliveries.reason or self._client.fatal
         kind, advice = meaning(error) if error else OTHERWISE
         fate = (
             "the transaction is rolled back and consumers see none of them"
@@ -318,7 +332,7 @@ class _Attempt:
             kind,
             f"{len(keys)} of {len(events)} events were not acknowledged by Kafka at "
             f"{self._publisher.bootstrap_servers}, {_few(keys)}; {fate}",
-            named(error) if error else self._client.latest_trouble("no answer in time"),
+            named(error) if error else "no answer in time",
             advice,
         )
         if kind is PublicationError:
