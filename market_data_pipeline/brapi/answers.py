@@ -42,6 +42,14 @@ class Bar:
 
 
 @dataclass(frozen=True)
+class UsageWindow:
+    """The time that a quota is for: until `end` (UTC); `rolling` if it moves with the clock."""
+
+    end: datetime
+    rolling: bool
+
+
+@dataclass(frozen=True)
 class History:
     """The bars of a paper in the order of their time, one for each start."""
 
@@ -125,6 +133,15 @@ def read_history(result: Mapping[str, Any]) -> History:
     )
 
 
+def read_usage_window(body: Any) -> UsageWindow | None:
+    """The usage window in an answer to `/api/v2/user/usage`, None if it tells none."""
+    for name in ("usage", "usageWindow"):
+        body = body.get(name) if isinstance(body, Mapping) else None
+    if not isinstance(body, Mapping) or (end := _instant(body.get("end"))) is None:
+        return None
+    return UsageWindow(end, rolling=body.get("type") == "rolling-30d")
+
+
 def _is_ticker(value: Any) -> bool:
     return isinstance(value, str) and TICKER.fullmatch(value) is not None
 
@@ -150,7 +167,10 @@ def _volume(value: Any) -> int | None:
 
 
 def _text(value: Any) -> str | None:
-    return value.strip() or None if isinstance(value, str) else None
+    """A text that can be stored: JSON may hold half a surrogate pair, UTF-8 cannot."""
+    if not isinstance(value, str):
+        return None
+    return value.encode("utf-8", "replace").decode().strip() or None
 
 
 def _instant(value: Any) -> datetime | None:

@@ -21,13 +21,17 @@ from market_data_pipeline import clock
 from market_data_pipeline.brapi.answers import (
     History,
     MarketQuote,
+    UsageWindow,
     read_history,
     read_quote,
+    read_usage_window,
     results_by_ticker,
 )
 from market_data_pipeline.brapi.connection import Connection, Reply
 from market_data_pipeline.brapi.errors import (
     BatchTooLargeError,
+    BrapiError,
+    RunError,
     TemporaryError,
     TickerError,
     refusal,
@@ -42,6 +46,8 @@ Read = Callable[[Mapping[str, Any], datetime], T]
 MAX_ATTEMPTS = 4
 FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 1.0, 20.0
 MAX_OPEN_REQUESTS = 24
+# So many requests without any answer, the first among them: nobody is there.
+MOST_REQUESTS_TO_NOBODY = 40
 
 
 @dataclass(frozen=True)
@@ -57,13 +63,15 @@ class Fetch(Generic[T]):
     """The outcome for every ticker, in the order in which they were asked for.
 
     `answers` and `failures` (the reason, in words) share out the tickers between them.
-    `quota_limit` and `quota_left` are as the last answer had them, None if none did.
+    `quota_spent` counts the requests that the quota counted; `quota_limit` and `quota_left` are as
+    the last answer had them, None if none did.
     """
 
     answers: dict[str, Answer[T]]
     failures: dict[str, str]
     requests: int
     seconds: float
+    quota_spent: int
     quota_limit: int | None
     quota_left: int | None
 
@@ -85,6 +93,11 @@ class _Ledger:
     batch_size: int
     requests: int = 0
     last_start: float = 0.0
+    reached: bool = False
+    """Whether anything that could be Brapi has answered."""
+    answered: bool = False
+    """Whether any request had the answer that it asked for."""
+    quota_spent: int = 0
     quota_limit: int | None = None
     quota_left: int | None = None
     ended_because: str = "no answer within the time of the step"
@@ -98,8 +111,10 @@ class _Ledger:
     def note(self, reply: Reply) -> None:
         """Keeps what is left of the quota: the least, as answers overtake each other."""
         with self.lock:
+            self.reached |= reply.status != 200 or isinstance(reply.body, Mapping)
             if reply.quota_left is not None:
-                self.quota_limit = reply.quota_limit
+                self.quota_spent += 1
+                self.quota_limit = reply.quota_limit or self.quota_limit
                 known = [left for left in (self.quota_left, reply.quota_left) if left is not None]
                 self.quota_left = min(known)
 
@@ -175,12 +190,32 @@ class BrapiClient:
         there may be more on either side.
 
         Raises:
-            PlanError: the plan does not reach back that far; nothing was asked.
+            PlanError: the plan does not reach back that far, or the token's has no such bars.
             RunError: the token, the plan or the quota stops everything.
         """
         parameters = {"interval": self.plan.bar_interval(window_minutes)}
         parameters |= self.plan.history_span(*days, today)
         return self._fetch(tickers, parameters, lambda result, _: read_history(result), on_progress)
+
+    def mend_plan(self) -> bool:
+        """Takes the plan that the answers' quota tells of for `plan`; whether that is another.
+
+        To be called when Brapi has refused what `plan` was thought to allow.
+        """
+        actual = plan_of_quota(self._ledger.quota_limit or 0)
+        if actual is None or actual.name == self.plan.name:
+            return False
+        self.plan, self._pace = actual, self._pace.anew()
+        return True
+
+    def usage_window(self) -> UsageWindow | None:
+        """The time that the quota is for, None if Brapi does not tell."""
+        try:
+            self._pace.wait_for_turn()
+            reply = self._request("/api/v2/user/usage", {})
+        except (BrapiError, Stopped):
+            return None
+        return read_usage_window(reply.body)
 
     def _fetch(
         self,
@@ -190,7 +225,7 @@ class BrapiClient:
         on_progress: Callable[[Progress], None],
     ) -> Fetch[T]:
         started, ledger = time.monotonic(), self._ledger
-        requests_before = ledger.requests
+        requests_before, spent_before = ledger.requests, ledger.quota_spent
         answers: dict[str, Answer[T]] = {}
         failures: dict[str, str] = {}
         asked = [
@@ -211,6 +246,7 @@ class BrapiClient:
             failures={ticker: failures[ticker] for ticker in tickers if ticker in failures},
             requests=ledger.requests - requests_before,
             seconds=time.monotonic() - started,
+            quota_spent=ledger.quota_spent - spent_before,
             quota_limit=ledger.quota_limit,
             quota_left=ledger.quota_left,
         )
@@ -230,24 +266,27 @@ class BrapiClient:
                 while True:
                     done.put(waiting.get_nowait()())
             except queue.Empty:
-                pass
+                done.put(Stopped())
             except BaseException as error:
                 done.put(error)
 
-        for _ in range(min(len(tasks), MAX_OPEN_REQUESTS)):
+        workers = min(len(tasks), MAX_OPEN_REQUESTS)
+        for _ in range(workers):
             threading.Thread(target=work, name="brapi", daemon=True).start()
-        for _ in tasks:
+        # Once stopped, no worker asks again: what is under way is waited for, as it is paid for.
+        while workers:
             try:
                 outcome = done.get(timeout=max(0.0, self._deadline - time.monotonic()))
             except queue.Empty:
                 self._pace.stop()
                 return
             if isinstance(outcome, Stopped):
-                return
-            if isinstance(outcome, BaseException):
+                workers -= 1
+            elif isinstance(outcome, BaseException):
                 self._pace.stop()
                 raise outcome
-            yield outcome
+            else:
+                yield outcome
 
     def _ask_until_answered(
         self, batch: tuple[str, ...], parameters: Mapping[str, str], read: Read[T]
@@ -256,26 +295,30 @@ class BrapiClient:
         try:
             results, observed_at = self._ask_with_retries(batch, parameters)
         except BatchTooLargeError:
-            answers: dict[str, Answer[T]] = {}
-            failures: dict[str, str] = {}
-            for smaller in batches(batch, self._ledger.batch_size):
-                answered, failed = self._ask_until_answered(smaller, parameters, read)
-                answers |= answered
-                failures |= failed
-            return answers, failures
+            size = self._ledger.batch_size
         except (TemporaryError, TickerError) as error:
-            return {}, dict.fromkeys(batch, str(error))
-        return _read_each(batch, results, observed_at, read)
+            # One ticker may be what spoils the batch, unless Brapi answers nothing at all.
+            if len(batch) == 1 or not (isinstance(error, TickerError) or self._ledger.answered):
+                return {}, dict.fromkeys(batch, str(error))
+            size = (len(batch) + 1) // 2
+        else:
+            return _read_each(batch, results, observed_at, read)
+        answers: dict[str, Answer[T]] = {}
+        failures: dict[str, str] = {}
+        for smaller in batches(batch, size):
+            answered, failed = self._ask_until_answered(smaller, parameters, read)
+            answers |= answered
+            failures |= failed
+        return answers, failures
 
     def _ask_with_retries(
         self, batch: tuple[str, ...], parameters: Mapping[str, str]
     ) -> tuple[Results, datetime]:
         for attempt in range(1, MAX_ATTEMPTS + 1):
-            if len(batch) > self._ledger.batch_size:
-                raise BatchTooLargeError("a batch of this size was refused already")
             try:
                 return self._ask(batch, parameters)
             except TemporaryError as error:
+                self._check_reachable(error)
                 delay = _backoff(attempt)
                 if error.retry_after is not None:
                     delay = self._wait_asked_for(error)
@@ -283,6 +326,14 @@ class BrapiClient:
                     raise
             self._pace.sleep(delay)
         raise AssertionError("the last attempt returns or raises")
+
+    def _check_reachable(self, error: TemporaryError) -> None:
+        ledger = self._ledger
+        if not ledger.reached and ledger.requests >= MOST_REQUESTS_TO_NOBODY:
+            raise RunError(
+                f"Brapi cannot be reached at {self._connection.host}: {error}. Check "
+                "BRAPI_BASE_URL and the network, then materialize the window again."
+            )
 
     def _wait_asked_for(self, error: TemporaryError) -> float:
         """Holds back every request for as long as Brapi asks; ends the fetch if it is too long."""
@@ -301,22 +352,33 @@ class BrapiClient:
     ) -> tuple[Results, datetime]:
         """One request: the results of its answer by ticker, and when it was asked."""
         self._pace.wait_for_turn()
-        self._ledger.starts()
+        if len(batch) > self._ledger.batch_size:
+            raise BatchTooLargeError("a batch of this size was refused already")
         observed_at = clock.utc_now()
-        seconds = min(self._request_timeout, max(0.01, self._deadline - time.monotonic()))
-        reply = self._connection.get(f"/api/quote/{','.join(batch)}", parameters, seconds)
-        self._ledger.note(reply)
+        reply = self._request(f"/api/quote/{','.join(batch)}", parameters)
         if reply.status != 200:
-            error = refusal(reply.status, reply.body, reply.retry_after, reply.quota_left)
+            # An answer to the many sent at once may lack the header that those before it had.
+            left = self._ledger.quota_left if reply.quota_left is None else reply.quota_left
+            error = refusal(reply.status, reply.body, reply.retry_after, left)
             if isinstance(error, BatchTooLargeError):
                 if len(batch) == 1:
                     raise TickerError(str(error))
                 self._ledger.shrink(len(batch))
             raise error
         try:
-            return results_by_ticker(reply.body, batch), observed_at
+            results = results_by_ticker(reply.body, batch)
         except ValueError as error:
             raise TemporaryError(f"the answer cannot be read: {error}") from None
+        self._ledger.answered = True
+        return results, observed_at
+
+    def _request(self, path: str, parameters: Mapping[str, str]) -> Reply:
+        """One request whose turn has come."""
+        self._ledger.starts()
+        seconds = min(self._request_timeout, max(0.01, self._deadline - time.monotonic()))
+        reply = self._connection.get(path, parameters, seconds)
+        self._ledger.note(reply)
+        return reply
 
 
 def _read_each(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import queue
+import re
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -18,6 +22,10 @@ from urllib3.exceptions import HTTPError
 from market_data_pipeline.brapi.errors import RunError, TemporaryError
 
 LARGEST_BODY_BYTES = 64 * 2**20
+# What a bearer token is made of (RFC 6750).
+TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+# A shorter one is no secret, and may be a part of any word.
+SHORTEST_SECRET = 8
 
 
 @dataclass(frozen=True)
@@ -53,12 +61,11 @@ class Connection:
                 "environment of the code location, or unset BRAPI_BASE_URL and use `make dev` for "
                 "the sandbox."
             )
-        if not (token.isascii() and token.isprintable() and " " not in token):
+        if not TOKEN.fullmatch(token):
             raise RunError("BRAPI_TOKEN holds a character that no token has: copy it again.")
-        if not base_url.startswith(("http://", "https://")):
-            raise RunError("BRAPI_BASE_URL must start with https:// (or http://).")
+        self.host = _host(base_url)
         self._base_url = base_url.rstrip("/")
-        self._token = token.encode()
+        self._token = token
         self._session = requests.Session()
         self._session.auth = _Bearer(token)
         adapter = HTTPAdapter(pool_maxsize=size)
@@ -71,6 +78,26 @@ class Connection:
         Raises:
             TemporaryError: it took longer, the connection failed or the body was cut.
         """
+        done: queue.SimpleQueue[Reply | BaseException] = queue.SimpleQueue()
+
+        def ask() -> None:
+            try:
+                done.put(self._get(path, parameters, seconds))
+            except BaseException as error:
+                done.put(error)
+
+        # A socket's time-out starts anew with every byte, and looking up a name has none: whoever
+        # hangs in the headers or before them is left behind.
+        threading.Thread(target=ask, name="brapi-request", daemon=True).start()
+        try:
+            outcome = done.get(timeout=seconds)
+        except queue.Empty:
+            raise _too_late(seconds) from None
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    def _get(self, path: str, parameters: Mapping[str, str], seconds: float) -> Reply:
         until = time.monotonic() + seconds
         try:
             with self._session.get(
@@ -82,10 +109,9 @@ class Connection:
             ) as response:
                 return self._reply(response, until)
         except (requests.Timeout, TimeoutError):
-            raise TemporaryError(f"no answer within {seconds:.3g} s") from None
-        except (requests.RequestException, HTTPError, OSError) as error:
-            # The library's own words may repeat the address and what was sent to it.
-            raise TemporaryError(f"the connection failed ({type(error).__name__})") from None
+            raise _too_late(seconds) from None
+        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
+            raise TemporaryError(f"the connection failed: {_cause(error)}") from None
 
     def close(self) -> None:
         """Closes the connections that no request uses."""
@@ -93,8 +119,7 @@ class Connection:
 
     def _reply(self, response: requests.Response, until: float) -> Reply:
         content = bytearray()
-        # One read of the socket at a time: a time-out alone would wait for ever on a body that
-        # comes byte by byte.
+        # One read of the socket at a time, so that a body that comes byte by byte is given up.
         while chunk := response.raw.read1(65536, decode_content=True):
             content += chunk
             if time.monotonic() >= until:
@@ -104,11 +129,19 @@ class Connection:
         headers = response.headers
         return Reply(
             status=response.status_code,
-            body=_json(bytes(content).replace(self._token, b"***")),
+            body=_json(self._without_token(bytes(content))),
             retry_after=_retry_after(headers.get("Retry-After")),
             quota_limit=_rate_limit(headers, "limit"),
             quota_left=_rate_limit(headers, "remaining"),
         )
+
+    def _without_token(self, content: bytes) -> bytes:
+        """The content with every repetition of the token, plain or escaped, made unreadable."""
+        if len(self._token) < SHORTEST_SECRET:
+            return content
+        for form in (self._token, self._token.replace("/", r"\/"), quote(self._token, safe="")):
+            content = content.replace(form.encode(), b"***")
+        return content
 
 
 class _Bearer(AuthBase):
@@ -122,6 +155,40 @@ class _Bearer(AuthBase):
         return request
 
 
+def _host(base_url: str) -> str:
+    """The host (and port) of the address.
+
+    Raises:
+        RunError: it is no address of the web; a password in it would be shown to everybody.
+    """
+    try:
+        parts = urlsplit(base_url)
+        host = parts.hostname if parts.port is None else f"{parts.hostname}:{parts.port}"
+    except ValueError:
+        raise RunError("BRAPI_BASE_URL is not an address such as https://brapi.dev.") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+        raise RunError(
+            "BRAPI_BASE_URL must start with https:// (or http://) and name a host, no user."
+        )
+    if parts.query or parts.fragment:
+        raise RunError("BRAPI_BASE_URL must end with a path: the token belongs in BRAPI_TOKEN.")
+    return str(host)
+
+
+def _too_late(seconds: float) -> TemporaryError:
+    return TemporaryError(f"no answer within {seconds:.3g} s")
+
+
+def _cause(error: BaseException | None) -> str:
+    """What the system says of a failure: the library's own words may repeat what was sent."""
+    words = type(error).__name__
+    while error is not None:
+        if isinstance(error, OSError) and error.strerror:
+            words = error.strerror
+        error = error.__cause__ or error.__context__
+    return words
+
+
 def _json(content: bytes) -> Any:
     try:
         return json.loads(content)
@@ -131,17 +198,17 @@ def _json(content: bytes) -> Any:
 
 def _rate_limit(headers: Mapping[str, str], name: str) -> int | None:
     value = headers.get(f"x-ratelimit-{name}") or headers.get(f"ratelimit-{name}") or ""
-    return int(value) if value.isascii() and value.isdigit() else None
+    return int(value) if re.fullmatch(r"[0-9]{1,15}", value) else None
 
 
 def _retry_after(value: str | None) -> float | None:
     """Seconds from either form of the header: a number, or a date."""
     if not value:
         return None
-    if value.isascii() and value.isdigit():
+    if re.fullmatch(r"[0-9]+", value):
         return float(value)
     try:
         wait = parsedate_to_datetime(value) - datetime.now(UTC)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return max(0.0, wait.total_seconds())

@@ -39,7 +39,7 @@ class RunError(BrapiError):
 
 
 class PlanError(RunError):
-    """The plan does not allow what was to be asked; it was not asked."""
+    """The plan does not allow what was asked, or what was to be asked and therefore was not."""
 
 
 def refusal(
@@ -55,6 +55,8 @@ def refusal(
     """
     code, message = _code_and_message(body)
     said = " ".join(filter(None, [f"Brapi answered {status}", code, message and f"({message})"]))
+    if status < 500 and not isinstance(body, Mapping):
+        said += " with a page that is not from its API (is BRAPI_BASE_URL right?)"
     if status == 401:
         return RunError(f"{said}: the token is refused. Set BRAPI_TOKEN to a valid one.")
     if status == 402 or (status == 429 and quota_left == 0):
@@ -63,13 +65,13 @@ def refusal(
             "larger plan."
         )
     if status == 403 or code in ("INVALID_RANGE", "INVALID_INTERVAL"):
-        return RunError(
+        return PlanError(
             f"{said}: the plan of this token does not include what was asked. Set BRAPI_PLAN to "
             "the plan you have."
         )
     if code == "QUOTES_PER_REQUEST_EXCEEDED":
         return BatchTooLargeError(said)
-    if status in (404, 417):
+    if status in (404, 417) and isinstance(body, Mapping):
         return TickerError(f"unknown ticker ({status})")
     if status == 429 or status >= 500:
         return TemporaryError(said, retry_after)
@@ -84,9 +86,10 @@ def _code_and_message(body: Any) -> tuple[str, str]:
     issues = error.get("issues") if isinstance(error, Mapping) else None
     if isinstance(issues, list):
         texts = [issue.get("message") for issue in issues if isinstance(issue, Mapping)]
-        return "", "; ".join(str(text) for text in texts if text)[:200]
-    code, message = body.get("code"), body.get("message")
-    return (
-        code[:60] if isinstance(code, str) else "",
-        message[:200] if isinstance(message, str) else "",
-    )
+        return "", _shown("; ".join(text for text in texts if isinstance(text, str)), 200)
+    return _shown(body.get("code"), 60), _shown(body.get("message"), 200)
+
+
+def _shown(value: Any, longest: int) -> str:
+    """A text as it can be logged: half a surrogate pair cannot."""
+    return value.encode("utf-8", "replace").decode()[:longest] if isinstance(value, str) else ""

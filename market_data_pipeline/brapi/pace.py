@@ -15,11 +15,12 @@ class Pace:
 
     Args:
         interval: seconds between two starts, at the least.
+        first_start: when the first may start, by `time.monotonic()`.
     """
 
-    def __init__(self, interval: float) -> None:
+    def __init__(self, interval: float, first_start: float = 0.0) -> None:
         self._interval = interval
-        self._next_start = time.monotonic()
+        self._next_start = first_start
         self._queue = threading.Lock()
         self._state = threading.Lock()
         self._stopped = threading.Event()
@@ -52,6 +53,10 @@ class Pace:
         """
         if self._stopped.wait(seconds):
             raise Stopped
+
+    def anew(self) -> Pace:
+        """A pace that goes on where this one stopped."""
+        return Pace(self._interval, self._next_start)
 
     def stop(self) -> None:
         """Calls off every wait, now and later."""
