@@ -1,5 +1,6 @@
 """What is checked of every window, and what to do when a check fails."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -7,7 +8,7 @@ import dagster as dg
 import pandas as pd
 
 from market_data_pipeline.assets.common import WINDOWS
-from market_data_pipeline.assets.metadata import failures_of, table
+from market_data_pipeline.assets.metadata import REASONS, failures_of, missing_in, table
 from market_data_pipeline.brapi.collect import Collection
 from market_data_pipeline.quote import COLUMNS
 from market_data_pipeline.windows import Window
@@ -43,31 +44,36 @@ EVERY_QUOTE_DELIVERED = dg.AssetCheckSpec(
 
 
 def check_quotes(
-    windows: Sequence[Window],
-    quoted: Mapping[datetime, int],
-    collections: Sequence[Collection],
+    quoted: Mapping[datetime, int], collections: Sequence[Collection]
 ) -> list[dg.AssetCheckResult]:
     """The checks of `quotes`.
 
     Args:
-        windows: the windows of the run.
         quoted: how many rows there are, by the start of the window.
         collections: where the rows come from, with the account of what is missing.
     """
     return [
-        _all_tickers_quoted(windows, quoted, collections),
+        _all_tickers_quoted(quoted, collections),
         _free_of_renames(collections),
     ]
 
 
 def _all_tickers_quoted(
-    windows: Sequence[Window], quoted: Mapping[datetime, int], collections: Sequence[Collection]
+    quoted: Mapping[datetime, int], collections: Sequence[Collection]
 ) -> dg.AssetCheckResult:
     failures = failures_of(collections)
-    empty = sum(not quoted.get(window.start) for window in windows)
+    coverage = sorted(
+        (window, quoted.get(window.start, 0), missing_in(window, collection))
+        for collection in collections
+        for window in collection.windows
+    )
+    empty = [missing for _, rows, missing in coverage if not rows]
+    # Which window lacks a row for most of the tickers because of what.
+    reasons = Counter(max(REASONS, key=lambda reason: len(missing[reason])) for missing in empty)
+    because = ", ".join(f"{reason}: {count}" for reason, count in reasons.items())
     sentences = [
         f"{len(failures)} tickers failed: {_some(list(failures))}." if failures else "",
-        f"{empty} of {len(windows)} windows have no row." if empty else "",
+        f"{len(empty)} of {len(coverage)} windows have no row ({because})." if empty else "",
     ]
     return dg.AssetCheckResult(
         check_name=ALL_TICKERS_QUOTED.name,
@@ -78,30 +84,13 @@ def _all_tickers_quoted(
             "failed": failures,
             "coverage": table(
                 [
-                    _coverage(window, quoted.get(window.start, 0), collections, list(failures))
-                    for window in windows
+                    {"window": window.key, "quotes": rows}
+                    | {reason: _some(missing[reason]) for reason in REASONS}
+                    for window, rows, missing in coverage
                 ]
             ),
         },
     )
-
-
-def _coverage(
-    window: Window,
-    quoted: int,
-    collections: Sequence[Collection],
-    failures: Sequence[str],
-) -> dict[str, str | int]:
-    """One line of the coverage: how many rows a window has, which tickers have none, and why."""
-    gaps = {t: gap for each in collections for t, gap in each.gaps.get(window, {}).items()}
-    without = {"failed": list(failures)}
-    for ticker, gap in gaps.items():
-        without.setdefault(gap, []).append(ticker)
-    return {
-        "window": window.key,
-        "quotes": quoted,
-        **{reason: _some(without.get(reason, [])) for reason in ("no trade", "plan", "failed")},
-    }
 
 
 def _free_of_renames(collections: Sequence[Collection]) -> dg.AssetCheckResult:

@@ -20,7 +20,6 @@ from market_data_pipeline.kafka.event import UpdatedAtFormat, quote_event
 from market_data_pipeline.kafka.publisher import Publication
 from market_data_pipeline.quote import Quote, quotes_from
 from market_data_pipeline.resources import KafkaResource
-from market_data_pipeline.windows import Window
 
 
 class PublicationConfig(dg.Config):
@@ -52,36 +51,36 @@ def kafka_publication(  # type: ignore[misc]  # of an iterator, Dagster takes th
     A window that is not live is not published, unless the run config asks for it: the topic says
     what the market does now.
     """
-    live = WINDOWS.live(clock.utc_now())
-    due: dict[Window, list[Quote]] = {window: [] for window in windows_of(context)}
-    for quote in quotes_from(quotes):
-        due[Window(quote.window_start, quote.window_end)].append(quote)
+    windows, live = windows_of(context), WINDOWS.live(clock.utc_now())
+    due = [window for window in windows if window == live or config.publish_history]
+    by_start = dict(list(quotes.groupby("window_start")))
     published = 0
-    for window, quotes_of_window in due.items():
-        reason = _why_not(window, quotes_of_window, live, config)
+    for window in due:
+        rows = quotes_from(by_start.get(window.start, quotes.iloc[:0]))
+        refused = _why_not(rows, config)
         try:
-            publication = None if reason else _publish(kafka, quotes_of_window)
+            publication = None if refused else _publish(kafka, rows)
         except PublicationError as error:
             yield not_delivered(window, str(error))
             raise dg.Failure(str(error), allow_retries=False) from None
         published += publication.published if publication else 0
-        context.log.info(f"{window.key}: {reason or f'{len(quotes_of_window)} events published'}")
+        context.log.info(f"{window.key}: {refused or f'{len(rows)} events published'}")
+        reason = refused or ("the window is live" if window == live else "publish_history is set")
         context.add_asset_metadata(_describe(publication, reason), partition_key=window.key)
-    yield dg.MaterializeResult(check_results=[delivered(published)])
+    now = f"the live one is {live.key}" if live else "a new session has begun"
+    not_live = f"not published: the window is not live ({now})"
+    if len(due) < len(windows):
+        context.log.info(f"{len(windows) - len(due)} of {len(windows)} windows {not_live}")
+    # It stands on every window that has not said otherwise above.
+    others = _describe(None, not_live)
+    yield dg.MaterializeResult(metadata=others, check_results=[delivered(published)])
 
 
-def _why_not(
-    window: Window, quotes: list[Quote], live: Window | None, config: PublicationConfig
-) -> str | None:
-    """Why nothing of the window is published, None if it is."""
-    if not quotes:
+def _why_not(rows: list[Quote], config: PublicationConfig) -> str | None:
+    """Why nothing is published of a window that may be, None if it is."""
+    if not rows:
         return "nothing to publish: the window has no quote"
-    if config.publish_history:
-        return None
-    if window != live:
-        now = f"the live one is {live.key}" if live else "a new session has begun"
-        return f"not published: the window is not live ({now})"
-    if any(quote.source != "live" for quote in quotes):
+    if not config.publish_history and any(quote.source != "live" for quote in rows):
         return "not published: its prices are from the price history"
     return None
 
@@ -92,11 +91,12 @@ def _publish(kafka: KafkaResource, quotes: list[Quote]) -> Publication:
     return kafka.publisher().publish(events)
 
 
-def _describe(publication: Publication | None, reason: str | None) -> dict[str, Any]:
+def _describe(publication: Publication | None, reason: str) -> dict[str, Any]:
     if publication is None:
         return {"published": 0, "reason": reason}
     return {
         "published": publication.published,
+        "reason": reason,
         "topic": publication.topic,
         "publish_milliseconds": round(sum(publication.seconds.values()) * 1000),
         "offsets": {

@@ -1,15 +1,18 @@
 """What a materialization says about itself: numbers that the UI plots, and tables to read."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import dagster as dg
 
+from market_data_pipeline.brapi.bars import Gap
 from market_data_pipeline.brapi.collect import Collection
 from market_data_pipeline.quote import COLUMNS, DESCRIPTIONS, Quote
 from market_data_pipeline.watchlist import Paper
 from market_data_pipeline.windows import Window
+
+# Why a ticker has no row in a window.
+REASONS = (*get_args(Gap), "failed")
 
 
 def column_schema(extra: Mapping[str, tuple[str, str]] | None = None) -> dg.TableSchema:
@@ -28,14 +31,23 @@ def failures_of(collections: Sequence[Collection]) -> dict[str, str]:
     return {ticker: why for each in collections for ticker, why in each.failures.items()}
 
 
-def describe_window(window: Window, rows: int, collections: Sequence[Collection]) -> dict[str, Any]:
+def missing_in(window: Window, collection: Collection) -> dict[str, list[str]]:
+    """The tickers without a row in one of the collection's windows, by the reason why."""
+    gaps = collection.gaps.get(window, {})
+    missing: dict[str, list[str]] = {reason: [] for reason in REASONS}
+    for ticker, reason in gaps.items():
+        missing[reason].append(ticker)
+    missing["failed"] = [ticker for ticker in collection.failures if ticker not in gaps]
+    return missing
+
+
+def describe_window(window: Window, rows: int, collection: Collection) -> dict[str, Any]:
     """What one window holds and what it lacks."""
-    gaps = Counter(reason for each in collections for reason in each.gaps.get(window, {}).values())
+    counts = {reason: len(tickers) for reason, tickers in missing_in(window, collection).items()}
     return {
         "dagster/partition_row_count": rows,
         "quotes": rows,
-        "tickers_without_a_trade": gaps["no trade"],
-        "tickers_without_a_bar_on_the_plan": gaps["plan"],
+        **{f"tickers_without_row ({reason})": count for reason, count in counts.items() if count},
     }
 
 

@@ -59,19 +59,23 @@ def quotes(context: dg.AssetExecutionContext, brapi: BrapiResource) -> dg.Materi
         tickers = [paper.ticker for paper in papers]
         collections = _collect(context, brapi, windows, tickers)
         failures = failures_of(collections)
-        _report(context, tickers, failures)
+        if any(collection.requests for collection in collections):
+            _report(context, tickers, failures)
+        else:
+            context.log.info("Brapi was asked nothing: it has no bar for any of these windows.")
         _demand_enough(tickers, failures, brapi.min_answered_share)
     rows = [quote for collection in collections for quote in collection.quotes]
     rows.sort(key=lambda quote: quote.window_start)  # stable: the watchlist's order remains
     quoted = Counter(quote.window_start for quote in rows)
-    for window in windows:
-        context.add_asset_metadata(
-            describe_window(window, quoted[window.start], collections), partition_key=window.key
-        )
+    for collection in collections:
+        for window in collection.windows:
+            context.add_asset_metadata(
+                describe_window(window, quoted[window.start], collection), partition_key=window.key
+            )
     return dg.MaterializeResult(
         value=quotes_frame(rows),
         metadata=describe_run(windows, rows, collections, papers),
-        check_results=check_quotes(windows, quoted, collections),
+        check_results=check_quotes(quoted, collections),
     )
 
 
@@ -87,12 +91,13 @@ def _collect(
     past = [window for window in windows if window != live]
     collections = []
     with brapi.client() as client:
+        # The live one first: it does not stay live for long.
+        if live is not None and live in windows:
+            on_progress = _progress_log(context, f"live window {live.key}")
+            collections.append(collect_live(client, tickers, live, WINDOWS, on_progress))
         if past:
             on_progress = _progress_log(context, f"{len(past)} past windows")
             collections.append(collect_history(client, tickers, past, WINDOWS, now, on_progress))
-        if live is not None and live in windows:
-            on_progress = _progress_log(context, f"live window {live.key}")
-            collections.append(collect_live(client, tickers, live, on_progress))
     return collections
 
 

@@ -7,6 +7,7 @@ no other: the day's close says nothing about the price at noon.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Literal
@@ -14,43 +15,49 @@ from typing import Literal
 from market_data_pipeline.brapi.answers import Bar, History
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE, Window
 
-Gap = Literal["no trade", "plan"]
-"""Why a window has no row: nobody traded the paper in it, or the plan has no bar for it."""
+Gap = Literal["no trade", "plan", "off the grid", "too early"]
+"""Why a window has no row although Brapi answered.
+
+`no trade`: nobody traded the paper in it. `plan`: the plan has no bar for it. `off the grid`: the
+only bars that begin in it begin elsewhere than at its start. `too early`: it ended so lately that
+its bar may be incomplete.
+"""
 
 
 def bars_of_windows(
-    history: History, windows: Sequence[Window], bar_interval: str, last_windows: frozenset[Window]
+    history: History, windows: Sequence[Window], bar_interval: str
 ) -> dict[Window, Bar | Gap]:
     """The bar of each window, or why it has none.
 
     Args:
         history: the bars of one paper.
-        windows: the windows asked for.
+        windows: the windows asked for; with daily bars, each the last of its session.
         bar_interval: `1d`, or the length of a bar in minutes: `30m`.
-        last_windows: those windows that are the last of their session.
     """
-    if bar_interval != "1d":
-        size = timedelta(minutes=int(bar_interval.removesuffix("m")))
-        by_start = {bar.start: bar for bar in history.bars}
-        return {window: _intraday_bar(window, size, by_start) for window in windows}
-    by_day = {_day(bar): bar for bar in history.bars}
-    return {
-        window: _traded(by_day.get(window.day)) if window in last_windows else "plan"
-        for window in windows
-    }
+    traded = [bar for bar in history.bars if bar.close is not None]
+    if bar_interval == "1d":
+        by_day = {_day(bar): bar for bar in traded}
+        return {window: by_day.get(window.day, "no trade") for window in windows}
+    size = timedelta(minutes=int(bar_interval.removesuffix("m")))
+    by_start = {bar.start: bar for bar in traded}
+    starts = list(by_start)
+    return {window: _intraday_bar(window, size, by_start, starts) for window in windows}
 
 
-def _intraday_bar(window: Window, size: timedelta, by_start: Mapping[datetime, Bar]) -> Bar | Gap:
-    starts = [window.start + size * number for number in range((window.end - window.start) // size)]
-    traded = [bar for start in starts if isinstance(bar := _traded(by_start.get(start)), Bar)]
-    if not traded:
-        return "no trade"
-    volumes = [bar.volume for bar in traded if bar.volume is not None]
-    return Bar(window.start, traded[-1].close, sum(volumes) if volumes else None)
-
-
-def _traded(bar: Bar | None) -> Bar | Gap:
-    return bar if bar is not None and bar.close is not None else "no trade"
+def _intraday_bar(
+    window: Window,
+    size: timedelta,
+    by_start: Mapping[datetime, Bar],
+    starts: Sequence[datetime],
+) -> Bar | Gap:
+    grid = [window.start + size * number for number in range((window.end - window.start) // size)]
+    bars = [by_start[start] for start in grid if start in by_start]
+    if not bars:
+        first = bisect_left(starts, window.start)
+        begins_in_it = first < len(starts) and starts[first] < window.end
+        return "off the grid" if begins_in_it else "no trade"
+    volumes = [bar.volume for bar in bars if bar.volume is not None]
+    return Bar(window.start, bars[-1].close, sum(volumes) if volumes else None)
 
 
 def _day(bar: Bar) -> date:

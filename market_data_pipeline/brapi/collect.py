@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from market_data_pipeline.brapi.answers import Bar, History, MarketQuote
@@ -19,13 +19,14 @@ T = TypeVar("T", MarketQuote, History)
 
 @dataclass
 class Collection:
-    """Quotes, and why there are no more.
+    """The quotes of some windows, and why there are no more.
 
     `failures` says for each ticker that Brapi gave nothing for why; `gaps` says for each window
-    which tickers have no row in it although Brapi answered; `renamed` maps the symbols of the
-    watchlist that are not in use any more to the present ones.
+    which tickers have no row in it for another reason; `renamed` maps the symbols of the watchlist
+    that are not in use any more to the present ones.
     """
 
+    windows: Sequence[Window]
     quotes: list[Quote] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     gaps: dict[Window, dict[str, Gap]] = field(default_factory=dict)
@@ -40,17 +41,25 @@ def collect_live(
     client: BrapiClient,
     tickers: Sequence[str],
     window: Window,
+    trading_windows: TradingWindows,
     on_progress: Callable[[Progress], None],
 ) -> Collection:
     """The current quotes, filed under the live window.
 
+    A ticker whose turn came when the window was not live any more is a failure: its quote belongs
+    to another window.
+
     Raises:
         RunError: the token, the plan or the quota stops everything.
     """
-    collection = Collection()
+    collection = Collection([window])
     fetch = client.quotes(tickers, on_progress)
+    over = _live_until(window, trading_windows)
     for ticker, answer in _accepted(collection, fetch).items():
-        collection.quotes.append(_live_quote(ticker, answer, window))
+        if answer.observed_at < over:
+            collection.quotes.append(_live_quote(ticker, answer, window))
+        else:
+            collection.failures[ticker] = "asked too late: the window was not live any more"
     return collection
 
 
@@ -64,25 +73,49 @@ def collect_history(
 ) -> Collection:
     """What the market did in windows that have passed, from the bars of the price history.
 
+    Nothing is asked for windows that can have no bar.
+
     Raises:
         PlanError: the plan does not reach back to the first window; nothing was asked.
         RunError: the token, the plan or the quota stops everything.
     """
-    collection = Collection()
-    days = (min(window.day for window in windows), max(window.day for window in windows))
-    today = now.astimezone(EXCHANGE_TIMEZONE).date()
+    collection = Collection(windows)
     minutes = int(trading_windows.interval.total_seconds() // 60)
-    fetch = client.history(tickers, days, today, minutes, on_progress)
     interval = client.plan.bar_interval(minutes)
-    last_windows = frozenset(window for window in windows if trading_windows.is_last(window))
+    settled = now - timedelta(minutes=client.plan.delay_minutes)
+    served: list[Window] = []
+    for window in windows:
+        if gap := _gap_beforehand(window, interval, settled, trading_windows):
+            collection.gaps[window] = dict.fromkeys(tickers, gap)
+        else:
+            served.append(window)
+    if not served:
+        return collection
+    days = (min(window.day for window in served), max(window.day for window in served))
+    today = now.astimezone(EXCHANGE_TIMEZONE).date()
+    fetch = client.history(tickers, days, today, minutes, on_progress)
     for ticker, answer in _accepted(collection, fetch).items():
-        bars = bars_of_windows(answer.value, windows, interval, last_windows)
-        for window, bar in bars.items():
+        for window, bar in bars_of_windows(answer.value, served, interval).items():
             if isinstance(bar, Bar):
                 collection.quotes.append(_past_quote(ticker, answer, window, bar, interval))
             else:
                 collection.gaps.setdefault(window, {})[ticker] = bar
     return collection
+
+
+def _live_until(window: Window, trading_windows: TradingWindows) -> datetime:
+    """When the next window of the session ends, or the next session begins."""
+    following = trading_windows.after(window)
+    return following.end if following.start == window.end else following.start
+
+
+def _gap_beforehand(
+    window: Window, interval: str, settled: datetime, trading_windows: TradingWindows
+) -> Gap | None:
+    """Why no paper can have a bar for the window, None if they can."""
+    if interval == "1d" and not trading_windows.is_last(window):
+        return "plan"
+    return "too early" if window.end > settled else None
 
 
 def _accepted(collection: Collection, fetch: Fetch[T]) -> Mapping[str, Answer[T]]:
