@@ -8,7 +8,6 @@ Starts a broker as the tests do (JDK 17 and Maven), or uses TEST_KAFKA_BOOTSTRAP
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -152,4 +151,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from typing import Any
 from unittest import mock
 
 from confluent_kafka import Producer
@@ -21,19 +22,19 @@ from market_data_pipeline_tests.kafka.helpers import a_window
 PRODUCER = "market_data_pipeline.kafka.client.Producer"
 
 
-class SlowProducer(Producer):  # type: ignore[misc]
+class SlowProducer(Producer):
     """Sends each message by itself, and dies on time."""
 
     started = False
 
-    def produce(self, *arguments: object, **options: object) -> None:
+    def produce(self, *arguments: Any, **options: Any) -> None:
         if not self.started:
             self.started = True
             threading.Timer(float(sys.argv[4]), os.kill, (os.getpid(), signal.SIGKILL)).start()
         super().produce(*arguments, **options)
         super().poll(0.001)
 
-    def commit_transaction(self, *arguments: object) -> None:
+    def commit_transaction(self, *arguments: Any) -> None:
         time.sleep(0.02)
         super().commit_transaction(*arguments)
         os.write(1, b"committed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 
@@ -14,7 +15,7 @@ from market_data_pipeline.quote import Quote
 WINDOW_START = datetime(2026, 11, 23, 13, 0, tzinfo=UTC)
 
 
-def a_quote(ticker: str = "PETR4", window: int = 0, **changes: object) -> Quote:
+def a_quote(ticker: str = "PETR4", window: int = 0, **changes: Any) -> Quote:
     """A live quote in the `window`-th window of a day."""
     start = WINDOW_START + timedelta(minutes=30 * window)
     fields: dict[str, object] = {
@@ -30,7 +31,7 @@ def a_quote(ticker: str = "PETR4", window: int = 0, **changes: object) -> Quote:
         "source": "live",
         "requested_ticker": ticker,
     }
-    return Quote(**{**fields, **changes})  # type: ignore[arg-type]
+    return Quote(**{**fields, **changes})
 
 
 def a_window(window: int = 0, size: int = 50) -> list[Event]:
@@ -65,7 +66,8 @@ def read(bootstrap_servers: str, topic: str, isolation: str = "read_committed") 
     )
     partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
     consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
-    seen, ended = [], set()
+    seen: list[Seen] = []
+    ended: set[int | None] = set()
     while len(ended) < len(partitions):
         message = consumer.poll(10)
         assert message is not None, f"{topic} did not answer"
@@ -80,19 +82,19 @@ def read(bootstrap_servers: str, topic: str, isolation: str = "read_committed") 
     return seen
 
 
-def _seen(message: Message) -> Seen:
-    headers = tuple((name, bytes(value)) for name, value in message.headers() or [])
-    event = Event(bytes(message.key()), bytes(message.value()), headers)
-    return Seen(message.partition(), message.offset(), event)
+def _seen(message: Message[bytes, bytes]) -> Seen:
+    headers = cast(list[tuple[str, bytes]], message.headers())
+    event = Event(message.key() or b"", message.value() or b"", tuple(headers))
+    return Seen(message.partition() or 0, message.offset() or 0, event)
 
 
 def producer_that(before_produce: Callable[[int], None]) -> type[Producer]:
     """A producer that calls back before it takes its n-th message, counted from 0."""
 
-    class Observed(Producer):  # type: ignore[misc]
+    class Observed(Producer):
         taken = 0
 
-        def produce(self, *arguments: object, **options: object) -> None:
+        def produce(self, *arguments: Any, **options: Any) -> None:
             before_produce(self.taken)
             super().produce(*arguments, **options)
             self.taken += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -56,7 +57,7 @@ def test_headers_are_a_cloud_event() -> None:
 
 
 def test_id_tells_repeats_from_news() -> None:
-    def ce_id(**changes: object) -> bytes:
+    def ce_id(**changes: Any) -> bytes:
         return dict(quote_event(a_quote(**changes)).headers)["ce_id"]
 
     first = a_quote()

@@ -9,12 +9,13 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
+from typing import Any
 from unittest import mock
 
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-from market_data_pipeline.kafka.client import Producer
 from market_data_pipeline.kafka.errors import (
     BrokerUnreachableError,
     ConfigurationError,
@@ -69,8 +70,8 @@ def test_100_000_events(kafka: str, topic: str, transactions: bool) -> None:
 def test_what_is_rolled_back_is_seen_uncommitted_only(kafka: str, topic: str) -> None:
     Publisher(kafka, topic, transactional_id=topic).publish(a_window())
 
-    class InterruptedProducer(Producer):  # type: ignore[misc]
-        def flush(self, *arguments: object) -> int:
+    class InterruptedProducer(Producer):
+        def flush(self, *arguments: Any) -> int:
             if super().flush(10) == 0 and not self.interrupted:
                 self.interrupted = True
                 raise KeyboardInterrupt
@@ -95,8 +96,8 @@ def test_too_large_for_the_broker(kafka: str, topic: str) -> None:
 def test_an_older_run_that_hung_is_fenced(kafka: str, topic: str) -> None:
     resume, hung = threading.Event(), threading.Event()
 
-    class HangingProducer(Producer):  # type: ignore[misc]
-        def commit_transaction(self, *arguments: object) -> None:
+    class HangingProducer(Producer):
+        def commit_transaction(self, *arguments: Any) -> None:
             hung.set()
             assert resume.wait(30)
             super().commit_transaction(*arguments)

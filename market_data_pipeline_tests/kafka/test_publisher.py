@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 import time
+from typing import Any
 from unittest import mock
 
 import pytest
+from confluent_kafka import Producer
 
-from market_data_pipeline.kafka.client import Producer
 from market_data_pipeline.kafka.errors import (
     BrokerUnreachableError,
     NotAcknowledgedError,
@@ -100,7 +101,7 @@ def test_an_interrupt_rolls_back(mock_kafka: str, topic: str) -> None:
     rolled_back = []
 
     class Interrupted(producer_that(_interrupt)):  # type: ignore[misc]
-        def abort_transaction(self, *arguments: object) -> None:
+        def abort_transaction(self, *arguments: Any) -> None:
             rolled_back.append(True)
             Producer.abort_transaction(self, *arguments)
 
