@@ -1,0 +1,349 @@
+"""From the bars that Brapi answers with to quotes: odd bars, odd intervals, what is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from market_data_pipeline import clock
+from market_data_pipeline.brapi.collect import Collection, collect_history
+from market_data_pipeline.brapi.errors import PlanError
+from market_data_pipeline.local.faults import Fault
+from market_data_pipeline.local.sandbox import Sandbox, serve
+from market_data_pipeline.resources import BrapiResource
+from market_data_pipeline.watchlist import load_watchlist
+from market_data_pipeline.windows import TradingWindows, Window
+from market_data_pipeline_tests.conftest import TUESDAY_15_00
+from market_data_pipeline_tests.history.truth import bars, traded_in, traded_on, windows_between
+
+WINDOWS = TradingWindows()
+TICKERS = tuple(paper.ticker for paper in load_watchlist())
+MONDAY = date(2026, 11, 16)
+MONDAYS = WINDOWS.of_session(MONDAY)
+
+
+class Brapi:
+    """The sandbox, and the collection of history from it."""
+
+    def __init__(self, sandbox: Sandbox, **settings: Any) -> None:
+        self.sandbox = sandbox
+        self._resource = BrapiResource(
+            **{
+                "base_url": sandbox.url,
+                "token": "token",
+                "plan": sandbox.plan,
+                "min_interval_seconds": 0.001,
+                **settings,
+            }
+        )
+
+    def history(
+        self,
+        windows: list[Window],
+        tickers: tuple[str, ...] = TICKERS[:4],
+        trading_windows: TradingWindows = WINDOWS,
+    ) -> Collection:
+        with self._resource.client() as client:
+            now = clock.utc_now()
+            return collect_history(client, tickers, windows, trading_windows, now, lambda _: None)
+
+    def truth(self, windows: list[Window], tickers: tuple[str, ...]) -> dict[Any, float]:
+        pairs = [(ticker, window) for ticker in tickers for window in windows]
+        prices = {pair: traded_in(self.sandbox.market, *pair) for pair in pairs}
+        return {pair: price for pair, price in prices.items() if price is not None}
+
+
+@pytest.fixture
+def make_brapi(set_clock: Callable[[datetime], None]) -> Callable[..., Any]:
+    @contextmanager
+    def make(plan: str = "pro", now: datetime = TUESDAY_15_00, **settings: Any) -> Iterator[Brapi]:
+        set_clock(now)
+        with serve(plan=plan, burst=1_000, now=lambda: clock.utc_now()) as sandbox:
+            yield Brapi(sandbox, **settings)
+
+    return make
+
+
+@pytest.fixture
+def brapi(make_brapi: Callable[..., Any]) -> Iterator[Brapi]:
+    with make_brapi() as brapi:
+        yield brapi
+
+
+def filed(collection: Collection) -> dict[Any, float]:
+    return {
+        (quote.ticker, Window(quote.window_start, quote.window_end)): quote.price
+        for quote in collection.quotes
+    }
+
+
+def gaps_of(collection: Collection, ticker: str) -> dict[Window, str]:
+    return {w: gaps[ticker] for w, gaps in collection.gaps.items() if ticker in gaps}
+
+
+def answered_with(ticker: str, history: list[dict[str, Any]]) -> list[Fault]:
+    return [Fault(ticker=ticker, fields={"historicalDataPrice": history})]
+
+
+# What is asked
+
+
+def test_three_months_of_all_windows_on_the_free_plan_are_one_request_a_ticker(
+    make_brapi: Callable[..., Any],
+) -> None:
+    windows = windows_between(WINDOWS, "2026-08-17T10:00-0300", "2026-11-17T14:00-0300")
+    with make_brapi("free") as brapi:
+        collection = brapi.history(windows, TICKERS)
+
+        assert len(windows) > 1_000
+        assert len(brapi.sandbox.requests) == collection.requests == 50
+        assert brapi.sandbox.requests[0].query == {"interval": "1d", "range": "3mo"}
+        closing = [one for one, following in pairwise(windows) if one.day != following.day]
+        market = brapi.sandbox.market
+        assert filed(collection) == {
+            (ticker, window): traded_on(market, ticker, window)
+            for ticker in TICKERS
+            for window in closing
+        }
+
+
+def test_windows_that_can_have_no_bar_cost_no_request(make_brapi: Callable[..., Any]) -> None:
+    with make_brapi("free") as brapi:
+        collection = brapi.history(MONDAYS[:-1])
+
+        assert brapi.sandbox.requests == []
+        assert collection.requests == 0
+        assert {gap for gaps in collection.gaps.values() for gap in gaps.values()} == {"plan"}
+        assert len(collection.gaps) == 15
+
+
+@pytest.mark.parametrize(
+    ("last", "asked"),
+    [
+        ("2026-11-17T10:00-0300", {"startDate": "2026-11-13"}),  # today: no end
+        ("2026-11-16T10:00-0300", {"startDate": "2026-11-13", "endDate": "2026-11-17"}),
+    ],
+)
+def test_a_plan_with_intraday_bars_is_asked_for_the_days_of_the_range(
+    brapi: Brapi, last: str, asked: dict[str, str]
+) -> None:
+    brapi.history(windows_between(WINDOWS, "2026-11-13T10:00-0300", last))
+
+    assert [seen.query for seen in brapi.sandbox.requests] == [{"interval": "30m", **asked}]
+
+
+@pytest.mark.parametrize(
+    ("first", "asked"),
+    [("2026-11-16", "5d"), ("2026-11-13", "5d"), ("2026-11-11", "1mo"), ("2026-09-01", "3mo")],
+)
+def test_the_free_plan_is_asked_for_the_smallest_range(
+    make_brapi: Callable[..., Any], first: str, asked: str
+) -> None:
+    with make_brapi("free") as brapi:
+        closing = WINDOWS.of_session(date.fromisoformat(first))[-1]
+        assert len(brapi.history([closing]).quotes) == 4
+
+        assert {seen.query["range"] for seen in brapi.sandbox.requests} == {asked}
+
+
+@pytest.mark.parametrize(
+    ("plan", "settings", "first", "told"),
+    [
+        ("free", {}, date(2026, 8, 14), "plan 'free' reaches back 3mo, to 2026-08-17"),
+        ("startup", {}, date(2025, 11, 14), "plan 'startup' reaches back 1y, to 2025-11-17"),
+        (
+            "pro",
+            {"longest_range": "6mo"},
+            date(2026, 5, 15),
+            "plan 'pro' reaches back 6mo, to 2026-05-17",
+        ),
+    ],
+)
+def test_what_the_plan_would_reject_is_refused_before_it_is_asked(
+    make_brapi: Callable[..., Any], plan: str, settings: dict[str, Any], first: date, told: str
+) -> None:
+    windows = TradingWindows(first_day=date(2025, 10, 1))
+    with make_brapi(plan, **settings) as brapi:
+        quota = brapi.sandbox.remaining
+        with pytest.raises(PlanError) as refused:
+            brapi.history([windows.of_session(first)[-1], *MONDAYS], trading_windows=windows)
+
+        assert told in str(refused.value)
+        assert "Nothing was asked" in str(refused.value)
+        assert brapi.sandbox.requests == []
+        assert brapi.sandbox.remaining == quota
+
+
+@pytest.mark.parametrize(
+    ("plan", "answered", "refused"),
+    [
+        ("free", date(2026, 3, 2), date(2026, 2, 27)),
+        ("startup", date(2025, 6, 2), date(2025, 5, 30)),
+    ],
+)
+def test_at_the_end_of_a_month_the_client_and_the_plan_agree_how_far_back_it_goes(
+    make_brapi: Callable[..., Any], plan: str, answered: date, refused: date
+) -> None:
+    windows = TradingWindows(first_day=date(2025, 5, 1))
+    with make_brapi(plan, datetime(2026, 5, 31, 15, 0, tzinfo=UTC)) as brapi:
+        collection = brapi.history(windows.of_session(answered), trading_windows=windows)
+        assert collection.quotes
+        assert collection.failures == {}
+        with pytest.raises(PlanError):
+            brapi.history(windows.of_session(refused), trading_windows=windows)
+
+
+# Which bar serves which window
+
+
+def test_a_range_over_the_end_of_a_year(make_brapi: Callable[..., Any]) -> None:
+    windows = TradingWindows(first_day=date(2025, 12, 1))
+    around = windows_between(windows, "2025-12-30T10:00-0300", "2026-01-02T17:30-0300")
+    now = datetime(2026, 1, 5, 18, 0, 5, tzinfo=UTC)
+    assert [window.day for window in around[15:17]] == [date(2025, 12, 30), date(2026, 1, 2)]
+    with make_brapi(now=now) as brapi:
+        collection = brapi.history(around, trading_windows=windows)
+        assert filed(collection) == brapi.truth(around, TICKERS[:4])
+    with make_brapi("free", now) as brapi:
+        collection = brapi.history(around, trading_windows=windows)
+        assert filed(collection) == {
+            (ticker, window): traded_on(brapi.sandbox.market, ticker, window)
+            for ticker in TICKERS[:4]
+            for window in (around[15], around[-1])
+        }
+
+
+@pytest.mark.parametrize(
+    ("minutes", "interval"), [(5, "5m"), (10, "5m"), (15, "15m"), (20, "5m"), (60, "60m")]
+)
+@pytest.mark.parametrize("day", [date(2026, 11, 16), date(2026, 2, 18)], ids=["16", "late opening"])
+def test_windows_of_another_length(brapi: Brapi, minutes: int, interval: str, day: date) -> None:
+    windows = TradingWindows(minutes)
+    session = windows.of_session(day)
+    collection = brapi.history(session, trading_windows=windows)
+
+    assert len(session) == (8 if day == MONDAY else 5) * 60 // minutes
+    assert {seen.query["interval"] for seen in brapi.sandbox.requests} == {interval}
+    assert filed(collection) == brapi.truth(session, TICKERS[:4])
+
+
+def test_windows_of_five_minutes_whose_bars_may_be_incomplete_have_no_row(
+    make_brapi: Callable[..., Any],
+) -> None:
+    windows = TradingWindows(5)
+    # Bars of this plan come up to 15 minutes late.
+    with make_brapi("startup", datetime(2026, 11, 17, 18, 13, tzinfo=UTC)) as brapi:
+        session = [
+            window
+            for window in windows.of_session(date(2026, 11, 17))
+            if window.end <= datetime(2026, 11, 17, 18, 5, tzinfo=UTC)
+        ]
+        collection = brapi.history(session, trading_windows=windows)
+
+        settled = session[:-2]  # up to 14:55: those after ended less than 15 minutes ago
+        assert filed(collection) == brapi.truth(settled, TICKERS[:4])
+        assert gaps_of(collection, "PETR4") == dict.fromkeys(session[-2:], "too early")
+
+
+def test_the_order_of_the_bars_does_not_matter(brapi: Brapi) -> None:
+    history = bars(brapi.sandbox, "PETR4", MONDAY, "30m")
+    brapi.sandbox.faults = answered_with("PETR4", history[::-1])
+
+    assert filed(brapi.history(MONDAYS, ("PETR4",))) == brapi.truth(MONDAYS, ("PETR4",))
+
+
+def test_a_bar_with_nulls_fills_no_window(brapi: Brapi) -> None:
+    history = bars(brapi.sandbox, "PETR4", MONDAY, "30m")
+    history[3] |= dict.fromkeys(("open", "high", "low", "close", "volume", "adjustedClose"))
+    history[4]["volume"] = None
+    brapi.sandbox.faults = answered_with("PETR4", history)
+
+    collection = brapi.history(MONDAYS, ("PETR4",))
+
+    prices = brapi.truth(MONDAYS, ("PETR4",))
+    del prices["PETR4", MONDAYS[3]]
+    assert filed(collection) == prices
+    assert gaps_of(collection, "PETR4") == {MONDAYS[3]: "no trade"}
+    volumes = {quote.window_start: quote.volume for quote in collection.quotes}
+    assert volumes[MONDAYS[4].start] is None
+
+
+def test_a_second_bar_of_nulls_does_not_erase_a_days_price(
+    make_brapi: Callable[..., Any],
+) -> None:
+    with make_brapi("free") as brapi:
+        [bar] = bars(brapi.sandbox, "PETR4", MONDAY, "1d")
+        empty = bar | {"date": bar["date"] + 60, "close": None}
+        brapi.sandbox.faults = answered_with("PETR4", [bar, empty])
+
+        collection = brapi.history(MONDAYS[-1:], ("PETR4",))
+        assert filed(collection) == {("PETR4", MONDAYS[-1]): bar["close"]}
+
+
+@pytest.mark.parametrize("hour", [0, 3, 13], ids=["midnight UTC", "midnight here", "the opening"])
+def test_a_daily_bar_belongs_to_its_session_wherever_it_is_dated(
+    make_brapi: Callable[..., Any], hour: int
+) -> None:
+    with make_brapi("free") as brapi:
+        history = []
+        for day in (13, 16, 17):
+            [bar] = bars(brapi.sandbox, "PETR4", date(2026, 11, day), "1d")
+            dated = datetime(2026, 11, day, hour, tzinfo=UTC)
+            history.append(bar | {"date": int(dated.timestamp())})
+        brapi.sandbox.faults = answered_with("PETR4", history)
+
+        collection = brapi.history(MONDAYS[-1:], ("PETR4",))
+        assert filed(collection) == {("PETR4", MONDAYS[-1]): history[1]["close"]}
+
+
+@pytest.mark.parametrize("off", [-60, 60, 15 * 60])
+def test_a_bar_that_is_not_on_the_grid_fills_no_window(brapi: Brapi, off: int) -> None:
+    history = bars(brapi.sandbox, "PETR4", MONDAY, "30m")
+    history[5]["date"] += off
+    brapi.sandbox.faults = answered_with("PETR4", history)
+
+    collection = brapi.history(MONDAYS, ("PETR4",))
+
+    prices = brapi.truth(MONDAYS, ("PETR4",))
+    del prices["PETR4", MONDAYS[5]]
+    assert filed(collection) == prices
+    # A minute early it begins in the window before, which has a bar of its own.
+    assert gaps_of(collection, "PETR4") == {MONDAYS[5]: "no trade" if off < 0 else "off the grid"}
+
+
+def test_a_paper_listed_within_the_range_has_rows_from_then_on(brapi: Brapi) -> None:
+    windows = windows_between(WINDOWS, "2026-11-13T10:00-0300", "2026-11-16T17:30-0300")
+    brapi.sandbox.faults = answered_with("PETR4", bars(brapi.sandbox, "PETR4", MONDAY, "30m"))
+
+    collection = brapi.history(windows, ("PETR4", "BBAS3"))
+
+    expected = brapi.truth(windows, ("BBAS3",)) | brapi.truth(MONDAYS, ("PETR4",))
+    assert filed(collection) == expected
+    friday = WINDOWS.of_session(date(2026, 11, 13))
+    assert gaps_of(collection, "PETR4") == dict.fromkeys(friday, "no trade")
+    assert collection.failures == {}
+
+
+def test_a_renamed_paper_is_filed_under_its_new_symbol(brapi: Brapi) -> None:
+    collection = brapi.history(MONDAYS, ("BBAS3", "ELET3"))
+
+    assert filed(collection) == brapi.truth(MONDAYS, ("BBAS3", "AXIA3"))
+    assert collection.renamed == {"ELET3": "AXIA3"}
+    assert {quote.requested_ticker for quote in collection.quotes} == {"BBAS3", "ELET3"}
+
+
+def test_the_price_is_what_was_traded_not_what_dividends_made_of_it(
+    make_brapi: Callable[..., Any],
+) -> None:
+    with make_brapi("free") as brapi:
+        october = WINDOWS.of_session(date(2026, 10, 1))[-1]
+        [bar] = bars(brapi.sandbox, "HGLG11", october.day, "1d")
+        assert bar["adjustedClose"] != bar["close"]
+
+        collection = brapi.history([october], ("HGLG11",))
+        assert filed(collection) == {("HGLG11", october): bar["close"]}

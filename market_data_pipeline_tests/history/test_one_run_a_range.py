@@ -1,0 +1,222 @@
+"""A range is one run: what it asks, what it stores, what it publishes and what it tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import bson
+import pytest
+
+from market_data_pipeline.local.faults import Fault
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
+from market_data_pipeline_tests.history.conftest import PAPERS, watchlist
+from market_data_pipeline_tests.history.truth import bars, without
+from market_data_pipeline_tests.observed import checks, logs, metadata
+
+Make = Callable[..., Any]
+FIRST, MIDDLE, LAST = "2026-11-17T13:00-0300", "2026-11-17T13:30-0300", "2026-11-17T14:00-0300"
+TUESDAY_16_00 = datetime(2026, 11, 17, 19, 0, 5, tzinfo=UTC)
+
+pytestmark = pytest.mark.usefixtures("four_papers")
+
+
+def coverage(result: Any) -> dict[str, dict[str, Any]]:
+    """The table of the check, by window."""
+    [evaluation] = [
+        each
+        for each in result.get_asset_check_evaluations()
+        if each.check_name == "all_tickers_quoted"
+    ]
+    records = evaluation.metadata["coverage"].records
+    return {str(record.data["window"]): without(record.data, "window") for record in records}
+
+
+def stored(pipeline: Pipeline) -> list[bytes]:
+    """The collection as bytes, apart from the run and when it asked."""
+    return [
+        bson.encode(dict(sorted(without(document, "run_id", "observed_at").items())))
+        for document in pipeline.documents()
+    ]
+
+
+def test_a_week_on_pro_is_three_requests(
+    make_pipeline: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WATCHLIST_FILE")
+    with make_pipeline(plan="pro") as pipeline:
+        result = pipeline.run("2026-11-09T10:00-0300", "2026-11-13T17:30-0300", select="quotes")
+
+        assert len(pipeline.sandbox.requests) == 3
+        materialized = result.asset_materializations_for_node("quotes")
+        assert len(materialized) == 5 * 16
+        told = metadata(result, "quotes")
+        assert (told["requests"], told["windows_in_run"]) == (3, 80)
+        assert told["quota_left"] == 500_000 - 3
+        files = [file for file in pipeline.folder.rglob("*") if file.is_file()]
+        assert sorted(file.name for file in files) == sorted(
+            f"{event.partition}.parquet" for event in materialized
+        )
+
+
+def test_a_refusal_is_one_sentence_and_costs_nothing(make_pipeline: Make) -> None:
+    with make_pipeline() as pipeline:
+        result = pipeline.run("2026-08-14T17:30-0300", "2026-08-17T17:30-0300")
+
+        assert not result.success
+        assert (
+            "The plan 'free' reaches back 3mo, to 2026-08-17; 2026-08-14 is too far back. "
+            "Nothing was asked: choose later windows" in logs(pipeline, result)
+        )
+        assert pipeline.sandbox.requests == []
+        assert pipeline.sandbox.remaining == 15_000
+        assert pipeline.documents() == []
+
+
+def test_alone_in_a_range_and_twice_a_window_is_stored_the_same(make_pipeline: Make) -> None:
+    with make_pipeline(plan="pro") as pipeline:
+        pipeline.run(MIDDLE)
+        alone = stored(pipeline)
+        pipeline.run(FIRST, LAST)
+        in_range = stored(pipeline)
+        pipeline.run(FIRST, LAST)
+
+        assert stored(pipeline) == in_range
+        assert len(alone) == 4
+        assert set(alone) < set(in_range)
+        pipeline.run(MIDDLE)
+        assert stored(pipeline) == in_range
+
+
+def test_a_live_quote_is_not_replaced_by_a_bar_unless_the_run_says_so(
+    make_pipeline: Make, set_clock: Callable[[datetime], None]
+) -> None:
+    with make_pipeline(plan="pro") as pipeline:
+        pipeline.run(LIVE_ON_TUESDAY)
+        observed = pipeline.documents()
+        set_clock(TUESDAY_16_00)
+        result = pipeline.run(LAST, LIVE_ON_TUESDAY)
+
+        assert pipeline.documents({"source": "live"}) == observed
+        assert metadata(result, "mongo_price_history")["live_quotes_kept"] == 4
+        assert pipeline.documents({"source": "intraday"})
+        assert all(passed for passed, _ in checks(result).values())
+
+        result = pipeline.run(
+            LAST, LIVE_ON_TUESDAY, config={"mongo_price_history": {"overwrite_live": True}}
+        )
+        assert result.success
+        assert pipeline.documents({"source": "live"}) == []
+        assert len(pipeline.documents()) == 8
+
+
+def test_each_window_tells_its_rows_and_why_it_has_no_more(
+    make_pipeline: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watchlist((*PAPERS, "ITUB4"), tmp_path, monkeypatch)
+    with make_pipeline(plan="pro", now=TUESDAY_16_00) as pipeline:
+        history = bars(pipeline.sandbox, "BBAS3", date(2026, 11, 17), "30m")
+        kept = [bar for bar in history if bar["date"] != history[7]["date"]]  # 13:30
+        pipeline.sandbox.faults = [
+            Fault(ticker="BBAS3", fields={"historicalDataPrice": kept}),
+            Fault(ticker="ITUB4", drop=True),
+        ]
+        result = pipeline.run(FIRST, LAST)
+
+        assert result.success
+        assert {w: (row["quotes"], row["failed"]) for w, row in coverage(result).items()} == {
+            FIRST: (4, "ITUB4"),
+            MIDDLE: (3, "ITUB4"),
+            LAST: (4, "ITUB4"),
+        }
+        assert coverage(result)[MIDDLE]["no trade"] == "BBAS3"
+        assert coverage(result)[FIRST]["no trade"] == ""
+        told = metadata(result, "quotes", MIDDLE)
+        assert told["quotes"] == told["dagster/partition_row_count"] == 3
+        assert told["tickers_without_row (no trade)"] == 1
+        assert told["tickers_without_row (failed)"] == 1
+        assert "tickers_without_row (no trade)" not in metadata(result, "quotes", LAST)
+
+
+def test_windows_without_a_bar_on_the_plan_are_not_shown_as_if_they_held_data(
+    make_pipeline: Make,
+) -> None:
+    with make_pipeline() as pipeline:
+        result = pipeline.run("2026-11-16T16:30-0300", "2026-11-16T17:30-0300")
+
+        assert result.success
+        passed, description = checks(result)["all_tickers_quoted"]
+        assert not passed
+        assert description == "2 of 3 windows have no row (plan: 2)."
+        empty = metadata(result, "quotes", "2026-11-16T16:30-0300")
+        assert (empty["quotes"], empty["tickers_without_row (plan)"]) == (0, 4)
+        assert coverage(result)["2026-11-16T16:30-0300"]["plan"] == "PETR4, BBAS3, HGLG11, BOVA11"
+        assert metadata(result, "quotes", "2026-11-16T17:30-0300")["quotes"] == 4
+
+
+def test_a_window_that_can_have_no_bar_ends_empty_without_a_request(make_pipeline: Make) -> None:
+    with make_pipeline() as pipeline:
+        result = pipeline.run("2026-11-16T16:30-0300")
+
+        assert result.success
+        assert pipeline.sandbox.requests == []
+        assert pipeline.documents() == pipeline.events() == []
+        assert metadata(result, "quotes")["requests"] == 0
+        assert checks(result)["all_tickers_quoted"] == (
+            False,
+            "1 of 1 windows have no row (plan: 1).",
+        )
+        assert "Brapi was asked nothing" in logs(pipeline, result)
+
+
+def test_a_failure_in_the_live_window_is_not_told_of_the_others(make_pipeline: Make) -> None:
+    with make_pipeline(plan="pro") as pipeline:
+        # The live window is asked for first.
+        pipeline.sandbox.faults = [
+            Fault(ticker="BBAS3", numbers=[1], fields={"regularMarketPrice": None})
+        ]
+        result = pipeline.run(LAST, LIVE_ON_TUESDAY)
+
+        assert coverage(result)[LIVE_ON_TUESDAY]["failed"] == "BBAS3"
+        assert coverage(result)[LAST]["failed"] == ""
+        assert metadata(result, "quotes", LAST)["quotes"] == 4
+
+
+def test_a_range_that_ends_in_the_live_window_publishes_that_window_alone(
+    make_pipeline: Make,
+) -> None:
+    with make_pipeline(plan="pro") as pipeline:
+        result = pipeline.run(FIRST, LIVE_ON_TUESDAY)
+
+        live = {d["ticker"]: d for d in pipeline.documents({"source": "live"})}
+        assert {d["window_end"] for d in live.values()} == {TUESDAY_15_00.replace(second=0)}
+        assert len(pipeline.documents()) == 4 * 4
+        assert sorted(seen.event.key.decode() for seen in pipeline.events()) == sorted(live)
+        told = metadata(result, "kafka_publication", LIVE_ON_TUESDAY)
+        assert (told["published"], told["reason"]) == (4, "the window is live")
+        for window in (FIRST, MIDDLE, LAST):
+            told = metadata(result, "kafka_publication", window)
+            assert told["published"] == 0
+            assert told["reason"] == (
+                f"not published: the window is not live (the live one is {LIVE_ON_TUESDAY})"
+            )
+        assert "3 of 4 windows not published: the window is not live" in logs(pipeline, result)
+
+
+def test_history_is_published_if_the_run_says_so(make_pipeline: Make) -> None:
+    with make_pipeline(plan="pro") as pipeline:
+        pipeline.run(FIRST, LAST)
+        assert pipeline.events() == []
+
+        result = pipeline.run(
+            FIRST,
+            LAST,
+            select="kafka_publication",
+            config={"kafka_publication": {"publish_history": True}},
+        )
+
+        assert len(pipeline.events()) == len(pipeline.documents()) == 12
+        told = metadata(result, "kafka_publication", MIDDLE)
+        assert (told["published"], told["reason"]) == (4, "publish_history is set")
