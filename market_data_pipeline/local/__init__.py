@@ -6,19 +6,20 @@ Nothing outside this package imports it, and none of it runs in production.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 
 class ProductionRefusedError(RuntimeError):
     """A stand-in was asked to run with MARKET_DATA_ENV=production."""
 
 
-def refuse_production(stand_in: str) -> None:
+def refuse_production(stand_in: str, env: Mapping[str, str] = os.environ) -> None:
     """Lets a stand-in start anywhere but in production.
 
     Raises:
         ProductionRefusedError: MARKET_DATA_ENV is `production`.
     """
-    if os.environ.get("MARKET_DATA_ENV", "").lower() == "production":
+    if env.get("MARKET_DATA_ENV", "").lower() == "production":
         raise ProductionRefusedError(
             f"{stand_in} is for development: it does not start with MARKET_DATA_ENV=production. "
             "Point the pipeline at the real service instead."

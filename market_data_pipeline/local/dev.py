@@ -130,6 +130,8 @@ class Deployment:
         self._stand_in("sandbox", "--port", str(self._sandbox_port), "--plan", plan)
         address = f"http://127.0.0.1:{self._sandbox_port}"
         self._env |= {"BRAPI_BASE_URL": address, "BRAPI_TOKEN": "sandbox"}
+        for name in ("no_proxy", "NO_PROXY"):
+            self._env[name] = ",".join(filter(None, ["127.0.0.1", self._env.get(name)]))
         return f"sandbox with made-up prices at {address}, as BRAPI_TOKEN is not set"
 
     def _start_mongo(self) -> str:
@@ -142,7 +144,7 @@ class Deployment:
 
     def _start_kafka(self) -> str:
         if _is_set(self._env, "KAFKA_BOOTSTRAP_SERVERS"):
-            return f"{self._env['KAFKA_BOOTSTRAP_SERVERS']}"
+            return self._env["KAFKA_BOOTSTRAP_SERVERS"]
         child = self._stand_in("kafka")
         address = wait_for_address(child, address_file(self._folder, "kafka"))
         self._env["KAFKA_BOOTSTRAP_SERVERS"] = address
@@ -159,7 +161,8 @@ class Deployment:
         config = Path("dagster.yaml").read_text() + SECRETS.format(folder=json.dumps(str(home)))
         (home / "dagster.yaml").write_text(config)
         self._env["DAGSTER_HOME"] = str(home)
-        self._env.setdefault("QUOTES_PATH", str(self._folder / "quotes"))
+        if not _is_set(self._env, "QUOTES_PATH"):
+            self._env["QUOTES_PATH"] = str(self._folder / "quotes")
         command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml"]
         command += ["-h", "127.0.0.1", "-p", str(self._dagster_port)]
         dagster = Child(
@@ -238,8 +241,8 @@ def _run(deployment: Deployment) -> int:
 def main() -> int:
     """Runs the deployment in the foreground."""
     try:
-        refuse_production("`make dev`")
         env = environment()
+        refuse_production("`make dev`", env)
         with _alone(state_folder(env)):
             return _run(Deployment(env))
     except (ProductionRefusedError, SettingError, AlreadyRunningError) as error:

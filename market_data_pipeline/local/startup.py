@@ -53,7 +53,8 @@ def _ask(address: str, since: float) -> dict[str, Any]:
     request = urllib.request.Request(
         f"{address}/graphql", body, {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with without_proxy.open(request, timeout=10) as answer:
         data: dict[str, Any] = json.load(answer)["data"]
     return data
 

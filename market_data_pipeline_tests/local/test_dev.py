@@ -181,6 +181,12 @@ def test_a_wrong_setting(
     assert sentence in refusal.readouterr().err
 
 
+def test_production_in_the_env_file(refusal: pytest.CaptureFixture[str]) -> None:
+    Path(".env").write_text("MARKET_DATA_ENV=production\n")
+    assert main() == 1
+    assert "`make dev` is for development" in refusal.readouterr().err
+
+
 def test_another_folder(refusal: pytest.CaptureFixture[str]) -> None:
     Path("workspace.yaml").unlink()
     assert main() == 1
