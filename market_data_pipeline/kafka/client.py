@@ -88,7 +88,7 @@ class Client:
                 answer: ClusterMetadata = self.producer.list_topics(topic, timeout=self.slice())
                 return answer
             except KafkaException as exception:
-                self._serve()
+                self._fail_if_not_let_in()
                 if self.left() <= 0:
                     raise self.unreachable(
                         "could not be reached",
@@ -102,14 +102,13 @@ class Client:
 
         Raises:
             KafkaException: it failed for good, or the time is up.
-            AccessRefusedError: the cluster refuses the credentials.
         """
         while True:
             try:
                 call(max(0.01, min(_SLICE_SECONDS, left())))
                 return
             except KafkaException as exception:
-                self._serve()
+                self.poll(0.01)
                 if not exception.args[0].retriable() or left() <= 0:
                     raise
 
@@ -153,7 +152,7 @@ class Client:
         """An error of that kind: what happened, why, and what to do, and no secret."""
         return kind(self._clean(f"{what} ({reason}): {advice}."))
 
-    def _serve(self) -> None:
+    def _fail_if_not_let_in(self) -> None:
         self.poll(0.01)
         for error in self._troubles.values():
             if meaning(error)[0] is AccessRefusedError:
@@ -169,6 +168,7 @@ class Client:
     def _note_trouble(self, error: KafkaError) -> None:
         if error.code() not in self._troubles:
             logger.warning("%s", self._clean(named(error)))
+        self._troubles.pop(error.code(), None)  # so that the latest one is the last
         self._troubles[error.code()] = error
 
     def _clean(self, text: str) -> str:

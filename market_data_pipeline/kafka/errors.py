@@ -37,7 +37,7 @@ class NotAcknowledgedError(PublicationError):
 
 
 class FencedError(PublicationError):
-    """A newer run has taken over the transactional id."""
+    """A newer run has taken over the transactional id, so the broker rolls this one back."""
 
 
 class OutcomeUnknownError(PublicationError):
@@ -48,7 +48,7 @@ _REFUSED_CREDENTIALS = (
     "check KAFKA_CONFIG_SECURITY_PROTOCOL, KAFKA_CONFIG_SASL_MECHANISM, "
     "KAFKA_CONFIG_SASL_USERNAME and KAFKA_CONFIG_SASL_PASSWORD"
 )
-_FENCED = "a newer run has taken over this transactional id, so nothing of this one was published"
+_FENCED = "a newer run has taken over this transactional id: what it publishes is what counts"
 _TOO_FEW_REPLICAS = (
     "bring the missing brokers back, or lower min.insync.replicas of the topic, and run again"
 )

@@ -87,7 +87,7 @@ def test_what_is_rolled_back_is_seen_uncommitted_only(kafka: str, topic: str) ->
 
 def test_too_large_for_the_broker(kafka: str, topic: str) -> None:
     _create(kafka, NewTopic(topic, 4, config={"max.message.bytes": "2000"}))
-    events = [*a_window(size=3), Event(b"HUGE3", b"x" * 5000, ())]
+    events = [*a_window(size=3), Event(b"HUGE3", random.Random(1).randbytes(5000), ())]
     with pytest.raises(NotAcknowledgedError, match=r"HUGE3.*MSG_SIZE_TOO_LARGE.*raise"):
         Publisher(kafka, topic, transactional_id=topic).publish(events)
     assert read(kafka, topic) == []
