@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from market_data_pipeline.local import ProductionRefusedError, refuse_production
+from market_data_pipeline.local.orphans import close_orphans
 from market_data_pipeline.local.process import (
     Child,
     ChildDiedError,
@@ -193,8 +194,11 @@ def _check_free(ports: dict[str, int]) -> None:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path) -> Iterator[bool]:
     """Makes sure that this is the only supervisor on its folder, while the context lasts.
+
+    Yields:
+        Whether the one before was killed: its mark is still there.
 
     Raises:
         AlreadyRunningError: it is not.
@@ -209,10 +213,13 @@ def _alone(folder: Path) -> Iterator[None]:
                 f"Process {file.read()} runs on {folder} already: stop it, or set "
                 "MARKET_DATA_HOME to another folder."
             ) from None
+        file.seek(0)
+        was_killed = file.read() != ""
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        yield
+        yield was_killed
+        file.truncate(0)
 
 
 def _run(deployment: Deployment) -> int:
@@ -243,8 +250,11 @@ def main() -> int:
     try:
         env = environment()
         refuse_production("`make dev`", env)
-        with _alone(state_folder(env)):
-            return _run(Deployment(env))
+        with _alone(state_folder(env)) as was_killed:
+            deployment = Deployment(env)
+            if was_killed and (closed := close_orphans(state_folder(env) / "dagster")):
+                say(f"{closed} runs were under way when `make dev` was killed: they have failed.")
+            return _run(deployment)
     except (ProductionRefusedError, SettingError, AlreadyRunningError) as error:
         sys.stderr.write(f"{error}\n")
     except OSError as error:

@@ -82,8 +82,7 @@ def test_it_stops_a_run_under_way_and_leaves_no_process_behind(
     assert supervisor.end(signal.SIGTERM) == 0
     assert supervisor.left_behind() == []
     assert supervisor.output.endswith("Stopping.\nStopped.\n")
-    with sqlite3.connect(folder / "state" / "dagster" / "history" / "runs.db") as runs:
-        assert runs.execute("select status from runs").fetchall() == [("FAILURE",)]
+    assert statuses_of_runs(folder) == ["FAILURE"]
 
 
 def test_it_says_what_stands_in_and_ends_when_a_part_of_it_dies(
@@ -110,10 +109,25 @@ def process_of(supervisor: Supervisor, module: str) -> int:
     raise AssertionError(f"{module} does not run")
 
 
-def test_killed_it_leaves_no_process_behind(supervisor: Supervisor) -> None:
-    supervisor.wait_for("Launching Dagster services")
+def test_killed_it_leaves_no_process_and_no_run_that_seems_to_go_on(
+    supervisor: Supervisor, folder: Path, env: dict[str, str]
+) -> None:
+    while not (folder / "started").exists():
+        assert supervisor.process.poll() is None, supervisor.output
+        time.sleep(0.1)
     assert supervisor.end(signal.SIGKILL) == -signal.SIGKILL
     wait_until_nothing_is_left(supervisor)
+    assert statuses_of_runs(folder) == ["STARTED"]
+
+    following = Supervisor(folder, env)
+    following.wait_for("1 runs were under way when `make dev` was killed")
+    assert following.end(signal.SIGTERM) == 0
+    assert statuses_of_runs(folder) == ["FAILURE"]
+
+
+def statuses_of_runs(folder: Path) -> list[str]:
+    with sqlite3.connect(folder / "state" / "dagster" / "history" / "runs.db") as runs:
+        return [status for (status,) in runs.execute("select status from runs")]
 
 
 def test_what_is_configured_is_not_stood_in_for(folder: Path, env: dict[str, str]) -> None:
