@@ -25,6 +25,9 @@ from market_data_pipeline.windows import trading_windows
 
 REPOSITORY = Path(__file__).parent.parent
 FLOOR_SECONDS = 49 * 0.5 + 0.15
+# After the last answer a run keeps its distance from the next run's first request: a part of the
+# rate, as the fetch is.
+HOLD_SECONDS = 0.5 - 0.15
 
 
 def run(module: str, environment: dict[str, str]) -> tuple[float, float, float]:
