@@ -1,14 +1,19 @@
 """When it runs: at the end of every window, and once when the deployment starts.
 
-Neither asks Brapi for a window that is there already or on its way: every request costs quota.
+Neither asks Brapi for a window that is there already or on its way: every request costs quota. Nor
+for more windows than what is left of it can last for.
 """
 
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from itertools import chain
 
 import dagster as dg
 from dagster import DagsterRunStatus as Status
 
 from market_data_pipeline import clock
+from market_data_pipeline.pacing import next_run
+from market_data_pipeline.quota import QUOTES, last_recorded
 from market_data_pipeline.windows import (
     EXCHANGE_TIMEZONE,
     TradingWindows,
@@ -17,10 +22,11 @@ from market_data_pipeline.windows import (
 )
 
 WINDOWS = trading_windows()
-QUOTES = dg.AssetKey("quotes")
 PARTITION_TAG = "dagster/partition"
 STARTUP_TAG = "market_data/startup"
 MOST_STARTUP_RUNS_A_WINDOW = 3
+LONGEST_USAGE_WINDOW_DAYS = 31
+MOST_MATERIALIZATIONS_A_SESSION = 500
 UNFINISHED = [Status.QUEUED, Status.NOT_STARTED, Status.STARTING, Status.STARTED]
 
 market_data_job = dg.define_asset_job(
@@ -48,7 +54,7 @@ def every_window(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.Sk
             f"The window {window.key} has passed while nothing ran: its quotes are history now. "
             "Materialize it from the page of `quotes`."
         )
-    if reason := _why_not_again(context.instance, window):
+    if reason := _why_not_again(context.instance, window) or _why_not_yet(context.instance, window):
         return dg.SkipReason(reason)
     return dg.RunRequest(run_key=window.key, partition_key=window.key)
 
@@ -72,8 +78,10 @@ def at_startup(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Skip
     if context.cursor == heartbeat.daemon_id:
         return dg.SkipReason(f"This start was seen to. {_next_window(now, WINDOWS)}")
     window = WINDOWS.last_ended(now)
-    reason = _why_not_again(context.instance, window) or _why_no_more_starts(
-        context.instance, window
+    reason = (
+        _why_not_again(context.instance, window)
+        or _why_no_more_starts(context.instance, window)
+        or _why_not_yet(context.instance, window)
     )
     if reason:
         return dg.SensorResult(skip_reason=reason, cursor=heartbeat.daemon_id)
@@ -91,10 +99,7 @@ def _has_passed(window: Window) -> bool:
 
 def _why_not_again(instance: dg.DagsterInstance, window: Window) -> str | None:
     """Why a window needs no run: its quotes are there, or a run for it is under way."""
-    stored = instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset_key=QUOTES, asset_partitions=[window.key]), limit=1
-    )
-    if stored.records:
+    if _stored(instance, [window]):
         return f"The quotes of {window.key} are there already."
     under_way = instance.get_runs(
         dg.RunsFilter(tags={PARTITION_TAG: window.key}, statuses=UNFINISHED), limit=1
@@ -102,6 +107,39 @@ def _why_not_again(instance: dg.DagsterInstance, window: Window) -> str | None:
     if under_way:
         return f"Run {under_way[0].run_id[:8]} is on its way for {window.key}."
     return None
+
+
+def _stored(instance: dg.DagsterInstance, windows: Sequence[Window]) -> int:
+    """How many of the windows have quotes."""
+    if not windows:
+        return 0
+    keys = [window.key for window in windows]
+    wanted = dg.AssetRecordsFilter(asset_key=QUOTES, asset_partitions=keys)
+    stored = instance.fetch_materializations(wanted, limit=MOST_MATERIALIZATIONS_A_SESSION)
+    return len({record.partition_key for record in stored.records})
+
+
+def _why_not_yet(instance: dg.DagsterInstance, window: Window) -> str | None:
+    """Why the quota is kept for another window, None if it is not."""
+    quota = last_recorded(instance, window.end)
+    if quota is None:
+        return None
+    session = WINDOWS.of_session(window.day)
+    if quota.runs > LONGEST_USAGE_WINDOW_DAYS * len(session):
+        return None
+    days = (window.day + timedelta(days=n) for n in range(LONGEST_USAGE_WINDOW_DAYS + 1))
+    windows = [[each for each in WINDOWS.of_session(day) if each.end < quota.until] for day in days]
+    sessions = [windows_of_day for windows_of_day in windows if windows_of_day]
+    ran = _stored(instance, [each for each in session if each < window])
+    following = next_run(window, sessions, ran, quota)
+    if following == window:
+        return None
+    left = sum(each >= window for each in chain(*sessions))
+    coming = f"The next run is at {_local(following.end)}." if following else "None is due before."
+    return (
+        f"Paced: {quota.left:,} requests are left until {_local(quota.until)}, "
+        f"{quota.runs} runs of {quota.cost} for {left} windows. {coming}"
+    )
 
 
 def _why_no_more_starts(instance: dg.DagsterInstance, window: Window) -> str | None:
@@ -132,5 +170,8 @@ def _why_closed(now: datetime, windows: TradingWindows) -> str:
 
 
 def _next_window(now: datetime, windows: TradingWindows) -> str:
-    end = windows.after(windows.last_ended(now)).end.astimezone(EXCHANGE_TIMEZONE)
-    return f"Next window ends {end:%a %d %b %H:%M}."
+    return f"Next window ends {_local(windows.after(windows.last_ended(now)).end)}."
+
+
+def _local(instant: datetime) -> str:
+    return f"{instant.astimezone(EXCHANGE_TIMEZONE):%a %d %b %H:%M}"

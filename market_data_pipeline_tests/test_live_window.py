@@ -38,9 +38,11 @@ def test_every_paper_is_in_the_history_and_on_the_topic(pipeline: Pipeline) -> N
 def test_quotes_are_asked_of_the_quote_endpoint_alone_once_each(pipeline: Pipeline) -> None:
     pipeline.run(LIVE_ON_TUESDAY)
 
-    assert sorted(seen.path for seen in pipeline.sandbox.requests) == sorted(
+    *quotes, usage = pipeline.sandbox.requests
+    assert sorted(seen.path for seen in quotes) == sorted(
         f"/api/quote/{ticker}" for ticker in TICKERS
     )
+    assert usage.path == "/api/v2/user/usage"
     assert all(seen.query == {} and seen.authorization for seen in pipeline.sandbox.requests)
 
 

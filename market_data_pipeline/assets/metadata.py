@@ -7,6 +7,8 @@ import dagster as dg
 
 from market_data_pipeline.brapi.bars import Gap
 from market_data_pipeline.brapi.collect import Collection
+from market_data_pipeline.pacing import Quota
+from market_data_pipeline.quota import quota_metadata
 from market_data_pipeline.quote import COLUMNS, DESCRIPTIONS, Quote
 from market_data_pipeline.watchlist import Paper
 from market_data_pipeline.windows import Window
@@ -56,6 +58,7 @@ def describe_run(
     quotes: Sequence[Quote],
     collections: Sequence[Collection],
     papers: Sequence[Paper],
+    quota: Quota | None,
 ) -> dict[str, Any]:
     """What the run asked and what it cost; for a single window also its tables.
 
@@ -68,9 +71,8 @@ def describe_run(
         "fetch_seconds": round(sum(each.seconds for each in collections), 3),
         "windows_in_run": len(windows),
     }
-    quota_left = [each.quota_left for each in collections if each.quota_left is not None]
-    if quota_left:
-        metadata["quota_left"] = quota_left[-1]
+    if quota:
+        metadata |= quota_metadata(quota)
     if failures:
         metadata["failed"] = table(
             [{"ticker": ticker, "reason": why} for ticker, why in failures.items()]

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from math import ceil
 from time import monotonic
 
 import dagster as dg
@@ -26,6 +27,8 @@ from market_data_pipeline.assets.metadata import (
 from market_data_pipeline.brapi.client import Progress
 from market_data_pipeline.brapi.collect import Collection, collect_history, collect_live
 from market_data_pipeline.brapi.errors import BrapiError
+from market_data_pipeline.pacing import Quota
+from market_data_pipeline.quota import last_recorded, measured
 from market_data_pipeline.quote import quotes_frame
 from market_data_pipeline.resources import BrapiResource
 from market_data_pipeline.watchlist import load_watchlist
@@ -57,7 +60,7 @@ def quotes(context: dg.AssetExecutionContext, brapi: BrapiResource) -> dg.Materi
     with failing_clearly():
         papers = load_watchlist()
         tickers = [paper.ticker for paper in papers]
-        collections = _collect(context, brapi, windows, tickers)
+        collections, quota = _collect(context, brapi, windows, tickers)
         failures = failures_of(collections)
         if any(collection.requests for collection in collections):
             _report(context, tickers, failures)
@@ -74,7 +77,7 @@ def quotes(context: dg.AssetExecutionContext, brapi: BrapiResource) -> dg.Materi
             )
     return dg.MaterializeResult(
         value=quotes_frame(rows),
-        metadata=describe_run(windows, rows, collections, papers),
+        metadata=describe_run(windows, rows, collections, papers, quota),
         check_results=check_quotes(quoted, collections),
     )
 
@@ -84,21 +87,27 @@ def _collect(
     brapi: BrapiResource,
     windows: list[Window],
     tickers: list[str],
-) -> list[Collection]:
-    """One collection for the past windows and one for the live one, whichever are asked for."""
+) -> tuple[list[Collection], Quota | None]:
+    """One collection for the past windows and one for the live one, whichever are asked for.
+
+    And what is left of the quota, if that is known.
+    """
     now = clock.utc_now()
     live = WINDOWS.live(now)
     past = [window for window in windows if window != live]
     collections = []
+    cost = 0
     with brapi.client() as client:
         # The live one first: it does not stay live for long.
         if live is not None and live in windows:
             on_progress = _progress_log(context, f"live window {live.key}")
             collections.append(collect_live(client, tickers, live, WINDOWS, on_progress))
+            cost = client.account.spent
         if past:
             on_progress = _progress_log(context, f"{len(past)} past windows")
             collections.append(collect_history(client, tickers, past, WINDOWS, now, on_progress))
-    return collections
+        quota = measured(client, last_recorded(context.instance, now), cost, now)
+    return collections, quota
 
 
 def _progress_log(context: dg.AssetExecutionContext, what: str) -> Callable[[Progress], None]:
@@ -130,11 +139,11 @@ def _report(
 def _demand_enough(tickers: list[str], failures: dict[str, str], share: float) -> None:
     """Raises a BrapiError if too few tickers were answered to go on."""
     answered = len(tickers) - len(failures)
-    needed = max(1, round(share * len(tickers)))
+    needed = max(1, ceil(share * len(tickers)))
     if answered < needed:
         reasons = list(failures.values())
         commonest = max(set(reasons), key=reasons.count)
         raise BrapiError(
-            f"Brapi answered for {answered} of {len(tickers)} tickers, {needed} are needed; most "
-            f"often because: {commonest}. Nothing was stored; materialize the window again."
+            f"Brapi answered for {answered} of {len(tickers)} tickers, at least {needed} must be; "
+            f"most often because: {commonest}. Nothing was stored; materialize the window again."
         )

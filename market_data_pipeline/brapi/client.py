@@ -63,17 +63,21 @@ class Fetch(Generic[T]):
     """The outcome for every ticker, in the order in which they were asked for.
 
     `answers` and `failures` (the reason, in words) share out the tickers between them.
-    `quota_spent` counts the requests that the quota counted; `quota_limit` and `quota_left` are as
-    the last answer had them, None if none did.
     """
 
     answers: dict[str, Answer[T]]
     failures: dict[str, str]
     requests: int
     seconds: float
-    quota_spent: int
-    quota_limit: int | None
-    quota_left: int | None
+
+
+@dataclass(frozen=True)
+class Account:
+    """The requests of a client that the quota counted, and the quota as the last answer had it."""
+
+    spent: int
+    limit: int | None
+    left: int | None
 
 
 @dataclass(frozen=True)
@@ -208,6 +212,12 @@ class BrapiClient:
         self.plan, self._pace = actual, self._pace.anew()
         return True
 
+    @property
+    def account(self) -> Account:
+        """What the requests so far have cost, and what is left."""
+        ledger = self._ledger
+        return Account(ledger.quota_spent, ledger.quota_limit, ledger.quota_left)
+
     def usage_window(self) -> UsageWindow | None:
         """The time that the quota is for, None if Brapi does not tell."""
         try:
@@ -225,7 +235,7 @@ class BrapiClient:
         on_progress: Callable[[Progress], None],
     ) -> Fetch[T]:
         started, ledger = time.monotonic(), self._ledger
-        requests_before, spent_before = ledger.requests, ledger.quota_spent
+        requests_before = ledger.requests
         answers: dict[str, Answer[T]] = {}
         failures: dict[str, str] = {}
         asked = [
@@ -246,9 +256,6 @@ class BrapiClient:
             failures={ticker: failures[ticker] for ticker in tickers if ticker in failures},
             requests=ledger.requests - requests_before,
             seconds=time.monotonic() - started,
-            quota_spent=ledger.quota_spent - spent_before,
-            quota_limit=ledger.quota_limit,
-            quota_left=ledger.quota_left,
         )
 
     def _in_threads(self, tasks: Sequence[Callable[[], T]]) -> Iterator[T]:

@@ -11,6 +11,7 @@ from typing import TypeVar
 from market_data_pipeline.brapi.answers import Bar, History, MarketQuote
 from market_data_pipeline.brapi.bars import Gap, bars_of_windows
 from market_data_pipeline.brapi.client import Answer, BrapiClient, Fetch, Progress
+from market_data_pipeline.brapi.errors import PlanError
 from market_data_pipeline.quote import Quote
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE, TradingWindows, Window
 
@@ -33,8 +34,6 @@ class Collection:
     renamed: dict[str, str] = field(default_factory=dict)
     requests: int = 0
     seconds: float = 0.0
-    quota_limit: int | None = None
-    quota_left: int | None = None
 
 
 def collect_live(
@@ -73,10 +72,11 @@ def collect_history(
 ) -> Collection:
     """What the market did in windows that have passed, from the bars of the price history.
 
-    Nothing is asked for windows that can have no bar.
+    Nothing is asked for windows that can have no bar. If the token turns out to have another plan
+    than was thought, the bars are those of that plan.
 
     Raises:
-        PlanError: the plan does not reach back to the first window; nothing was asked.
+        PlanError: the plan does not reach back to the first window, or the token has another one.
         RunError: the token, the plan or the quota stops everything.
     """
     collection = Collection(windows)
@@ -93,7 +93,12 @@ def collect_history(
         return collection
     days = (min(window.day for window in served), max(window.day for window in served))
     today = now.astimezone(EXCHANGE_TIMEZONE).date()
-    fetch = client.history(tickers, days, today, minutes, on_progress)
+    try:
+        fetch = client.history(tickers, days, today, minutes, on_progress)
+    except PlanError:
+        if not client.mend_plan():
+            raise
+        return collect_history(client, tickers, windows, trading_windows, now, on_progress)
     for ticker, answer in _accepted(collection, fetch).items():
         for window, bar in bars_of_windows(answer.value, served, interval).items():
             if isinstance(bar, Bar):
@@ -122,7 +127,6 @@ def _accepted(collection: Collection, fetch: Fetch[T]) -> Mapping[str, Answer[T]
     """Notes the account of a fetch; returns the answers whose symbols are one paper's alone."""
     collection.failures = dict(fetch.failures)
     collection.requests, collection.seconds = fetch.requests, fetch.seconds
-    collection.quota_limit, collection.quota_left = fetch.quota_limit, fetch.quota_left
     answered = Counter(answer.value.symbol for answer in fetch.answers.values())
     accepted = {}
     for ticker, answer in fetch.answers.items():
