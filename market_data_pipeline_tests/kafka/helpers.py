@@ -53,8 +53,41 @@ class Seen:
 
 
 def read(bootstrap_servers: str, topic: str, isolation: str = "read_committed") -> list[Seen]:
-    """Everything that a consumer can see on a topic now, in the order of each partition."""
-    consumer = Consumer(
+    """Everything that a consumer can see on a topic, in the order of each partition.
+
+    The topic has no open transaction: the end of one that was committed may take the broker a
+    moment more to write, and is waited for.
+    """
+    consumer = _consumer(bootstrap_servers, isolation)
+    ends = _ends(bootstrap_servers, topic)
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in ends])
+    seen: list[Seen] = []
+    while ends:
+        message = consumer.poll(30)
+        assert message is not None, f"{topic} did not answer"
+        error = message.error()
+        if error is None:
+            seen.append(_seen(message))
+        elif error.code() != KafkaError._PARTITION_EOF:
+            raise AssertionError(error)
+        elif (message.offset() or 0) >= ends[message.partition() or 0]:
+            del ends[message.partition() or 0]
+    consumer.close()
+    return seen
+
+
+def _ends(bootstrap_servers: str, topic: str) -> dict[int, int]:
+    """Where each partition ends, with what is not committed yet."""
+    consumer = _consumer(bootstrap_servers, "read_uncommitted")
+    partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+    return {
+        partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1]
+        for partition in partitions
+    }
+
+
+def _consumer(bootstrap_servers: str, isolation: str) -> Consumer:
+    return Consumer(
         {
             "bootstrap.servers": bootstrap_servers,
             "group.id": "tests",
@@ -64,22 +97,6 @@ def read(bootstrap_servers: str, topic: str, isolation: str = "read_committed") 
             "log_level": 0,
         }
     )
-    partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-    consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
-    seen: list[Seen] = []
-    ended: set[int | None] = set()
-    while len(ended) < len(partitions):
-        message = consumer.poll(10)
-        assert message is not None, f"{topic} did not answer"
-        error = message.error()
-        if error is None:
-            seen.append(_seen(message))
-        elif error.code() == KafkaError._PARTITION_EOF:
-            ended.add(message.partition())
-        else:
-            raise AssertionError(error)
-    consumer.close()
-    return seen
 
 
 def _seen(message: Message[bytes, bytes]) -> Seen:
