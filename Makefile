@@ -31,7 +31,7 @@ check: $(INSTALLED) ## Run linter, formatter and type checker
 lock: ## Pin the newest versions that fit into constraints.txt
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet ./libraries/dagster-mongo -e ".[local,test]"
+	$(BIN)/pip install --quiet ./libraries/dagster-mongo -e ".[local,production,test]"
 	$(BIN)/pip freeze --exclude-editable | grep -v ' @ ' > constraints.txt
 
 clean: ## Remove the environment and the state of `make dev`
@@ -42,5 +42,5 @@ $(INSTALLED): pyproject.toml libraries/dagster-mongo/pyproject.toml constraints.
 	  { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	  -e ./libraries/dagster-mongo -e ".[local,test]"
+	  -e ./libraries/dagster-mongo -e ".[local,production,test]"
 	@touch $@
