@@ -64,7 +64,7 @@ FAULTS: dict[str, dict[str, Any]] = {
     "quota spent": {"status": 429, "headers": {"x-ratelimit-remaining": "0"}},
     "too fast, once": {"status": 429, "headers": {"Retry-After": "0"}, "numbers": [1]},
     "too fast, always": {"status": 429},
-    "come back later": {"status": 429, "headers": {"Retry-After": "3600"}},
+    "come back later": {"status": 429, "headers": {"Retry-After": "3600"}, "delay": 1.0},
     "server error, once": {"status": 500, "numbers": [1]},
     "server error": {"status": 500},
     "server error with a page": {"status": 503, "body": PAGE},

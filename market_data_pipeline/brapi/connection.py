@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -65,7 +65,7 @@ class Connection:
             raise RunError("BRAPI_TOKEN holds a character that no token has: copy it again.")
         self.host = _host(base_url)
         self._base_url = base_url.rstrip("/")
-        self._token = token
+        self._token = _in_any_form(token)
         self._session = requests.Session()
         self._session.auth = _Bearer(token)
         adapter = HTTPAdapter(pool_maxsize=size)
@@ -129,19 +129,11 @@ class Connection:
         headers = response.headers
         return Reply(
             status=response.status_code,
-            body=_json(self._without_token(bytes(content))),
+            body=_json(self._token.sub(b"***", bytes(content))),
             retry_after=_retry_after(headers.get("Retry-After")),
             quota_limit=_rate_limit(headers, "limit"),
             quota_left=_rate_limit(headers, "remaining"),
         )
-
-    def _without_token(self, content: bytes) -> bytes:
-        """The content with every repetition of the token, plain or escaped, made unreadable."""
-        if len(self._token) < SHORTEST_SECRET:
-            return content
-        for form in (self._token, self._token.replace("/", r"\/"), quote(self._token, safe="")):
-            content = content.replace(form.encode(), b"***")
-        return content
 
 
 class _Bearer(AuthBase):
@@ -153,6 +145,16 @@ class _Bearer(AuthBase):
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         request.headers["Authorization"] = f"Bearer {self._token}"
         return request
+
+
+def _in_any_form(token: str) -> re.Pattern[bytes]:
+    """Finds the token in a body: as it is, or as JSON or an address may have escaped it."""
+    if len(token) < SHORTEST_SECRET:
+        return re.compile(rb"(?!)")
+    forms = (
+        char if char.isalnum() else rf"(?:\\?[{char}]|%(?i:{ord(char):02x}))" for char in token
+    )
+    return re.compile("".join(forms).encode())
 
 
 def _host(base_url: str) -> str:

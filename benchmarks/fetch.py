@@ -1,0 +1,69 @@
+"""What the fetch of 50 quotes takes beside the least that the rate allows.
+
+    .venv/bin/python benchmarks/fetch.py [ROUNDS]
+
+The floor is (requests - 1) intervals and one answer. The sandbox serves from a process of its own,
+so that it takes no time of the client's.
+"""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from market_data_pipeline.resources import BrapiResource
+from market_data_pipeline.watchlist import load_watchlist
+
+INTERVAL = 0.5
+TOKEN = "benchmark"  # noqa: S105
+ANSWERS_MS = (20, 150, 600)
+TICKERS = [paper.ticker for paper in load_watchlist()]
+
+
+@contextmanager
+def sandbox(plan: str, latency: float) -> Iterator[str]:
+    """The address of a sandbox that answers after so many seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "address"
+        command = [sys.executable, "-m", "market_data_pipeline.local.sandbox", "--port", "0"]
+        command += ["--plan", plan, "--latency", str(latency), "--address-file", str(file)]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            while not (file.exists() and file.read_text()):
+                time.sleep(0.05)
+            yield file.read_text().strip()
+            process.terminate()
+
+
+def fetch_once(address: str, plan: str) -> tuple[int, float]:
+    """The requests and the seconds of one fetch."""
+    brapi = BrapiResource(base_url=address, token=TOKEN, plan=plan, min_interval_seconds=INTERVAL)
+    with brapi.client() as client:
+        fetch = client.quotes(TICKERS, on_progress=lambda progress: None)
+    assert not fetch.failures, fetch.failures
+    return fetch.requests, fetch.seconds
+
+
+def main() -> None:
+    """Prints one line for each plan and answer time."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    sys.stdout.write("plan  answer  requests    floor   median  of floor\n")
+    for plan in ("free", "pro"):
+        for answer_ms in ANSWERS_MS:
+            with sandbox(plan, answer_ms / 1000) as address:
+                measured = [fetch_once(address, plan) for _ in range(rounds)]
+            requests = measured[0][0]
+            floor = (requests - 1) * INTERVAL + answer_ms / 1000
+            median = statistics.median(seconds for _, seconds in measured)
+            sys.stdout.write(
+                f"{plan:4}  {answer_ms:3} ms  {requests:8}  {floor:6.2f} s {median:6.2f} s  "
+                f"{median / floor:7.3f}\n"
+            )
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
