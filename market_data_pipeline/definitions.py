@@ -8,6 +8,7 @@ from typing import get_args
 import dagster as dg
 from dagster_mongo import MongoPandasIOManager, MongoResource
 
+from market_data_pipeline.alerts import alert_on_failure
 from market_data_pipeline.assets import ASSETS, CHECKS
 from market_data_pipeline.automation import at_startup, every_window, market_data_job
 from market_data_pipeline.brapi.plans import PLANS, RANGES
@@ -58,7 +59,7 @@ defs = dg.Definitions(
     asset_checks=CHECKS,
     jobs=[market_data_job],
     schedules=[every_window],
-    sensors=[at_startup],
+    sensors=[at_startup, alert_on_failure],
     resources={
         "brapi": brapi,
         "mongo": mongo,

@@ -69,10 +69,10 @@ def test_schedule_and_sensor_run_by_default() -> None:
     repository = defs.get_repository_def()
 
     (schedule,) = repository.schedule_defs
-    (sensor,) = repository.sensor_defs
     assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
     assert schedule.execution_timezone == "America/Sao_Paulo"
-    assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
+    sensors = {sensor.name: sensor.default_status for sensor in repository.sensor_defs}
+    assert sensors["at_startup"] == dg.DefaultSensorStatus.RUNNING
 
 
 def test_loading_needs_no_setting_and_opens_no_connection() -> None:
