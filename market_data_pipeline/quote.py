@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from typing import Literal
 
 import pandas as pd
@@ -70,8 +71,8 @@ DESCRIPTIONS: dict[str, str] = {
 
 def quotes_frame(quotes: Iterable[Quote]) -> pd.DataFrame:
     """The quotes as a DataFrame with the columns and dtypes of `COLUMNS`, in their order."""
-    names = [field.name for field in fields(Quote)]
-    return pd.DataFrame([astuple(quote) for quote in quotes], columns=names).astype(COLUMNS)
+    rows = map(attrgetter(*COLUMNS), quotes)
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
 
 def quotes_from(frame: pd.DataFrame) -> list[Quote]:
