@@ -13,6 +13,7 @@ from market_data_pipeline.assets import ASSETS, CHECKS
 from market_data_pipeline.automation import at_startup, every_window, market_data_job
 from market_data_pipeline.brapi.plans import PLANS, RANGES
 from market_data_pipeline.environment import choice, flag, number, secret, text, whole_number
+from market_data_pipeline.freshness import freshness, watch_freshness
 from market_data_pipeline.kafka.event import UpdatedAtFormat
 from market_data_pipeline.parquet_io import QuotesParquetIOManager
 from market_data_pipeline.resources import BrapiResource, KafkaResource
@@ -56,10 +57,10 @@ kafka = KafkaResource(
 
 defs = dg.Definitions(
     assets=ASSETS,
-    asset_checks=CHECKS,
+    asset_checks=[*CHECKS, freshness],
     jobs=[market_data_job],
     schedules=[every_window],
-    sensors=[at_startup, alert_on_failure],
+    sensors=[at_startup, alert_on_failure, watch_freshness],
     resources={
         "brapi": brapi,
         "mongo": mongo,
@@ -69,6 +70,4 @@ defs = dg.Definitions(
     },
     # A run is one process: starting one for each step takes longer than the steps do.
     executor=dg.in_process_executor,
-    # Dagster's own steps are in the UI; the terminal shows what the assets say.
-    loggers={"console": dg.colored_console_logger.configured({"log_level": "INFO"})},
 )
