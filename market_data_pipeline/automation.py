@@ -54,7 +54,7 @@ def every_window(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.Sk
             f"The window {window.key} has passed while nothing ran: its quotes are history now. "
             "Materialize it from the page of `quotes`."
         )
-    if reason := _why_not_again(context.instance, window) or _why_not_yet(context.instance, window):
+    if reason := _why_not_again(context.instance, window) or why_not_yet(context.instance, window):
         return dg.SkipReason(reason)
     return dg.RunRequest(run_key=window.key, partition_key=window.key)
 
@@ -81,7 +81,7 @@ def at_startup(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Skip
     reason = (
         _why_not_again(context.instance, window)
         or _why_no_more_starts(context.instance, window)
-        or _why_not_yet(context.instance, window)
+        or why_not_yet(context.instance, window)
     )
     if reason:
         return dg.SensorResult(skip_reason=reason, cursor=heartbeat.daemon_id)
@@ -119,7 +119,7 @@ def _stored(instance: dg.DagsterInstance, windows: Sequence[Window]) -> int:
     return len({record.partition_key for record in stored.records})
 
 
-def _why_not_yet(instance: dg.DagsterInstance, window: Window) -> str | None:
+def why_not_yet(instance: dg.DagsterInstance, window: Window) -> str | None:
     """Why the quota is kept for another window, None if it is not."""
     quota = last_recorded(instance, window.end)
     if quota is None:
