@@ -6,7 +6,7 @@ from datetime import date
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from market_data_pipeline.brapi import client
@@ -58,6 +58,11 @@ ERRORS = st.fixed_dictionaries(
     },
 )
 BODIES = ANSWERS.map(json.dumps) | VALUES.map(json.dumps) | st.text(max_size=30).map(repr)
+GOOD = {
+    "symbol": "ABEV3",
+    "regularMarketPrice": 12.5,
+    "regularMarketTime": "2026-11-17T18:00:00.000Z",
+}
 STATUSES = st.sampled_from([204, 301, 400, 401, 402, 403, 404, 417, 429, 500, 503])
 
 
@@ -89,12 +94,15 @@ def numbers_of(body: str, *names: str) -> list[Any]:
 
 
 fuzzed = settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
 @fuzzed
 @given(body=BODIES)
+@example(body=json.dumps({"results": [GOOD | {"longName": "\ud800"}]}))
+@example(body=json.dumps({"results": [GOOD | {"regularMarketPrice": True}]}))
+@example(body=json.dumps({"results": [GOOD, GOOD, GOOD | {"symbol": "AXIA3"}]}))
 def test_a_quote_has_a_price_of_the_answer_or_a_reason(body: str, sandbox: Sandbox) -> None:
     sandbox.faults = [Fault(body=body)]
 
@@ -127,6 +135,7 @@ def test_a_bar_has_a_price_of_the_answer_or_none(body: str, sandbox: Sandbox) ->
 
 @fuzzed
 @given(status=STATUSES, body=BODIES | ERRORS.map(json.dumps), left=st.sampled_from(["0", "7", "x"]))
+@example(status=500, body=json.dumps({"message": "\ud800", "code": "\udfff"}), left="7")
 def test_a_refusal_is_a_reason_or_a_typed_error(
     status: int, body: str, left: str, sandbox: Sandbox
 ) -> None:
