@@ -20,7 +20,8 @@ class QuotesParquetIOManager(dg.ConfigurableIOManager):
     """Stores a DataFrame of quotes as one Parquet file for each window, and loads it again.
 
     A run of many windows writes a file for each, also for one without a row, so that each can be
-    loaded again alone. A file appears whole or not at all.
+    loaded again alone. A file appears whole or not at all. No row is no reason to drop those that
+    are there: what the plan has no bar for may have been observed when it was live.
     """
 
     base_path: str = Field(
@@ -32,14 +33,18 @@ class QuotesParquetIOManager(dg.ConfigurableIOManager):
         return UPath(self.base_path)
 
     def handle_output(self, context: dg.OutputContext, obj: pd.DataFrame) -> None:
-        """Writes the rows of each window of the output's partitions into that window's file."""
+        """Writes the rows of each window of the output's partitions into that window's file.
+
+        A window without a row keeps the file it has.
+        """
         folder = self._folder(context)
         folder.mkdir(parents=True, exist_ok=True)
         by_start = dict(list(obj.groupby("window_start")))
         empty = obj.iloc[:0]
         for key in context.asset_partition_keys:
-            rows = by_start.get(_start(key), empty)
-            self._write(rows, folder / f"{key}.parquet", context.run_id)
+            rows, path = by_start.get(_start(key), empty), folder / f"{key}.parquet"
+            if not rows.empty or not path.exists():
+                self._write(rows, path, context.run_id)
         context.add_output_metadata({"path": dg.MetadataValue.path(str(folder))})
 
     def load_input(self, context: dg.InputContext) -> pd.DataFrame:

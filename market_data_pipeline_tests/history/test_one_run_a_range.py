@@ -112,6 +112,25 @@ def test_a_live_quote_is_not_replaced_by_a_bar_unless_the_run_says_so(
         assert len(pipeline.documents()) == 8
 
 
+def test_a_window_that_was_observed_is_not_emptied_by_a_plan_without_a_bar_for_it(
+    make_pipeline: Make, set_clock: Callable[[datetime], None]
+) -> None:
+    with make_pipeline() as pipeline:
+        pipeline.run(LIVE_ON_TUESDAY)
+        observed = stored(pipeline)
+        set_clock(TUESDAY_16_00)
+        result = pipeline.run(LAST, LIVE_ON_TUESDAY)
+
+        assert stored(pipeline) == observed
+        assert checks(result)["history_equals_quotes"] == (
+            True,
+            "All 4 quotes are in the collection.",
+        )
+        result = pipeline.run(LIVE_ON_TUESDAY, select="mongo_price_history")
+        assert metadata(result, "mongo_price_history")["rows"] == 4
+        assert len(pipeline.events()) == 4
+
+
 def test_each_window_tells_its_rows_and_why_it_has_no_more(
     make_pipeline: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
