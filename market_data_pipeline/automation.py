@@ -6,6 +6,7 @@ for more windows than what is left of it can last for.
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from itertools import chain
 
 import dagster as dg
@@ -22,6 +23,7 @@ from market_data_pipeline.windows import (
 )
 
 WINDOWS = trading_windows()
+_session = cache(WINDOWS.of_session)
 PARTITION_TAG = "dagster/partition"
 STARTUP_TAG = "market_data/startup"
 MOST_STARTUP_RUNS_A_WINDOW = 3
@@ -124,11 +126,11 @@ def why_not_yet(instance: dg.DagsterInstance, window: Window) -> str | None:
     quota = last_recorded(instance, window.end)
     if quota is None:
         return None
-    session = WINDOWS.of_session(window.day)
+    session = _session(window.day)
     if quota.runs > LONGEST_USAGE_WINDOW_DAYS * len(session):
         return None
     days = (window.day + timedelta(days=n) for n in range(LONGEST_USAGE_WINDOW_DAYS + 1))
-    windows = [[each for each in WINDOWS.of_session(day) if each.end < quota.until] for day in days]
+    windows = [[each for each in _session(day) if each.end < quota.until] for day in days]
     sessions = [windows_of_day for windows_of_day in windows if windows_of_day]
     ran = _stored(instance, [each for each in session if each < window])
     following = next_run(window, sessions, ran, quota)
