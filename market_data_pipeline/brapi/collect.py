@@ -45,8 +45,8 @@ def collect_live(
 ) -> Collection:
     """The current quotes, filed under the live window.
 
-    A ticker whose turn came when the window was not live any more is a failure: its quote belongs
-    to another window.
+    A ticker that was asked for, or traded, when the window was not live any more is a failure: its
+    quote belongs to another window.
 
     Raises:
         RunError: the token, the plan or the quota stops everything.
@@ -55,10 +55,10 @@ def collect_live(
     fetch = client.quotes(tickers, on_progress)
     over = _live_until(window, trading_windows)
     for ticker, answer in _accepted(collection, fetch).items():
-        if answer.observed_at < over:
+        if max(answer.observed_at, answer.value.updated_at) < over:
             collection.quotes.append(_live_quote(ticker, answer, window))
         else:
-            collection.failures[ticker] = "asked too late: the window was not live any more"
+            collection.failures[ticker] = "answered too late: the window was not live any more"
     return collection
 
 

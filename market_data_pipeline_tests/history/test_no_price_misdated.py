@@ -9,6 +9,7 @@ import pytest
 
 from market_data_pipeline import clock
 from market_data_pipeline.assets.common import WINDOWS
+from market_data_pipeline.local.faults import Fault
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
 from market_data_pipeline_tests.history.truth import (
     filed,
@@ -175,6 +176,19 @@ def test_a_quote_that_was_asked_for_when_the_window_was_live_no_more_is_not_file
         assert all(document["observed_at"] < later for document in documents)
         told = metadata(result, "quotes")
         assert told["failures"] == 50 - len(documents)
-        reason = "asked too late: the window was not live any more"
+        reason = "answered too late: the window was not live any more"
         assert {row["reason"] for row in told["failed"]} == {reason}
         assert reason in logs(pipeline, result)
+
+
+def test_a_price_of_the_new_session_is_not_filed_under_the_last_one(
+    make_pipeline: Make, four_papers: tuple[str, ...]
+) -> None:
+    with make_pipeline(datetime(2026, 11, 18, 12, 59, 59, tzinfo=UTC)) as pipeline:
+        opening = {"regularMarketTime": "2026-11-18T13:00:01.000Z"}
+        pipeline.sandbox.faults = [Fault(ticker="BBAS3", fields=opening)]
+        result = pipeline.run(LAST_ON_TUESDAY)
+
+        stored = {document["ticker"] for document in pipeline.documents()}
+        assert stored == {*four_papers} - {"BBAS3"}
+        assert [row["ticker"] for row in metadata(result, "quotes")["failed"]] == ["BBAS3"]

@@ -1,0 +1,162 @@
+"""What a range of history costs without its fetch: 50 papers in every window, by part.
+
+    .venv/bin/python benchmarks/history.py [WINDOWS ...]
+
+Each size runs three times, each time in a process of its own against a fresh instance, an embedded
+MongoDB and an embedded Kafka. A part whose seconds for 1,000 rows grow with the number of windows
+grows faster than the range.
+"""
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import wraps
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster_mongo import MongoPandasIOManager, MongoResource
+
+from market_data_pipeline.assets import ASSETS, CHECKS
+from market_data_pipeline.brapi.answers import Bar, History
+from market_data_pipeline.brapi.client import Answer, BrapiClient, Fetch
+from market_data_pipeline.clock import utc_now
+from market_data_pipeline.local.kafka import embedded_kafka
+from market_data_pipeline.local.mongo import embedded_mongo
+from market_data_pipeline.local.sandbox import serve
+from market_data_pipeline.parquet_io import QuotesParquetIOManager
+from market_data_pipeline.resources import BrapiResource, KafkaResource
+from market_data_pipeline.watchlist import load_watchlist
+from market_data_pipeline.windows import trading_windows
+
+SIZES = (250, 500, 1000, 2000)
+ROUNDS = 3
+PEAK = "peak memory, MiB"
+WINDOWS = trading_windows().partitions
+# The package has an asset of the module's name.
+QUOTES = import_module("market_data_pipeline.assets.quotes")
+PARTS = {
+    "bars to rows": [(QUOTES, "collect_history"), (QUOTES, "quotes_frame")],
+    "window metadata": [(dg.AssetExecutionContext, "add_asset_metadata")],
+    "Parquet store": [(QuotesParquetIOManager, "handle_output")],
+    "Parquet load, 3 times": [(QuotesParquetIOManager, "load_input")],
+    "MongoDB store": [(MongoPandasIOManager, "handle_output")],
+    "MongoDB load": [(MongoPandasIOManager, "load_input")],
+}
+
+
+def answers(keys: Sequence[str]) -> Fetch[History]:
+    """What Brapi would answer: a bar of every paper in every window."""
+    bars = tuple(
+        Bar(WINDOWS.start_time_for_partition_key(key), 10 + number / 100, 100 * number)
+        for number, key in enumerate(keys)
+    )
+    tickers, now = [paper.ticker for paper in load_watchlist()], utc_now()
+    histories = {ticker: History(ticker, f"{ticker} S.A.", ticker, bars) for ticker in tickers}
+    answered = {ticker: Answer(history, now) for ticker, history in histories.items()}
+    return Fetch(answers=answered, failures={}, requests=3, seconds=0.0)
+
+
+def timed(name: str, function: Callable[..., Any], seconds: Counter[str]) -> Callable[..., Any]:
+    """The function, with the time that it takes added up under a name."""
+
+    @wraps(function)
+    def measured(*arguments: Any, **named: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return function(*arguments, **named)
+        finally:
+            seconds[name] += time.perf_counter() - started
+
+    return measured
+
+
+def run(
+    windows: int, sandbox_url: str, mongo_uri: str, bootstrap_servers: str, folder: str
+) -> dict[str, float]:
+    """The seconds of every part of one run, and its peak memory above what it began with."""
+    keys = WINDOWS.get_partition_keys()[-windows - 1 : -1]
+    fetch = answers(keys)
+    BrapiClient.history = lambda *_: fetch  # type: ignore[assignment, method-assign]
+    seconds: Counter[str] = Counter()
+    for name, functions in PARTS.items():
+        for owner, attribute in functions:
+            setattr(owner, attribute, timed(name, getattr(owner, attribute), seconds))
+    mongo = MongoResource(uri=mongo_uri, database="history_benchmark")
+    definitions = dg.Definitions(
+        ASSETS,
+        asset_checks=CHECKS,
+        jobs=[dg.define_asset_job("everything")],
+        resources={
+            "brapi": BrapiResource(base_url=sandbox_url, token="sandbox", plan="pro"),  # noqa: S106
+            "mongo": mongo,
+            "mongo_io_manager": MongoPandasIOManager(mongo=mongo),
+            "kafka": KafkaResource(bootstrap_servers=bootstrap_servers, topic="none"),
+            "quotes_io_manager": QuotesParquetIOManager(base_path=f"{folder}/quotes"),
+        },
+        executor=dg.in_process_executor,
+    )
+    tags = {
+        "dagster/asset_partition_range_start": keys[0],
+        "dagster/asset_partition_range_end": keys[-1],
+    }
+    job = definitions.resolve_job_def("everything")
+    with dg.DagsterInstance.local_temp(folder) as instance:
+        before, started = peak_mib(), time.perf_counter()
+        job.execute_in_process(instance=instance, tags=tags)
+        whole = time.perf_counter() - started
+    seconds["Dagster's events, and the rest"] = whole - sum(seconds.values())
+    return {**seconds, "the whole": whole, PEAK: peak_mib() - before}
+
+
+def peak_mib() -> float:
+    """The most memory that this process has had, in MiB (Linux)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measured(windows: int, sandbox_url: str, bootstrap_servers: str) -> dict[str, float]:
+    """One run in a process of its own, against an empty database."""
+    with tempfile.TemporaryDirectory() as folder, embedded_mongo(Path(folder)) as mongo_uri:
+        arguments = [str(windows), sandbox_url, mongo_uri, bootstrap_servers, folder]
+        process = subprocess.run(
+            [sys.executable, __file__, "--run", *arguments], capture_output=True, text=True
+        )
+    if process.returncode:
+        sys.exit(process.stderr)
+    figures: dict[str, float] = json.loads(process.stdout.splitlines()[-1])
+    return figures
+
+
+def main(sizes: Sequence[int]) -> None:
+    """Prints medians: the seconds for 1,000 rows of each part, the whole, the peak memory."""
+    figures: dict[int, list[dict[str, float]]] = {size: [] for size in sizes}
+    with serve(plan="pro") as sandbox, embedded_kafka() as bootstrap_servers:
+        for _ in range(ROUNDS):
+            for size in sizes:
+                figures[size].append(measured(size, sandbox.url, bootstrap_servers))
+    sys.stdout.write(f"Seconds for 1,000 rows; medians of {ROUNDS} runs\n")
+    line("windows", [f"{size:,}" for size in sizes])
+    for name in figures[sizes[0]][0]:
+        medians = [statistics.median(each[name] for each in figures[size]) for size in sizes]
+        if name != PEAK:
+            medians = [each / size * 20 for each, size in zip(medians, sizes, strict=True)]
+        line(name, [f"{each:.3g}" for each in medians])
+
+
+def line(name: str, values: Sequence[str]) -> None:
+    """One line of the table."""
+    sys.stdout.write(f"{name:<32}" + "".join(f"{value:>10}" for value in values) + "\n")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--run"]:
+        sys.stdout.write(json.dumps(run(int(sys.argv[2]), *sys.argv[3:])) + "\n")
+    else:
+        main([int(argument) for argument in sys.argv[1:]] or SIZES)
