@@ -72,6 +72,10 @@ class QuotesParquetIOManager(dg.ConfigurableIOManager):
         filled = [frame for frame in frames if not frame.empty]
         return pd.concat(filled, ignore_index=True) if filled else frames[0]
 
+    def stored(self, asset_key: dg.AssetKey, key: str) -> pd.DataFrame | None:
+        """The rows that are stored of one window, None if it never was."""
+        return self._read(self._base.joinpath(*asset_key.path) / f"{key}.parquet")
+
     def _folder(self, context: dg.OutputContext) -> UPath:
         return self._base.joinpath(*context.asset_key.path)
 

@@ -104,6 +104,11 @@ class TradingWindows:
         assert span is not None  # the grid has no last window
         return _window(span)
 
+    def before(self, window: Window) -> Window | None:
+        """The window that `window` follows, in the same session or the last; None for the first."""
+        span = self.partitions.get_prev_partition_window(window.start)
+        return span and _window(span)
+
     def is_last(self, window: Window) -> bool:
         """Whether it is the last window of its session."""
         return self.after(window).start > window.end

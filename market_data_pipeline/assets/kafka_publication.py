@@ -15,6 +15,7 @@ from market_data_pipeline.assets.common import (
     WINDOWS,
     windows_of,
 )
+from market_data_pipeline.assets.moves import ACCEPTED, doubted_tickers
 from market_data_pipeline.kafka.errors import PublicationError
 from market_data_pipeline.kafka.event import UpdatedAtFormat, quote_event
 from market_data_pipeline.kafka.publisher import Publication
@@ -29,6 +30,11 @@ class PublicationConfig(dg.Config):
         default=False,
         description="Publish windows that are not live too. Consumers of the topic then get prices "
         "that are older than those they have.",
+    )
+    accept_moves: list[str] = Field(
+        default=[],
+        description="Tickers whose price has really moved as far as it seems, after a split for "
+        "instance: publish them, and compare the next windows with their new price.",
     )
 
 
@@ -49,14 +55,18 @@ def kafka_publication(  # type: ignore[misc]  # of an iterator, Dagster takes th
     """One event for each quote of the live window, in one transaction.
 
     A window that is not live is not published, unless the run config asks for it: the topic says
-    what the market does now.
+    what the market does now. A price that has moved implausibly far is withheld.
     """
     windows, live = windows_of(context), WINDOWS.live(clock.utc_now())
     due = [window for window in windows if window == live or config.publish_history]
     by_start = dict(list(quotes.groupby("window_start")))
     published = 0
+    withheld: list[str] = []
     for window in due:
-        rows = quotes_from(by_start.get(window.start, quotes.iloc[:0]))
+        doubted = doubted_tickers(context.instance, window) - set(config.accept_moves)
+        stored = quotes_from(by_start.get(window.start, quotes.iloc[:0]))
+        rows = [quote for quote in stored if quote.ticker not in doubted]
+        withheld += sorted(doubted)
         refused = _why_not(rows, config)
         try:
             publication = None if refused else _publish(kafka, rows)
@@ -66,14 +76,18 @@ def kafka_publication(  # type: ignore[misc]  # of an iterator, Dagster takes th
         published += publication.published if publication else 0
         context.log.info(f"{window.key}: {refused or f'{len(rows)} events published'}")
         reason = refused or ("the window is live" if window == live else "publish_history is set")
-        context.add_asset_metadata(_describe(publication, reason), partition_key=window.key)
+        described = _describe(publication, reason)
+        described["withheld"] = len(doubted)
+        if config.accept_moves:
+            described[ACCEPTED] = config.accept_moves
+        context.add_asset_metadata(described, partition_key=window.key)
     now = f"the live one is {live.key}" if live else "a new session has begun"
     not_live = f"not published: the window is not live ({now})"
     if len(due) < len(windows):
         context.log.info(f"{len(windows) - len(due)} of {len(windows)} windows {not_live}")
     # It stands on every window that has not said otherwise above.
     others = _describe(None, not_live)
-    yield dg.MaterializeResult(metadata=others, check_results=[delivered(published)])
+    yield dg.MaterializeResult(metadata=others, check_results=[delivered(published, withheld)])
 
 
 def _why_not(rows: list[Quote], config: PublicationConfig) -> str | None:

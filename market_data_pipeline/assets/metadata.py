@@ -59,6 +59,7 @@ def describe_run(
     collections: Sequence[Collection],
     papers: Sequence[Paper],
     quota: Quota | None,
+    before: Mapping[str, float],
 ) -> dict[str, Any]:
     """What the run asked and what it cost; for a single window also its tables.
 
@@ -80,11 +81,13 @@ def describe_run(
     if len(windows) == 1 and quotes:
         oldest = max(quote.observed_at - quote.updated_at for quote in quotes)
         metadata["oldest_quote_minutes"] = round(oldest.total_seconds() / 60, 1)
-        metadata["prices"] = _prices(quotes, papers)
+        metadata["prices"] = _prices(quotes, papers, before)
     return metadata
 
 
-def _prices(quotes: Sequence[Quote], papers: Sequence[Paper]) -> dg.TableMetadataValue:
+def _prices(
+    quotes: Sequence[Quote], papers: Sequence[Paper], before: Mapping[str, float]
+) -> dg.TableMetadataValue:
     segments = {paper.ticker: paper.segment for paper in papers}
     return table(
         [
@@ -93,12 +96,18 @@ def _prices(quotes: Sequence[Quote], papers: Sequence[Paper]) -> dg.TableMetadat
                 "name": quote.short_name or "",
                 "segment": segments.get(quote.requested_ticker, ""),
                 "price": quote.price,
+                "change_percent": _change(quote.price, before.get(quote.ticker)),
                 "volume": quote.volume,
                 "updated_at": quote.updated_at.isoformat(timespec="seconds"),
             }
             for quote in quotes
         ]
     )
+
+
+def _change(price: float, before: float | None) -> float | None:
+    """In percent, since the last window before that is stored."""
+    return round((price / before - 1) * 100, 2) if before else None
 
 
 def table(records: list[dict[str, Any]]) -> dg.TableMetadataValue:

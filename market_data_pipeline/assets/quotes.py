@@ -24,10 +24,12 @@ from market_data_pipeline.assets.metadata import (
     describe_window,
     failures_of,
 )
+from market_data_pipeline.assets.moves import moves, prices_before, record_of_doubts
 from market_data_pipeline.brapi.client import Progress
 from market_data_pipeline.brapi.collect import Collection, collect_history, collect_live
 from market_data_pipeline.brapi.errors import BrapiError
 from market_data_pipeline.pacing import Quota
+from market_data_pipeline.parquet_io import QuotesParquetIOManager
 from market_data_pipeline.quota import last_recorded, measured
 from market_data_pipeline.quote import quotes_frame
 from market_data_pipeline.resources import BrapiResource
@@ -49,7 +51,11 @@ SECONDS_BETWEEN_PROGRESS_LINES = 5.0
     check_specs=QUOTES_CHECKS,
     metadata={"dagster/column_schema": column_schema()},
 )
-def quotes(context: dg.AssetExecutionContext, brapi: BrapiResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+def quotes(
+    context: dg.AssetExecutionContext,
+    brapi: BrapiResource,
+    quotes_io_manager: dg.ResourceParam[QuotesParquetIOManager],
+) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """The price of every paper of the watchlist as of the window's end.
 
     The live window (the last one that has ended) takes them from Brapi's quote endpoint. Any
@@ -70,15 +76,19 @@ def quotes(context: dg.AssetExecutionContext, brapi: BrapiResource) -> dg.Materi
     rows = [quote for collection in collections for quote in collection.quotes]
     rows.sort(key=lambda quote: quote.window_start)  # stable: the watchlist's order remains
     quoted = Counter(quote.window_start for quote in rows)
+    before = prices_before(context.instance, quotes_io_manager, windows[0])
+    implausible = [move for move in moves(rows, before.trusted) if not move.plausible]
     for collection in collections:
         for window in collection.windows:
-            context.add_asset_metadata(
-                describe_window(window, quoted[window.start], collection), partition_key=window.key
-            )
+            described = describe_window(window, quoted[window.start], collection)
+            described |= record_of_doubts(window, implausible)
+            context.add_asset_metadata(described, partition_key=window.key)
     return dg.MaterializeResult(
         value=quotes_frame(rows),
-        metadata=describe_run(windows, rows, collections, papers, quota),
-        check_results=check_quotes(quoted, collections),
+        metadata=describe_run(windows, rows, collections, papers, quota, before.stored),
+        check_results=check_quotes(
+            quoted, collections, implausible, brapi.effective_plan.delay_minutes
+        ),
     )
 
 
