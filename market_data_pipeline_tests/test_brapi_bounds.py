@@ -230,6 +230,15 @@ def test_a_plan_that_was_guessed_too_large_costs_one_request(sandbox: Sandbox) -
     assert [len(s.path.split(",")) for s in sandbox.requests].count(4) <= 2
 
 
+def test_what_a_split_batch_has_is_kept_when_the_time_is_over(sandbox: Sandbox) -> None:
+    sandbox.faults = [Fault(ticker=TICKERS[-1], numbers=[2], delay=60)]
+
+    outcome = fetch(sandbox.url, TICKERS, plan="pro", step_timeout_seconds=3.0)
+
+    assert list(outcome.answers) == TICKERS[:-1]
+    assert outcome.failures == {TICKERS[-1]: "no answer within the time of the step"}
+
+
 def test_history_goes_on_with_the_plan_of_the_token(
     pipeline: Pipeline, watch: Callable[[list[str]], None]
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from market_data_pipeline.brapi import client
 from market_data_pipeline.local.faults import Fault
+from market_data_pipeline.watchlist import load_watchlist
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
 from market_data_pipeline_tests.observed import checks, logs, metadata
 
@@ -215,6 +216,12 @@ def test_a_renamed_paper(pipeline: Pipeline, watch: Callable[[list[str]], None])
     assert checks(result)["watchlist_free_of_renames"] == (False, row.sentence)
     assert [d["requested_ticker"] for d in pipeline.documents({"ticker": "AXIA3"})] == ["ELET3"]
     assert b"AXIA3" in {seen.event.key for seen in pipeline.events()}
+
+
+def test_the_watchlist_that_ships_has_no_symbol_of_the_past() -> None:
+    past = "BRFS3 CCRO3 CIEL3 ELET3 ELET6 EMBR3 ENBR3 JBSS3 MRFG3 NTCO3 RRRP3 SOMA3 TRPL4 VIIA3"
+
+    assert not {paper.ticker for paper in load_watchlist()} & set(past.split())
 
 
 @pytest.mark.usefixtures("watch")

@@ -258,12 +258,12 @@ class BrapiClient:
             seconds=time.monotonic() - started,
         )
 
-    def _in_threads(self, tasks: Sequence[Callable[[], T]]) -> Iterator[T]:
-        """What each task returns, as it comes, until the time of the step is over.
+    def _in_threads(self, tasks: Sequence[Callable[[], Iterator[T]]]) -> Iterator[T]:
+        """What the tasks yield, as it comes, until the time of the step is over.
 
         The threads are daemons: one that hangs on a socket beyond its time is left behind.
         """
-        waiting: queue.SimpleQueue[Callable[[], T]] = queue.SimpleQueue()
+        waiting: queue.SimpleQueue[Callable[[], Iterator[T]]] = queue.SimpleQueue()
         done: queue.SimpleQueue[T | BaseException] = queue.SimpleQueue()
         for task in tasks:
             waiting.put(task)
@@ -271,7 +271,8 @@ class BrapiClient:
         def work() -> None:
             try:
                 while True:
-                    done.put(waiting.get_nowait()())
+                    for outcome in waiting.get_nowait()():
+                        done.put(outcome)
             except queue.Empty:
                 done.put(Stopped())
             except BaseException as error:
@@ -297,8 +298,8 @@ class BrapiClient:
 
     def _ask_until_answered(
         self, batch: tuple[str, ...], parameters: Mapping[str, str], read: Read[T]
-    ) -> tuple[dict[str, Answer[T]], dict[str, str]]:
-        """Answers and failures that between them hold every ticker of the batch."""
+    ) -> Iterator[tuple[dict[str, Answer[T]], dict[str, str]]]:
+        """Answers and failures, part by part, that between them hold every ticker of the batch."""
         try:
             results, observed_at = self._ask_with_retries(batch, parameters)
         except BatchTooLargeError:
@@ -306,17 +307,14 @@ class BrapiClient:
         except (TemporaryError, TickerError) as error:
             # One ticker may be what spoils the batch, unless Brapi answers nothing at all.
             if len(batch) == 1 or not (isinstance(error, TickerError) or self._ledger.answered):
-                return {}, dict.fromkeys(batch, str(error))
+                yield {}, dict.fromkeys(batch, str(error))
+                return
             size = (len(batch) + 1) // 2
         else:
-            return _read_each(batch, results, observed_at, read)
-        answers: dict[str, Answer[T]] = {}
-        failures: dict[str, str] = {}
+            yield _read_each(batch, results, observed_at, read)
+            return
         for smaller in batches(batch, size):
-            answered, failed = self._ask_until_answered(smaller, parameters, read)
-            answers |= answered
-            failures |= failed
-        return answers, failures
+            yield from self._ask_until_answered(smaller, parameters, read)
 
     def _ask_with_retries(
         self, batch: tuple[str, ...], parameters: Mapping[str, str]
