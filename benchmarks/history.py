@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import wraps
 from importlib import import_module
@@ -42,7 +42,7 @@ PEAK = "peak memory, MiB"
 WINDOWS = trading_windows().partitions
 # The package has an asset of the module's name.
 QUOTES = import_module("market_data_pipeline.assets.quotes")
-PARTS = {
+PARTS: dict[str, list[tuple[Any, str]]] = {
     "bars to rows": [(QUOTES, "collect_history"), (QUOTES, "quotes_frame")],
     "window metadata": [(dg.AssetExecutionContext, "add_asset_metadata")],
     "Parquet store": [(QuotesParquetIOManager, "handle_output")],
@@ -64,7 +64,7 @@ def answers(keys: Sequence[str]) -> Fetch[History]:
     return Fetch(answers=answered, failures={}, requests=3, seconds=0.0)
 
 
-def timed(name: str, function: Callable[..., Any], seconds: Counter[str]) -> Callable[..., Any]:
+def timed(name: str, function: Callable[..., Any], seconds: dict[str, float]) -> Callable[..., Any]:
     """The function, with the time that it takes added up under a name."""
 
     @wraps(function)
@@ -84,8 +84,8 @@ def run(
     """The seconds of every part of one run, and its peak memory above what it began with."""
     keys = WINDOWS.get_partition_keys()[-windows - 1 : -1]
     fetch = answers(keys)
-    BrapiClient.history = lambda *_: fetch  # type: ignore[assignment, method-assign]
-    seconds: Counter[str] = Counter()
+    BrapiClient.history = lambda *_: fetch  # type: ignore[method-assign]
+    seconds: dict[str, float] = defaultdict(float)
     for name, functions in PARTS.items():
         for owner, attribute in functions:
             setattr(owner, attribute, timed(name, getattr(owner, attribute), seconds))
