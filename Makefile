@@ -31,7 +31,7 @@ check: $(INSTALLED) ## Run linter, formatter and type checker
 lock: ## Pin the newest versions that fit into constraints.txt
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet ./libraries/dagster-mongo -e ".[local,production,test]"
+	$(BIN)/pip install --quiet ./libraries/dagster-mongo -e ".[kubernetes,local,production,test]"
 	$(BIN)/pip freeze --exclude-editable | grep -v ' @ ' > constraints.txt
 
 clean: ## Remove the environment and the state of `make dev`

@@ -1,0 +1,27 @@
+"""The code location of the pipeline, in the middle of a session, with windows of a minute.
+
+Dagster's clock is the real one. The pipeline's is set back by TEST_SECONDS_BACK, whole minutes, and
+so is the time that a tick is for; for windows of a minute, Brapi has bars of a minute at once.
+"""
+
+import dataclasses
+import os
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from market_data_pipeline import clock, windows
+from market_data_pipeline.brapi import plans
+
+BACK = timedelta(seconds=int(os.environ["TEST_SECONDS_BACK"]))
+
+_tick_time = dg.ScheduleEvaluationContext.scheduled_execution_time.fget
+dg.ScheduleEvaluationContext.scheduled_execution_time = property(  # type: ignore[assignment]
+    lambda self: _tick_time(self) - BACK
+)
+clock.utc_now = lambda: datetime.now(UTC) - BACK
+windows.INTERVALS_IN_MINUTES = (1,)  # type: ignore[assignment]
+plans.BAR_MINUTES = (1,)  # type: ignore[assignment]
+plans.PLANS["pro"] = dataclasses.replace(plans.PLANS["pro"], delay_minutes=0)
+
+from market_data_pipeline.definitions import defs  # noqa: E402, F401

@@ -1,0 +1,141 @@
+"""The files of `deploy/`, the Dockerfile and compose name only what there is."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dagster._core.instance.config import dagster_instance_config
+from dotenv import dotenv_values
+
+from market_data_pipeline.watchlist import load_watchlist
+from market_data_pipeline_tests.deploy.compose import COMPOSE, PROCESSES
+from market_data_pipeline_tests.supervised import OURS, ROOT
+
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+HELM_TEXT = (ROOT / "deploy" / "helm-values.yaml").read_text()
+HELM: dict[str, Any] = yaml.safe_load(HELM_TEXT)
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+INSTANCE: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "dagster.yaml").read_text())
+# Variables of the images that compose runs beside ours, and of compose itself.
+FOREIGN = re.compile(r"POSTGRES_|MONGO_INITDB_|KAFKA_|IMAGE_TAG|DAGSTER_PORT|MONGO_PASSWORD")
+WATCHLISTS = sorted((ROOT / "deploy" / "watchlists").glob("*.env"))
+
+
+def known_variables() -> set[str]:
+    """Every variable that the package, the example or the instance's files name."""
+    files = [*(ROOT / "market_data_pipeline").rglob("*.py"), ROOT / ".env.example"]
+    files += [ROOT / "deploy" / name for name in ("dagster.yaml", "workspace.yaml")]
+    return set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", "\n".join(path.read_text() for path in files)))
+
+
+def test_the_image_is_made_of_files_that_are_there_and_not_ignored() -> None:
+    allowed = [
+        line[1:] for line in (ROOT / ".dockerignore").read_text().split() if line.startswith("!")
+    ]
+    for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE):
+        for source in line.split()[:-1]:
+            assert (ROOT / source).exists()
+            assert any(path.startswith(source) or source.startswith(path) for path in allowed)
+    assert ".env" not in allowed
+
+
+def test_the_image_runs_without_rights_and_without_what_builds_it() -> None:
+    stages = re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[1:]
+    assert all(re.match(r"python:3\.\d+\.\d+-slim-\w+\b", stage) for stage in stages)
+    final = stages[-1]
+    assert re.search(r"^USER (?!0\b)\d+", final, re.MULTILINE)
+    assert "pip install" not in final
+    assert "HEALTHCHECK" in final
+
+
+def test_the_extras_of_the_image_are_pinned() -> None:
+    pins = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().split()}
+    (extras,) = re.findall(r'"\.\[([\w,]+)\]"', DOCKERFILE)
+    for extra in extras.split(","):
+        for requirement in PROJECT["optional-dependencies"][extra]:
+            assert re.split(r"[<>=\[]", requirement)[0] in pins
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_a_process_of_compose_is_a_program_of_ours_with_a_health_check(name: str) -> None:
+    service = COMPOSE["services"][name]
+    programs = Path(sys.executable).parent
+    assert (programs / service["command"][0]).exists()
+    assert (programs / service["healthcheck"]["test"][1]).exists() or name == "webserver"
+    assert set(service["environment"]) <= known_variables()
+    if "--module-name" in service["command"]:
+        importlib.import_module(service["command"][service["command"].index("--module-name") + 1])
+    if "--workspace" in service["command"]:
+        assert (ROOT / service["command"][service["command"].index("--workspace") + 1]).exists()
+
+
+def test_compose_starts_again_limits_and_keeps_every_service() -> None:
+    for name, service in COMPOSE["services"].items():
+        assert service["restart"] == "unless-stopped", name
+        assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory"}, name
+        assert service["healthcheck"]["test"], name
+        for volume in service["volumes"]:
+            assert volume.split(":")[0] in COMPOSE["volumes"], name
+
+
+def test_compose_listens_on_the_loopback_alone_and_holds_no_secret() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    for service in COMPOSE["services"].values():
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+    for name, value in re.findall(r"^\s*(\w*(?:PASSWORD|TOKEN)): (.+)$", text, re.MULTILINE):
+        assert re.fullmatch(r"\$\{\w+:\?.+\}", value), name
+    asked = set(re.findall(r"\$\{(\w+)", text))
+    assert {name for name in asked if not FOREIGN.match(name)} <= known_variables()
+
+
+def test_the_instance_is_one_that_dagster_takes() -> None:
+    config, _ = dagster_instance_config(str(ROOT / "deploy"))
+    assert config["run_retries"]["enabled"]
+
+
+def test_helm_asks_for_what_the_instance_asks_for() -> None:
+    daemon, (deployment,) = HELM["dagsterDaemon"], HELM["dagster-user-deployments"]["deployments"]
+    monitoring, pools = INSTANCE["run_monitoring"], INSTANCE["concurrency"]["pools"]
+    assert daemon["runMonitoring"]["maxRuntimeSeconds"] == monitoring["max_runtime_seconds"]
+    assert daemon["runRetries"]["maxRetries"] == INSTANCE["run_retries"]["max_retries"]
+    assert HELM["additionalInstanceConfig"]["concurrency"]["pools"] == pools
+    assert PROJECT["version"] == deployment["image"]["tag"]
+    assert deployment["env"].keys() <= known_variables()
+    importlib.import_module(deployment["codeServerArgs"][1])
+    pins = (ROOT / "constraints.txt").read_text()
+    (version,) = re.findall(r"--version (\S+)", HELM_TEXT)
+    assert f"dagster=={version}\n" in pins
+
+
+def test_two_deployments_of_one_image_share_the_papers_and_nothing_else() -> None:
+    script = (
+        "import json; from market_data_pipeline.definitions import kafka;"
+        "from market_data_pipeline.definitions import brapi;"
+        "from market_data_pipeline.watchlist import load_watchlist;"
+        "print(json.dumps([kafka.transactional_id, brapi.min_interval_seconds,"
+        " [paper.ticker for paper in load_watchlist()]]))"
+    )
+    loaded = []
+    for file in WATCHLISTS:
+        env = {name: value for name, value in os.environ.items() if not OURS.match(name)}
+        env |= {name: value for name, value in dotenv_values(file).items() if value}
+        ran = subprocess.run(
+            [sys.executable, "-c", script], cwd=ROOT, env=env, capture_output=True, check=True
+        )
+        loaded.append(json.loads(ran.stdout))
+    ids, intervals, papers = zip(*loaded, strict=True)
+    assert len(set(ids)) == len(ids) == 2
+    # Together they keep the rate of one.
+    assert sum(1 / interval for interval in intervals) <= 1 / 0.5
+    every = [ticker for some in papers for ticker in some]
+    assert sorted(every) == sorted(paper.ticker for paper in load_watchlist())
