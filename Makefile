@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help dev tail test test-services check lock clean
+.PHONY: help dev tail test test-services screenshots check bench audit lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -23,10 +23,21 @@ test: $(INSTALLED) ## Run the tests that need nothing else
 test-services: $(INSTALLED) ## Run the tests against real Kafka and real MongoDB
 	REQUIRE_SERVICES=1 $(BIN)/python -m pytest -m services
 
+screenshots: $(INSTALLED) ## Make the README's pictures anew (needs Chromium)
+	$(BIN)/python -m market_data_pipeline_tests.services.screenshots
+
 check: $(INSTALLED) ## Run linter, formatter and type checker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(INSTALLED) ## Measure everything, in some minutes, into docs/benchmarks.md
+	$(BIN)/python -m benchmarks.bench
+
+audit: ## Look for known vulnerabilities of the pinned versions (needs the network)
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	$(VENV)/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 lock: ## Pin the newest versions that fit into constraints.txt
 	rm -rf $(VENV)

@@ -1,0 +1,207 @@
+"""Everything that is measured, as one page: `make bench` writes docs/benchmarks.md.
+
+    python -m benchmarks.bench [ROUNDS]
+
+It takes some minutes. The bulk store is measured on the server that TEST_MONGO_URI names, and
+without it on the embedded one; the publication on Apache Kafka where there are Java and Maven.
+"""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+from benchmarks.fetch import sandbox
+from benchmarks.run_overhead import FLOOR_SECONDS, REPOSITORY, run
+from market_data_pipeline.local.kafka import embedded_kafka
+from market_data_pipeline.local.mongo import embedded_mongo
+
+PAGE = REPOSITORY / "docs" / "benchmarks.md"
+PIPELINE = "market_data_pipeline.definitions"
+ANSWER, INTERVAL = 0.15, 0.5
+# Sizes of a watchlist, and tickers in one request of the plan `pro`.
+SIZES, BATCH = (50, 500, 2000), 20
+WINDOWS_OF_THREE_MONTHS = 63 * 16
+PACKAGES = ("dagster", "pandas", "pymongo", "confluent-kafka", "SQLAlchemy")
+Figures = tuple[float, float, float]
+"""Seconds in all, seconds of the fetch, and the peak memory in MiB."""
+
+
+@contextmanager
+def services(plan: str) -> Iterator[dict[str, str]]:
+    """The settings of a run against a sandbox and the stand-ins, all in processes of their own."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        sandbox(plan, ANSWER) as url,
+        embedded_kafka() as bootstrap_servers,
+        embedded_mongo(Path(folder)) as mongo_uri,
+    ):
+        yield {
+            "BRAPI_BASE_URL": url,
+            "BRAPI_TOKEN": "benchmark",
+            "BRAPI_PLAN": plan,
+            "BRAPI_MIN_INTERVAL_SECONDS": str(INTERVAL),
+            "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
+            "MONGO_URI": mongo_uri,
+            "QUOTES_PATH": f"{folder}/quotes",
+            "PYTHONPATH": str(Path(__file__).parent),
+        }
+
+
+def plain(env: dict[str, str]) -> Figures:
+    """One round of the plain pattern, in a process of its own."""
+    addresses = [env["BRAPI_BASE_URL"], env["MONGO_URI"], env["KAFKA_BOOTSTRAP_SERVERS"]]
+    command = [sys.executable, "-m", "benchmarks.plain", *addresses, str(INTERVAL)]
+    started = time.monotonic()
+    process = subprocess.Popen(command, cwd=REPOSITORY)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit("The plain pattern has failed.")
+    return time.monotonic() - started, 0.0, usage.ru_maxrss / 1024
+
+
+def measured(rounds: int, contestants: dict[str, Callable[[], Figures]]) -> dict[str, Figures]:
+    """The medians of each, which take turns."""
+    results: dict[str, list[Figures]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, measure in contestants.items():
+            results[name].append(measure())
+    return {
+        name: (
+            median(seconds for seconds, _, _ in figures),
+            median(fetch for _, fetch, _ in figures),
+            median(memory for _, _, memory in figures),
+        )
+        for name, figures in results.items()
+    }
+
+
+def tick(rounds: int) -> Iterator[str]:
+    """A run of one window, in parts, beside the plain pattern and the least that it can take."""
+    with services("free") as env:
+        medians = measured(
+            rounds,
+            {
+                "pipeline": lambda: run(PIPELINE, env),
+                "empty": lambda: run("empty", env),
+                "plain": lambda: plain(env),
+            },
+        )
+    seconds, fetch, memory = medians["pipeline"]
+    empty, plain_ones = medians["empty"], medians["plain"]
+    yield "| | seconds | of the floor | peak memory |"
+    yield "| --- | ---: | ---: | ---: |"
+    yield f"| floor: 49 intervals and an answer | {FLOOR_SECONDS:.2f} | 1.00 | |"
+    for name, took, peak in (
+        ("**a run of the pipeline**", seconds, f"{memory:.0f} MiB"),
+        ("of it the fetch", fetch, ""),
+        ("of it Dagster: a run of three empty assets", empty[0], f"{empty[2]:.0f} MiB"),
+        ("of it imports, store, publish, checks", seconds - fetch - empty[0], ""),
+        ("the plain loop, which sleeps after each", plain_ones[0], f"{plain_ones[2]:.0f} MiB"),
+    ):
+        yield f"| {name} | {took:.2f} | {took / FLOOR_SECONDS:.2f} | {peak} |"
+
+
+def growth(rounds: int) -> Iterator[str]:
+    """A run of one window with more papers, in batches of the plan `pro`."""
+    yield "| papers | floor of the fetch | fetch | run without fetch | peak memory |"
+    yield "| ---: | ---: | ---: | ---: | ---: |"
+    for size in SIZES:
+        with tempfile.TemporaryDirectory() as folder:
+            watchlist = Path(folder, "watchlist.csv")
+            tickers = (f"{chr(65 + n // 1000)}{n % 1000:03}3" for n in range(size))
+            watchlist.write_text("\n".join(["ticker", *tickers]))
+            os.environ["WATCHLIST_FILE"] = str(watchlist)  # of the sandbox and of the run
+            with services("pro") as env:
+                figures = measured(rounds, {"run": lambda env=env: run(PIPELINE, env)})["run"]
+            del os.environ["WATCHLIST_FILE"]
+        seconds, fetch, memory = figures
+        floor = (size / BATCH - 1) * INTERVAL + ANSWER
+        yield (
+            f"| {size:,} | {floor:.2f} s | {fetch:.2f} s | {seconds - fetch:.2f} s "
+            f"| {memory:.0f} MiB |"
+        )
+
+
+def output_of(*command: str) -> Iterator[str]:
+    """What another benchmark prints."""
+    ended = subprocess.run(
+        [sys.executable, *command], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    if ended.returncode:
+        sys.exit(ended.stderr)
+    yield "```text"
+    yield from ended.stdout.splitlines()
+    yield "```"
+
+
+def publication() -> Iterator[str]:
+    """Events on Apache Kafka, beside the bare client."""
+    if shutil.which("java") and shutil.which("mvn"):
+        yield from output_of("-m", "benchmarks.kafka_publication")
+    else:
+        yield "Not measured: Java and Maven are needed."
+
+
+def bulk_store(rounds: int) -> Iterator[str]:
+    """Documents in MongoDB, beside plain pymongo."""
+    script = "libraries/dagster-mongo/benchmarks/measure.py"
+    if uri := os.environ.get("TEST_MONGO_URI"):
+        yield "On a real MongoDB."
+        yield from output_of(script, uri, "--rounds", str(rounds))
+        return
+    yield "On the embedded stand-in."
+    with tempfile.TemporaryDirectory() as folder, embedded_mongo(Path(folder)) as uri:
+        yield from output_of(script, uri, "--rounds", str(rounds))
+
+
+def machine() -> str:
+    """What kind of machine this is."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return (
+        f"{os.cpu_count()} cores ({platform.machine()}), {memory:.0f} GiB, {platform.system()}, "
+        f"Python {platform.python_version()}, {packages}; load {os.getloadavg()[0]:.1f} at the "
+        "start."
+    )
+
+
+def main(rounds: int) -> None:
+    """Writes the page, section by section, and shows it as it grows."""
+    sections: dict[str, Callable[[], Iterator[str]]] = {
+        "A run of a window: 50 papers, one a request, every 0.5 s, answers after 150 ms": (
+            lambda: tick(rounds)
+        ),
+        "More papers": lambda: growth(rounds),
+        "The fetch beside its floor": lambda: output_of("benchmarks/fetch.py", str(rounds)),
+        "100,000 events to Apache Kafka": publication,
+        "100,000 documents to MongoDB": lambda: bulk_store(rounds),
+        f"A backfill of three months: {WINDOWS_OF_THREE_MONTHS:,} windows of 50 papers": (
+            lambda: output_of("benchmarks/history.py", str(WINDOWS_OF_THREE_MONTHS))
+        ),
+    }
+    with PAGE.open("w") as page:
+
+        def write(line: str = "") -> None:
+            for out in (page, sys.stdout):
+                out.write(f"{line}\n")
+                out.flush()
+
+        write("# Benchmarks\n")
+        write(f"`make bench` wrote this page; medians of {rounds}. {machine()}")
+        for title, lines in sections.items():
+            write(f"\n## {title}\n")
+            for line in lines():
+                write(line)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
