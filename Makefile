@@ -2,8 +2,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Both paths in one command: dagster-mongo is on no public index, and is not looked up there.
-INSTALLED := $(VENV)/.installed
+# What a target needs beyond the pipeline itself; each is installed once.
+DEV := $(VENV)/.with-dev
+TEST := $(VENV)/.with-test
+SERVICES := $(VENV)/.with-services
+$(DEV): EXTRAS := local
+$(TEST): EXTRAS := local,test
+$(SERVICES): EXTRAS := local,production,test
 
 .DEFAULT_GOAL := help
 .PHONY: help dev tail test test-services screenshots check bench audit lock clean
@@ -11,27 +16,27 @@ INSTALLED := $(VENV)/.installed
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-dev: $(INSTALLED) ## Run everything, with stand-ins for what is not configured
+dev: $(DEV) ## Run everything, with stand-ins for what is not configured
 	@exec $(BIN)/python -m market_data_pipeline.local.dev
 
-tail: $(INSTALLED) ## Show the events on the topic as they arrive
+tail: $(DEV) ## Show the events on the topic as they arrive
 	@exec $(BIN)/market-data-tail
 
-test: $(INSTALLED) ## Run the tests that need nothing else
-	$(BIN)/python -m pytest -m "not services"
+test: $(TEST) ## Run the tests that need nothing else
+	$(BIN)/python -m pytest -m "not services" --numprocesses auto --dist worksteal
 
-test-services: $(INSTALLED) ## Run the tests against real Kafka and real MongoDB
+test-services: $(SERVICES) ## Run the tests against real Kafka and real MongoDB
 	REQUIRE_SERVICES=1 $(BIN)/python -m pytest -m services
 
-screenshots: $(INSTALLED) ## Make the README's pictures anew (needs Chromium)
+screenshots: $(SERVICES) ## Make the README's pictures anew (needs Chromium)
 	$(BIN)/python -m market_data_pipeline_tests.services.screenshots
 
-check: $(INSTALLED) ## Run linter, formatter and type checker
+check: $(SERVICES) ## Run linter, formatter and type checker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(INSTALLED) ## Measure everything, in some minutes, into docs/benchmarks.md
+bench: $(TEST) ## Measure everything, in some minutes, into docs/benchmarks.md
 	$(BIN)/python -m benchmarks.bench
 
 audit: ## Look for known vulnerabilities of the pinned versions (needs the network)
@@ -48,10 +53,13 @@ lock: ## Pin the newest versions that fit into constraints.txt
 clean: ## Remove the environment and the state of `make dev`
 	rm -rf $(VENV) .dev
 
-$(INSTALLED): pyproject.toml libraries/dagster-mongo/pyproject.toml constraints.txt
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	  { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+
+# Both paths in one command: dagster-mongo is on no public index, and is not looked up there.
+$(DEV) $(TEST) $(SERVICES): pyproject.toml libraries/dagster-mongo/pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	  -e ./libraries/dagster-mongo -e ".[local,production,test]"
+	  -e ./libraries/dagster-mongo -e ".[$(EXTRAS)]"
 	@touch $@
