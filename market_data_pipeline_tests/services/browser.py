@@ -1,0 +1,118 @@
+"""A deployment of `make dev` and a real browser that looks at it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlencode
+
+from playwright.sync_api import Locator, Page, sync_playwright
+
+from market_data_pipeline_tests.supervised import ROOT, Supervisor, settings
+
+LOCATION = "market_data_pipeline.definitions"
+FINISHED = re.compile(r"3 assets materialized for (\S+) ")
+PATIENCE_MS = 60_000
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+class BrowserMissingError(Exception):
+    """There is no browser; the text says what to install."""
+
+
+class DagsterPages:
+    """Dagster's UI in one tab. `complaints` collects what the browser's console calls an error."""
+
+    def __init__(self, page: Page, base: str, live: str) -> None:
+        self.page = page
+        self.live = live
+        """The window that the run at startup materialized."""
+        self.complaints: list[str] = []
+        self._base = base
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("console", lambda said: said.type == "error" and self._complain(said.text))
+        page.on("pageerror", lambda error: self._complain(str(error)))
+
+    def lineage(self) -> Page:
+        """The graph of all assets."""
+        return self._open("asset-groups", "mongo_price_history")
+
+    def asset(self, name: str, view: str = "overview", **query: str) -> Page:
+        """The page of an asset: its overview, partitions, checks, …"""
+        marks = {"overview": "Definition", "partitions": "Metadata", "checks": "Latest execution"}
+        return self._open(f"assets/{name}?{urlencode({'view': view, **query})}", marks[view])
+
+    def automation(self, kind: str, name: str) -> Page:
+        """The page of a schedule or sensor."""
+        return self._open(f"locations/{LOCATION}/{kind}/{name}", "Preview tick result")
+
+    def backfills(self) -> Page:
+        """The list of all backfills."""
+        return self._open("runs?view=backfills", "Launched by")
+
+    def dialog(self) -> Locator:
+        """The dialog that is open."""
+        return self.page.get_by_role("dialog")
+
+    def text(self) -> str:
+        """All that the page says."""
+        return self.page.inner_text("body")
+
+    def _open(self, path: str, mark: str) -> Page:
+        self.page.goto(f"{self._base}/{path}")
+        self.page.get_by_text(mark, exact=True).first.wait_for()
+        return self.page
+
+    def _complain(self, text: str) -> None:
+        self.complaints.append(text)
+
+
+def chromium() -> str:
+    """The path of Debian's Chromium.
+
+    Raises:
+        BrowserMissingError: it is not installed.
+    """
+    path = shutil.which("chromium")
+    if path is None:
+        raise BrowserMissingError("Chromium is not installed: Debian's package is `chromium`")
+    return path
+
+
+@contextmanager
+def dagster_in_a_browser(
+    folder: Path, *, width: int = 1500, height: int = 1000
+) -> Iterator[DagsterPages]:
+    """A deployment of its own in `folder`, past its run at startup, and a tab that shows it."""
+    executable = chromium()
+    for name in ("workspace.yaml", "dagster.yaml"):
+        shutil.copy(ROOT / name, folder)
+    environment = settings(folder / "state")
+    supervisor = Supervisor(folder, environment)
+    try:
+        supervisor.wait_for("The run at startup")
+        finished = FINISHED.search(supervisor.output)
+        assert finished, supervisor.output
+        base = f"http://127.0.0.1:{environment['DAGSTER_PORT']}"
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
+            page = browser.new_page(
+                viewport={"width": width, "height": height}, timezone_id="America/Sao_Paulo"
+            )
+            yield DagsterPages(page, base, finished[1])
+            browser.close()
+    finally:
+        supervisor.end(signal.SIGTERM)

@@ -1,0 +1,124 @@
+"""What the data engineer sees, in a real browser that looks at `make dev`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from market_data_pipeline.windows import trading_windows
+from market_data_pipeline_tests.services.browser import (
+    BrowserMissingError,
+    DagsterPages,
+    chromium,
+    dagster_in_a_browser,
+)
+
+pytestmark = pytest.mark.services
+ASSETS = ("quotes", "mongo_price_history", "kafka_publication")
+CHECKS = {"quotes": 5, "mongo_price_history": 2, "kafka_publication": 2}
+
+
+@pytest.fixture(scope="module")
+def dagster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterPages]:
+    try:
+        chromium()
+    except BrowserMissingError as missing:
+        if os.environ.get("REQUIRE_SERVICES") == "1":
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+    with dagster_in_a_browser(tmp_path_factory.mktemp("deployment")) as pages:
+        yield pages
+
+
+def test_the_lineage_shows_three_assets_and_their_checks(dagster: DagsterPages) -> None:
+    page = dagster.lineage()
+
+    for name in ASSETS:
+        page.get_by_text(name, exact=True).first.wait_for()
+    for count in sorted(set(CHECKS.values())):
+        page.get_by_text(f"{count} / {count} Passed").first.wait_for()
+    for kind in ("Kafka", "MongoDB", "Parquet", "brapi"):
+        page.get_by_text(kind, exact=True).first.wait_for()
+
+
+@pytest.mark.parametrize("name", ASSETS)
+def test_an_asset_s_page_lacks_nothing(dagster: DagsterPages, name: str) -> None:
+    dagster.complaints.clear()
+    page = dagster.asset(name)
+    page.get_by_text("market-data", exact=True).first.wait_for()
+
+    said = dagster.text()
+    assert "No description" not in said
+    assert "No column schema" not in said
+    assert not re.search(r"\bunknown\b|something went wrong", said, re.IGNORECASE)
+    for title in ("Group", "Owners", "Kinds", "Jobs", "Sensors", "Schedules"):
+        assert title in said
+    assert dagster.complaints == []
+
+
+@pytest.mark.parametrize("name", ASSETS)
+def test_every_check_has_passed_and_says_what_to_do(dagster: DagsterPages, name: str) -> None:
+    page = dagster.asset(name, "checks")
+
+    page.get_by_text("If not:").first.wait_for()
+    assert f"Checks ({CHECKS[name]})" in dagster.text()
+    assert dagster.text().count("Succeeded") == CHECKS[name]
+
+
+def test_a_window_shows_its_quotes_and_what_they_cost(dagster: DagsterPages) -> None:
+    page = dagster.asset("quotes", "partitions", partition=dagster.live)
+    page.get_by_text("PETR4", exact=True).first.wait_for()
+
+    said = dagster.text()
+    for number in ("failures", "requests", "fetch_seconds", "quota_left", "oldest_quote_minutes"):
+        assert number in said
+    assert "change_percent" in said
+    assert "VALE3" in said
+
+
+def test_a_published_window_shows_its_topic_and_offsets(dagster: DagsterPages) -> None:
+    page = dagster.asset("kafka_publication", "partitions", partition=dagster.live)
+    page.get_by_text("published", exact=True).first.wait_for()
+
+    assert "reason" in dagster.text()
+    if trading_windows().live(trading_windows().from_key(dagster.live).end):
+        assert "trading-assets-market-data-v1" in dagster.text()
+
+
+def test_the_schedule_runs_and_says_what_it_would_do(dagster: DagsterPages) -> None:
+    page = dagster.automation("schedules", "every_window")
+    page.get_by_text("Running", exact=True).first.wait_for()
+
+    page.get_by_text("Preview tick result").click()
+    page.get_by_role("button", name="Continue").click()
+    page.get_by_text(re.compile("Skip reason|1 run request")).first.wait_for()
+
+
+def test_the_sensor_runs_and_says_why_it_launches_nothing(dagster: DagsterPages) -> None:
+    page = dagster.automation("sensors", "at_startup")
+    page.get_by_text("Running", exact=True).first.wait_for()
+
+    page.get_by_role("table").last.get_by_text("0 runs requested").first.hover()
+    page.get_by_text("This start was seen to.").first.wait_for()
+
+
+def test_a_backfill_is_launched_from_the_page(dagster: DagsterPages) -> None:
+    windows = trading_windows()
+    second = windows.before(windows.from_key(dagster.live))
+    first = second and windows.before(second)
+    assert first
+    assert second
+    page = dagster.lineage()
+    page.get_by_role("button", name="Materialize all").click()
+    dialog = dagster.dialog()
+    text = dialog.get_by_role("textbox").first
+    text.fill(f"[{first.key}...{second.key}]")
+    text.press("Enter")
+    dialog.get_by_text("2 partitions").first.wait_for()
+    dialog.get_by_role("button", name="Launch backfill").click()
+    dialog.wait_for(state="detached")
+
+    dagster.backfills().get_by_text("Success", exact=True).first.wait_for(timeout=180_000)
