@@ -3,29 +3,40 @@
 import tempfile
 from pathlib import Path
 
+from playwright.sync_api import FloatRect
+
 from market_data_pipeline_tests.services.browser import dagster_in_a_browser
 from market_data_pipeline_tests.supervised import ROOT
 
 IMAGES = ROOT / "docs" / "images"
 MOST_BYTES = 100_000
+# Of a page that is 1500 wide and 1200 high.
+GRAPH: FloatRect = {"x": 640, "y": 410, "width": 760, "height": 430}
+DETAILS: FloatRect = {"x": 556, "y": 290, "width": 944, "height": 800}
+CHECK: FloatRect = {"x": 240, "y": 104, "width": 1260, "height": 560}
 
 
 def main() -> None:
     """Takes each picture anew from a deployment of its own."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        dagster_in_a_browser(Path(folder), width=1100, height=640) as dagster,
+        dagster_in_a_browser(Path(folder), height=1200) as dagster,
     ):
         pages = {
-            "lineage": dagster.lineage,
-            "window": lambda: dagster.asset("quotes", "partitions", partition=dagster.live),
-            "checks": lambda: dagster.asset("quotes", "checks"),
+            "lineage": (GRAPH, "MongoDB", dagster.lineage),
+            "window": (
+                DETAILS,
+                "PETR4",
+                lambda: dagster.asset("quotes", "partitions", partition=dagster.live),
+            ),
+            "checks": (CHECK, "coverage", lambda: dagster.asset("quotes", "checks")),
         }
-        for name, open_page in pages.items():
+        for name, (clip, mark, open_page) in pages.items():
             page = open_page()
+            page.get_by_text(mark, exact=True).first.wait_for()
             page.wait_for_load_state("networkidle")
             path = IMAGES / f"{name}.png"
-            page.screenshot(path=path, animations="disabled")
+            page.screenshot(path=path, clip=clip, animations="disabled")
             assert path.stat().st_size <= MOST_BYTES, f"{path.name} is larger than {MOST_BYTES}"
 
 
