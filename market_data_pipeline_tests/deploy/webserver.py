@@ -41,11 +41,14 @@ def runs(url: str) -> list[Run]:
     ]
 
 
-def launch_backfill(url: str, assets: list[str], partitions: list[str]) -> str:
+def launch_backfill(
+    url: str, assets: list[str], partitions: list[str], config: dict[str, Any]
+) -> str:
     """Starts a backfill and returns its id."""
     params = {
         "assetSelection": [{"path": [asset]} for asset in assets],
         "partitionNames": partitions,
+        "runConfigData": config,
     }
     answer = _ask(url, BACKFILL, {"params": params})["launchPartitionBackfill"]
     if "backfillId" not in answer:
