@@ -65,6 +65,29 @@ def test_every_check_says_what_to_do() -> None:
         assert "If not:" in description, key
 
 
+def test_whatever_runs_by_itself_says_what_it_does() -> None:
+    repository = defs.get_repository_def()
+
+    for each in (*repository.schedule_defs, *repository.sensor_defs):
+        assert each.description, each.name
+    assert defs.resolve_job_def("market_data_job").description
+
+
+@pytest.mark.parametrize("name", ["brapi", "mongo", "kafka", "quotes_io_manager"])
+def test_every_setting_of_a_resource_is_described(name: str) -> None:
+    fields = type((defs.resources or {})[name]).model_fields
+
+    assert [key for key, field in fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize("name", sorted(ASSETS))
+def test_every_config_field_is_described(name: str) -> None:
+    schema = GRAPH.get(dg.AssetKey(name)).assets_def.op.config_schema
+    fields = getattr(schema.config_type, "fields", {}) if schema else {}
+
+    assert [key for key, field in fields.items() if not field.description] == []
+
+
 def test_schedule_and_sensor_run_by_default() -> None:
     repository = defs.get_repository_def()
 

@@ -89,7 +89,9 @@ def test_a_run_tells_what_it_asked_and_what_is_left(pipeline: Pipeline) -> None:
     told = metadata(result, "quotes")
     assert (told["quotes"], told["failures"], told["requests"]) == (50, 0, 50)
     assert told["quota_left"] == 15_000 - 46  # four papers are free of it
-    assert metadata(result, "mongo_price_history")["rows"] == 50
+    history = metadata(result, "mongo_price_history")
+    assert (history["rows"], history["live_quotes_kept"]) == (50, 0)
+    assert "2026-11-17T17:30:00Z" in history["query"]
     assert metadata(result, "kafka_publication")["published"] == 50
     assert all(passed for passed, _ in checks(result).values())
 

@@ -1,5 +1,7 @@
 """The history of all quotes, for audit: one document for each ticker and window."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 import pandas as pd
 from dagster_mongo import MongoResource
@@ -11,8 +13,10 @@ from market_data_pipeline.assets.common import (
     OWNERS,
     WINDOWS,
     failing_clearly,
+    windows_of,
 )
 from market_data_pipeline.assets.metadata import column_schema
+from market_data_pipeline.windows import Window
 
 COLLECTION = "price_history"
 IDS_IN_ONE_QUERY = 10_000
@@ -60,12 +64,23 @@ def mongo_price_history(
     what was observed is the audit.
     """
     documents = quotes.assign(_id=document_ids(quotes))
+    context.add_output_metadata({"query": _query(windows_of(context))})
     if config.overwrite_live:
         return documents
     with failing_clearly():
         observed = _observed_live(mongo, documents.loc[documents["source"] != "live", "_id"])
     context.add_output_metadata({"live_quotes_kept": len(observed)})
     return documents[~documents["_id"].isin(observed)]
+
+
+def _query(windows: Sequence[Window]) -> dg.MarkdownMetadataValue:
+    """What to type into `mongosh` to see the documents of the windows."""
+    first, last = (
+        f"ISODate('{window.start:%Y-%m-%dT%H:%M:%SZ}')" for window in (windows[0], windows[-1])
+    )
+    return dg.MetadataValue.md(
+        f"`db.{COLLECTION}.find({{window_start: {{$gte: {first}, $lte: {last}}}}})`"
+    )
 
 
 def document_ids(quotes: pd.DataFrame) -> "pd.Series[str]":
