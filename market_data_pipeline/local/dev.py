@@ -263,4 +263,9 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything is stopped. A thread that still waits for the webserver is left behind: taking the
+    # interpreter down around it can crash it (status -11).
+    os._exit(status)
