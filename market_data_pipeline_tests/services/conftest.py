@@ -1,0 +1,30 @@
+"""The services that tests of the whole deployment need."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+# Fixtures of this folder as well.
+from market_data_pipeline_tests.kafka.conftest import kafka, kafka_services  # noqa: F401
+from market_data_pipeline_tests.services.postgres import Postgres, installed
+
+
+@pytest.fixture
+def postgres(kafka_services: None) -> Iterator[Postgres]:  # noqa: F811
+    """A PostgreSQL that the test may crash."""
+    if not installed():
+        pytest.fail("PostgreSQL is not installed: Debian's package is `postgresql`")
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def real_mongo(kafka_services: None) -> str:  # noqa: F811
+    """The address of a real MongoDB."""
+    uri = os.environ.get("TEST_MONGO_URI")
+    if not uri:
+        pytest.fail("real MongoDB: set TEST_MONGO_URI to a server's mongodb:// address")
+    return uri
