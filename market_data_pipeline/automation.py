@@ -31,9 +31,15 @@ LONGEST_USAGE_WINDOW_DAYS = 31
 MOST_MATERIALIZATIONS_A_SESSION = 500
 UNFINISHED = [Status.QUEUED, Status.NOT_STARTED, Status.STARTING, Status.STARTED]
 
+FRESHNESS_CHECKS = [
+    dg.AssetCheckKey(dg.AssetKey(name), "fresh")
+    for name in ("quotes", "mongo_price_history", "kafka_publication")
+]
+
 market_data_job = dg.define_asset_job(
     "market_data_job",
-    selection=dg.AssetSelection.all(),
+    # `fresh` looks at what is there between the runs; a sensor does that without a step.
+    selection=dg.AssetSelection.all() - dg.AssetSelection.checks(*FRESHNESS_CHECKS),
     description="The quotes of a window, into MongoDB and to Kafka.",
 )
 

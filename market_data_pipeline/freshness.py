@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 import dagster as dg
 
 from market_data_pipeline import clock
-from market_data_pipeline.automation import why_not_yet
+from market_data_pipeline.automation import FRESHNESS_CHECKS, why_not_yet
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE, Window, trading_windows
 
 WINDOWS = trading_windows()
@@ -20,13 +20,13 @@ WINDOWS = trading_windows()
 GRACE = timedelta(minutes=10)
 FRESH = [
     dg.AssetCheckSpec(
-        "fresh",
-        asset=name,
+        key.name,
+        asset=key.asset_key,
         description="The last window that was due is there, ten minutes after its end; nothing is "
         "due at night, at the weekend or on a holiday. If not: look at the last run and at the "
         "ticks of the schedule `every_window`, then materialize the window.",
     )
-    for name in ("quotes", "mongo_price_history", "kafka_publication")
+    for key in FRESHNESS_CHECKS
 ]
 
 
