@@ -97,5 +97,10 @@ def _plan(
     same = {k: v for k, v in old.items() if k not in may_change} == {
         k: v for k, v in new.items() if k not in may_change
     }
-    replacement = {**new, created: old.get(created, now)} if created else body
+    replacement = _as_inserted({**new, created: old.get(created, now)}) if created else body
     return "unchanged" if same else "replaced", ReplaceOne(query, replacement, upsert=True)
+
+
+def _as_inserted(fields: Fields) -> Fields:
+    """The fields in the order of an update's, by name: that is how they were first written."""
+    return {"_id": fields["_id"], **dict(sorted(fields.items()))}

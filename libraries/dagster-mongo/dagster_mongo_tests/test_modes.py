@@ -4,6 +4,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import bson
 import pandas as pd
 import pytest
 
@@ -42,6 +43,17 @@ def test_a_document_is_its_row_whole(store: Store) -> None:
     store.store(frame(_id=["a"], old=[1]), mode="upsert", key=["_id"])
     assert counts(store.store(frame(_id=["a"], new=[1]))) == {"replaced": 1}
     assert store.documents() == {"a": {"_id": "a", "new": 1}}
+
+
+@pytest.mark.services
+def test_a_second_store_of_the_same_rows_leaves_the_same_bytes(real_mongo: str) -> None:
+    """MongoDB orders what an update inserts by name; the stand-in leaves it as it was given."""
+    store = Store(real_mongo)
+    rows = frame(_id=["a"], zeta=[1], Upper=["x"], mid=[2.5])
+    store.store(rows, mode="upsert", key=["_id"], created_at="created_at")
+    before = bson.encode(store.documents()["a"])
+    store.store(rows)
+    assert bson.encode(store.documents()["a"]) == before
 
 
 def test_rows_without_a_key_are_known_by_their_content(store: Store) -> None:
