@@ -23,7 +23,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from market_data_pipeline.kafka.errors import ConfigurationError
 from market_data_pipeline.kafka.settings import config_from_environment, without_secrets
-from market_data_pipeline.local.process import address_file
+from market_data_pipeline.local.process import address_file, stop_on_signals
 from market_data_pipeline.local.settings import Environment, environment, setting, state_folder
 
 SAO_PAULO = ZoneInfo("America/Sao_Paulo")
@@ -198,6 +198,7 @@ def main() -> int:
     parser.add_argument("--from-beginning", action="store_true", help="not only the last few")
     parser.add_argument("--count", type=int, help="stop after so many events")
     options = parser.parse_args()
+    stop_on_signals()  # also where a shell in the background has it ignore Ctrl-C
     env = environment()
     topic = setting(env, "KAFKA_TOPIC", DEFAULT_TOPIC)
     try:
