@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from math import ceil
 from pathlib import Path
 from statistics import median
 
 from benchmarks.fetch import sandbox
-from benchmarks.run_overhead import FLOOR_SECONDS, REPOSITORY, run
+from benchmarks.run_overhead import FLOOR_SECONDS, HOLD_SECONDS, REPOSITORY, Figures, run
 from market_data_pipeline.local.kafka import embedded_kafka
 from market_data_pipeline.local.mongo import embedded_mongo
 
@@ -31,8 +32,6 @@ ANSWER, INTERVAL = 0.15, 0.5
 SIZES, BATCH = (50, 500, 2000), 20
 WINDOWS_OF_THREE_MONTHS = 63 * 16
 PACKAGES = ("dagster", "pandas", "pymongo", "confluent-kafka", "SQLAlchemy")
-Figures = tuple[float, float, float]
-"""Seconds in all, seconds of the fetch, and the peak memory in MiB."""
 
 
 @contextmanager
@@ -65,7 +64,7 @@ def plain(env: dict[str, str]) -> Figures:
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit("The plain pattern has failed.")
-    return time.monotonic() - started, 0.0, usage.ru_maxrss / 1024
+    return Figures(time.monotonic() - started, usage.ru_maxrss / 1024)
 
 
 def measured(rounds: int, contestants: dict[str, Callable[[], Figures]]) -> dict[str, Figures]:
@@ -75,11 +74,7 @@ def measured(rounds: int, contestants: dict[str, Callable[[], Figures]]) -> dict
         for name, measure in contestants.items():
             results[name].append(measure())
     return {
-        name: (
-            median(seconds for seconds, _, _ in figures),
-            median(fetch for _, fetch, _ in figures),
-            median(memory for _, _, memory in figures),
-        )
+        name: Figures(*(median(values) for values in zip(*figures, strict=True)))
         for name, figures in results.items()
     }
 
@@ -95,25 +90,30 @@ def tick(rounds: int) -> Iterator[str]:
                 "plain": lambda: plain(env),
             },
         )
-    seconds, fetch, memory = medians["pipeline"]
-    empty, plain_ones = medians["empty"], medians["plain"]
+    ours, empty, loop = medians["pipeline"], medians["empty"], medians["plain"]
+    other = ours.rest - empty.seconds - ours.store - ours.publish
     yield "| | seconds | of the floor | peak memory |"
     yield "| --- | ---: | ---: | ---: |"
     yield f"| floor: 49 intervals and an answer | {FLOOR_SECONDS:.2f} | 1.00 | |"
     for name, took, peak in (
-        ("**a run of the pipeline**", seconds, f"{memory:.0f} MiB"),
-        ("of it the fetch", fetch, ""),
-        ("of it Dagster: a run of three empty assets", empty[0], f"{empty[2]:.0f} MiB"),
-        ("of it imports, store, publish, checks", seconds - fetch - empty[0], ""),
-        ("the plain loop, which sleeps after each", plain_ones[0], f"{plain_ones[2]:.0f} MiB"),
+        ("**a run of the pipeline**", ours.seconds, f"{ours.memory:.0f} MiB"),
+        ("of it the fetch", ours.fetch, ""),
+        ("of it the distance to the next request", HOLD_SECONDS, ""),
+        ("of it the step that stores", ours.store, ""),
+        ("of it the step that publishes", ours.publish, ""),
+        ("of it Dagster: a run of three empty assets", empty.seconds, f"{empty.memory:.0f} MiB"),
+        ("of it imports, Parquet, checks", other, ""),
+        ("the plain loop, which sleeps after each", loop.seconds, f"{loop.memory:.0f} MiB"),
     ):
         yield f"| {name} | {took:.2f} | {took / FLOOR_SECONDS:.2f} | {peak} |"
+    yield ""
+    yield f"Without the fetch a run takes {ours.rest / empty.seconds:.2f} of three empty assets."
 
 
 def growth(rounds: int) -> Iterator[str]:
     """A run of one window with more papers, in batches of the plan `pro`."""
-    yield "| papers | floor of the fetch | fetch | run without fetch | peak memory |"
-    yield "| ---: | ---: | ---: | ---: | ---: |"
+    yield "| papers | floor of the fetch | fetch | store | publish | run without fetch | memory |"
+    yield "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     for size in SIZES:
         with tempfile.TemporaryDirectory() as folder:
             watchlist = Path(folder, "watchlist.csv")
@@ -123,11 +123,10 @@ def growth(rounds: int) -> Iterator[str]:
             with services("pro") as env:
                 figures = measured(rounds, {"run": lambda env=env: run(PIPELINE, env)})["run"]
             del os.environ["WATCHLIST_FILE"]
-        seconds, fetch, memory = figures
-        floor = (size / BATCH - 1) * INTERVAL + ANSWER
+        floor = (ceil(size / BATCH) - 1) * INTERVAL + ANSWER
         yield (
-            f"| {size:,} | {floor:.2f} s | {fetch:.2f} s | {seconds - fetch:.2f} s "
-            f"| {memory:.0f} MiB |"
+            f"| {size:,} | {floor:.2f} s | {figures.fetch:.2f} s | {figures.store:.2f} s "
+            f"| {figures.publish:.2f} s | {figures.rest:.2f} s | {figures.memory:.0f} MiB |"
         )
 
 

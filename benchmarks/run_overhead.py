@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import dagster as dg
 
@@ -30,8 +31,23 @@ FLOOR_SECONDS = 49 * 0.5 + 0.15
 HOLD_SECONDS = 0.5 - 0.15
 
 
-def run(module: str, environment: dict[str, str]) -> tuple[float, float, float]:
-    """Seconds in all, seconds of the fetch, and the peak memory in MiB of one run.
+class Figures(NamedTuple):
+    """Of one run: seconds in all, of the fetch, of the two steps that follow, the peak in MiB."""
+
+    seconds: float
+    memory: float
+    fetch: float = 0.0
+    store: float = 0.0
+    publish: float = 0.0
+
+    @property
+    def rest(self) -> float:
+        """Seconds without the fetch, and without keeping the distance from the next run."""
+        return self.seconds - (self.fetch and self.fetch + HOLD_SECONDS)
+
+
+def run(module: str, environment: dict[str, str]) -> Figures:
+    """What one run takes.
 
     The instance is beside QUOTES_PATH and stays: the first run of an instance asks Brapi once for
     its usage window.
@@ -57,22 +73,27 @@ def run(module: str, environment: dict[str, str]) -> tuple[float, float, float]:
         output.seek(0)
         if status:
             sys.exit(output.read())
-        return seconds, fetch_seconds(home), usage.ru_maxrss / 1024
+        return Figures(seconds, usage.ru_maxrss / 1024, *parts(home))
 
 
-def fetch_seconds(home: str) -> float:
-    """How long the run took to fetch, by its own account; 0 for one that fetched nothing."""
+def parts(home: str) -> tuple[float, ...]:
+    """Seconds of the fetch, the store and the publication of the last run; none if it has none."""
     with dg.DagsterInstance.from_config(home) as instance:
         records = instance.fetch_materializations(dg.AssetKey("quotes"), limit=1).records
-    if not records or records[0].asset_materialization is None:
-        return 0.0
-    return float(records[0].asset_materialization.metadata["fetch_seconds"].value)
+        if not records or records[0].asset_materialization is None:
+            return ()
+        stats = instance.get_run_step_stats(
+            records[0].run_id, ["mongo_price_history", "kafka_publication"]
+        )
+    fetch = records[0].asset_materialization.metadata["fetch_seconds"].value
+    took = {each.step_key: (each.end_time or 0) - (each.start_time or 0) for each in stats}
+    return float(fetch), took["mongo_price_history"], took["kafka_publication"]  # type: ignore[arg-type]
 
 
 def main() -> None:
     """Prints a table of medians."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    results: dict[str, list[tuple[float, float, float]]] = {"pipeline": [], "empty": []}
+    results: dict[str, list[Figures]] = {"pipeline": [], "empty": []}
     with (
         tempfile.TemporaryDirectory() as folder,
         serve(latency=0.15) as sandbox,
@@ -91,18 +112,16 @@ def main() -> None:
         for _ in range(rounds):
             results["empty"].append(run("empty", environment))
             results["pipeline"].append(run("market_data_pipeline.definitions", environment))
-    rest = {
-        name: [seconds - (fetch and fetch + HOLD_SECONDS) for seconds, fetch, _ in runs]
-        for name, runs in results.items()
-    }
-    ratios = [ours / empty for ours, empty in zip(rest["pipeline"], rest["empty"], strict=True)]
-    fetch = statistics.median(fetch for _, fetch, _ in results["pipeline"])
+    ratios = [
+        ours.rest / empty.rest
+        for ours, empty in zip(results["pipeline"], results["empty"], strict=True)
+    ]
+    fetch = statistics.median(each.fetch for each in results["pipeline"])
     print(f"fetch of 50 tickers: {fetch:.2f} s, {fetch / FLOOR_SECONDS:.3f} x the floor")
     for name, runs in results.items():
-        memory = statistics.median(memory for _, _, memory in runs)
-        print(
-            f"{name:9} without the fetch: {statistics.median(rest[name]):.2f} s, {memory:.0f} MiB"
-        )
+        rest = statistics.median(each.rest for each in runs)
+        memory = statistics.median(each.memory for each in runs)
+        print(f"{name:9} without the fetch: {rest:.2f} s, {memory:.0f} MiB")
     print(f"pipeline / empty, pair by pair: {statistics.median(ratios):.2f}")
 
 
