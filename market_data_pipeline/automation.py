@@ -12,9 +12,10 @@ from itertools import chain
 import dagster as dg
 from dagster import DagsterRunStatus as Status
 
-from market_data_pipeline import clock
+from market_data_pipeline import clock, environment
+from market_data_pipeline.asset_keys import HISTORY, PUBLICATION, QUOTES
 from market_data_pipeline.pacing import next_run
-from market_data_pipeline.quota import QUOTES, last_recorded
+from market_data_pipeline.quota import last_recorded
 from market_data_pipeline.windows import (
     EXCHANGE_TIMEZONE,
     TradingWindows,
@@ -31,10 +32,9 @@ LONGEST_USAGE_WINDOW_DAYS = 31
 MOST_MATERIALIZATIONS_A_SESSION = 500
 UNFINISHED = [Status.QUEUED, Status.NOT_STARTED, Status.STARTING, Status.STARTED]
 
-FRESHNESS_CHECKS = [
-    dg.AssetCheckKey(dg.AssetKey(name), "fresh")
-    for name in ("quotes", "mongo_price_history", "kafka_publication")
-]
+QUOTA_SHARE = environment.share("BRAPI_QUOTA_SHARE", 1)
+
+FRESHNESS_CHECKS = [dg.AssetCheckKey(key, "fresh") for key in (QUOTES, HISTORY, PUBLICATION)]
 
 market_data_job = dg.define_asset_job(
     "market_data_job",
@@ -109,12 +109,23 @@ def _why_not_again(instance: dg.DagsterInstance, window: Window) -> str | None:
     """Why a window needs no run: its quotes are there, or a run for it is under way."""
     if _stored(instance, [window]):
         return f"The quotes of {window.key} are there already."
-    under_way = instance.get_runs(
-        dg.RunsFilter(tags={PARTITION_TAG: window.key}, statuses=UNFINISHED), limit=1
-    )
-    if under_way:
-        return f"Run {under_way[0].run_id[:8]} is on its way for {window.key}."
+    wanted = dg.RunsFilter(tags={PARTITION_TAG: window.key}, statuses=UNFINISHED)
+    if under_way := _of_our_quotes(instance, wanted):
+        return f"Run {under_way[0][:8]} is on its way for {window.key}."
     return None
+
+
+def _of_our_quotes(instance: dg.DagsterInstance, wanted: dg.RunsFilter) -> list[str]:
+    """The ids of those runs that are to ask for the quotes of this code location."""
+    planned = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+    return [
+        run.run_id
+        for run in instance.get_runs(wanted)
+        if any(
+            record.asset_key == QUOTES
+            for record in instance.get_records_for_run(run.run_id, of_type=planned).records
+        )
+    ]
 
 
 def _stored(instance: dg.DagsterInstance, windows: Sequence[Window]) -> int:
@@ -132,6 +143,7 @@ def why_not_yet(instance: dg.DagsterInstance, window: Window) -> str | None:
     quota = last_recorded(instance, window.end)
     if quota is None:
         return None
+    quota = quota.shared(QUOTA_SHARE)
     session = _session(window.day)
     if quota.runs > LONGEST_USAGE_WINDOW_DAYS * len(session):
         return None
@@ -153,7 +165,7 @@ def why_not_yet(instance: dg.DagsterInstance, window: Window) -> str | None:
 def _why_no_more_starts(instance: dg.DagsterInstance, window: Window) -> str | None:
     """Why a deployment that keeps crashing does not ask for the same window for ever."""
     tags = {PARTITION_TAG: window.key, STARTUP_TAG: "true"}
-    starts = instance.get_runs_count(dg.RunsFilter(tags=tags))
+    starts = len(_of_our_quotes(instance, dg.RunsFilter(tags=tags)))
     if starts < MOST_STARTUP_RUNS_A_WINDOW:
         return None
     return (

@@ -9,10 +9,11 @@ import dagster as dg
 from dagster_mongo import MongoPandasIOManager, MongoResource
 
 from market_data_pipeline.alerts import alert_on_failure
+from market_data_pipeline.asset_keys import PREFIX
 from market_data_pipeline.assets import ASSETS, CHECKS
 from market_data_pipeline.automation import at_startup, every_window, market_data_job
 from market_data_pipeline.brapi.plans import PLANS, RANGES
-from market_data_pipeline.environment import choice, flag, number, secret, text, whole_number
+from market_data_pipeline.environment import choice, flag, number, secret, share, text, whole_number
 from market_data_pipeline.freshness import freshness, watch_freshness
 from market_data_pipeline.kafka.event import UpdatedAtFormat
 from market_data_pipeline.parquet_io import QuotesParquetIOManager
@@ -28,7 +29,7 @@ brapi = BrapiResource(
     min_interval_seconds=number("BRAPI_MIN_INTERVAL_SECONDS", 0.5),
     request_timeout_seconds=number("BRAPI_TIMEOUT_SECONDS", 10),
     step_timeout_seconds=number("BRAPI_STEP_TIMEOUT_SECONDS", 240),
-    min_answered_share=number("BRAPI_MIN_ANSWERED_SHARE", 0),
+    min_answered_share=share("BRAPI_MIN_ANSWERED_SHARE", 0),
 )
 
 mongo = MongoResource(
@@ -47,7 +48,9 @@ kafka = KafkaResource(
     bootstrap_servers=text("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092"),
     topic=text("KAFKA_TOPIC", "trading-assets-market-data-v1"),
     # Set to nothing, it turns transactions off.
-    transactional_id=os.environ.get("KAFKA_TRANSACTIONAL_ID", "market-data-pipeline").strip(),
+    transactional_id=os.environ.get(
+        "KAFKA_TRANSACTIONAL_ID", "-".join(filter(None, ["market-data-pipeline", PREFIX]))
+    ).strip(),
     updated_at_format=choice("KAFKA_UPDATED_AT_FORMAT", "epoch", get_args(UpdatedAtFormat)),
     timeout_seconds=number("KAFKA_TIMEOUT_SECONDS", 60),
     create_topic=flag("KAFKA_CREATE_TOPIC", True) or False,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable
 from datetime import date
 from typing import TypeVar
@@ -30,6 +31,11 @@ def choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
+def name(variable: str, default: str) -> str:
+    """A word of letters, digits and underscores."""
+    return _parsed(variable, default, _word, "letters, digits and underscores, such as funds")
+
+
 def whole_number(name: str, default: int) -> int:
     """A whole number, not negative."""
     return _parsed(name, default, _digits, "a whole number such as 30")
@@ -38,6 +44,11 @@ def whole_number(name: str, default: int) -> int:
 def number(name: str, default: float) -> float:
     """A finite number, not negative."""
     return _parsed(name, default, _amount, "a number such as 0.5")
+
+
+def share(name: str, default: float) -> float:
+    """A number from 0 to 1."""
+    return _parsed(name, default, _share, "a number from 0 to 1 such as 0.5")
 
 
 def flag(name: str, default: bool | None) -> bool | None:
@@ -69,6 +80,12 @@ def _parsed(name: str, default: T, parse: Callable[[str], T], expected: str) -> 
         raise ValueError(f"{name} is {value!r}: set it to {expected}.") from None
 
 
+def _word(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_]+", value):
+        raise ValueError
+    return value
+
+
 def _digits(value: str) -> int:
     if not value.isdecimal():
         raise ValueError
@@ -84,5 +101,12 @@ def _true_or_false(value: str) -> bool | None:
 def _amount(value: str) -> float:
     amount = float(value)
     if not math.isfinite(amount) or amount < 0:
+        raise ValueError
+    return amount
+
+
+def _share(value: str) -> float:
+    amount = _amount(value)
+    if amount > 1:
         raise ValueError
     return amount

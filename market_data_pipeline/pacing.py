@@ -7,7 +7,7 @@ up for, and what was spent by others is simply not there: every decision starts 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, TypeVar
 
@@ -36,6 +36,10 @@ class Quota:
     def runs(self) -> int:
         """How many runs are left."""
         return self.left // self.cost
+
+    def shared(self, share: float) -> Quota:
+        """The part of one of several that spend the same quota."""
+        return replace(self, left=int(self.left * share), limit=int(self.limit * share))
 
 
 def next_run(

@@ -9,11 +9,12 @@ from typing import Any, cast
 import dagster as dg
 import pandas as pd
 
+from market_data_pipeline.asset_keys import QUOTES
 from market_data_pipeline.brapi.client import BrapiClient
 from market_data_pipeline.pacing import Kind, Quota
 
-QUOTES = dg.AssetKey("quotes")
 ROLLING = timedelta(days=30)
+RECORDED = ("quota_left", "quota_limit", "quota_cost_of_a_run", "quota_until", "quota_window")
 
 
 def last_recorded(instance: dg.DagsterInstance, now: datetime) -> Quota | None:
@@ -25,14 +26,16 @@ def last_recorded(instance: dg.DagsterInstance, now: datetime) -> Quota | None:
     if event is None or event.asset_materialization is None:
         return None
     values = {name: value.value for name, value in event.asset_materialization.metadata.items()}
-    if "quota_left" not in values:
+    try:
+        left, limit, cost, until, kind = (values[name] for name in RECORDED)
+    except KeyError:
         return None
     quota = Quota(
-        left=cast(int, values["quota_left"]),
-        limit=cast(int, values["quota_limit"]),
-        cost=cast(int, values["quota_cost_of_a_run"]),
-        until=pd.Timestamp(cast(float, values["quota_until"]), unit="s", tz="UTC").to_pydatetime(),
-        kind=cast(Kind, values["quota_window"]),
+        left=cast(int, left),
+        limit=cast(int, limit),
+        cost=cast(int, cost),
+        until=pd.Timestamp(cast(float, until), unit="s", tz="UTC").to_pydatetime(),
+        kind=cast(Kind, kind),
     )
     if quota.kind == "rolling-30d":
         return replace(quota, until=now + ROLLING)
@@ -70,13 +73,9 @@ def measured(client: BrapiClient, last: Quota | None, cost: int, now: datetime) 
 
 def quota_metadata(quota: Quota) -> dict[str, Any]:
     """The record of a quota, in the metadata of `quotes`."""
-    return {
-        "quota_left": quota.left,
-        "quota_limit": quota.limit,
-        "quota_cost_of_a_run": quota.cost,
-        "quota_until": dg.MetadataValue.timestamp(quota.until),
-        "quota_window": quota.kind,
-    }
+    until = dg.MetadataValue.timestamp(quota.until)
+    values = (quota.left, quota.limit, quota.cost, until, quota.kind)
+    return dict(zip(RECORDED, values, strict=True))
 
 
 def _next_month(now: datetime) -> datetime:

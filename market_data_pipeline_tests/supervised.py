@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 OURS = re.compile(
-    r"BRAPI_|KAFKA_|MONGO_|MARKET_DATA_|DAGSTER_|WATCHLIST_|SYNC_|PARTITIONS_|QUOTES_"
+    r"ASSET_|BRAPI_|KAFKA_|MONGO_|MARKET_DATA_|DAGSTER_|WATCHLIST_|SYNC_|PARTITIONS_|QUOTES_"
 )
 
 

@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 from dagster._daemon.types import DaemonHeartbeat
 
+from market_data_pipeline.assets.common import WINDOWS
 from market_data_pipeline.automation import at_startup, every_window
 from market_data_pipeline.definitions import defs
 
@@ -52,9 +53,13 @@ def stored(instance: dg.DagsterInstance, key: str) -> None:
     instance.report_runless_asset_event(dg.AssetMaterialization("quotes", partition=key))
 
 
-def under_way(instance: dg.DagsterInstance, key: str) -> str:
+def under_way(
+    instance: dg.DagsterInstance,
+    key: str,
+    job: dg.JobDefinition | None = None,
+) -> str:
     run = instance.create_run_for_job(
-        defs.resolve_job_def("market_data_job"),
+        job or defs.resolve_job_def("market_data_job"),
         status=dg.DagsterRunStatus.STARTED,
         tags={"dagster/partition": key},
     )
@@ -95,6 +100,24 @@ def test_a_window_that_is_there_or_on_its_way_is_not_asked_for_again(tick, insta
 
     assert "are there already" in tick("2026-11-19T15:00", instance=instance)
     assert f"Run {run_id} is on its way" in tick("2026-11-19T15:30", instance=instance)
+
+
+@dg.asset(key=["funds", "quotes"], partitions_def=WINDOWS.partitions)
+def quotes_of_another_code_location() -> None: ...
+
+
+@pytest.mark.parametrize("selected", ["funds/quotes", "kafka_publication"])
+def test_a_run_that_asks_for_no_quotes_of_ours_is_not_on_its_way(
+    tick, instance, selected: str
+) -> None:
+    job = dg.define_asset_job("another_job", selection=f'key:"{selected}"')
+    others = dg.Definitions(assets=[quotes_of_another_code_location], jobs=[job])
+    another_job = dg.Definitions.merge(defs, others).resolve_job_def("another_job")
+    under_way(instance, "2026-11-19T15:00-0300", another_job)
+
+    request = tick("2026-11-19T15:30", instance=instance)
+
+    assert request.partition_key == "2026-11-19T15:00-0300"
 
 
 class Daemon:

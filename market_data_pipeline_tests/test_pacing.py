@@ -68,6 +68,27 @@ def test_the_quota_lasts_and_every_session_has_its_last_window(
 
 
 @pytest.mark.parametrize("month", MONTHS)
+def test_two_that_share_a_quota_both_last_to_the_end(month: tuple[int, int]) -> None:
+    sessions, left = sessions_of(*month), LIMIT
+    shares = {34: 0.68, 16: 0.32}
+    chosen: set[tuple[int, Window]] = set()
+    for number, session in enumerate(sessions):
+        ran = dict.fromkeys(shares, 0)
+        for window in session:
+            for cost, share in shares.items():
+                until = datetime(2027, 5, 1, tzinfo=UTC)
+                quota = Quota(left, LIMIT, cost, until, "billing-cycle").shared(share)
+                if next_run(window, sessions[number:], ran[cost], quota) == window:
+                    chosen.add((cost, window))
+                    ran[cost] += 1
+                    left -= cost
+
+    assert all((cost, session[-1]) in chosen for cost in shares for session in sessions)
+    windows = sum(len(session) for session in sessions)
+    assert 0 <= left < 3 * COST or len(chosen) == 2 * windows
+
+
+@pytest.mark.parametrize("month", MONTHS)
 @pytest.mark.parametrize("left", [15_000, 9_000, 5_000, 2_500])
 def test_the_other_windows_are_spread_evenly(month: tuple[int, int], left: int) -> None:
     sessions = [session for session in sessions_of(*month) if len(session) == 16]

@@ -167,6 +167,15 @@ def test_without_a_record_every_window_runs(instance, set_clock) -> None:
     assert isinstance(tick(instance, set_clock, "2026-11-17T10:30"), dg.RunRequest)
 
 
+def test_a_record_without_all_of_its_parts_is_none(instance, set_clock) -> None:
+    event = dg.AssetMaterialization(
+        "quotes", partition="2026-11-16T17:30-0300", metadata={"quota_left": 3}
+    )
+    instance.report_runless_asset_event(event)
+
+    assert isinstance(tick(instance, set_clock, "2026-11-17T10:30"), dg.RunRequest)
+
+
 def test_the_startup_does_not_undo_the_pacing(instance, set_clock) -> None:
     record(instance, "2026-11-16T17:30-0300", QUOTA)
     set_clock(datetime(2026, 11, 17, 13, 40, tzinfo=UTC))

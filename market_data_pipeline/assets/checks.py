@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
+from market_data_pipeline.asset_keys import HISTORY, PUBLICATION, QUOTES
 from market_data_pipeline.assets.common import WINDOWS
 from market_data_pipeline.assets.metadata import REASONS, failures_of, missing_in, table
 from market_data_pipeline.assets.moves import LARGEST_FACTOR, Move
@@ -16,9 +17,6 @@ from market_data_pipeline.quote import COLUMNS, Quote
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE, Window
 
 ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
-QUOTES = dg.AssetKey("quotes")
-HISTORY = dg.AssetKey("mongo_price_history")
-PUBLICATION = dg.AssetKey("kafka_publication")
 # Stocks close at 17:00 while New York has daylight saving time, and at 17:55 otherwise.
 EARLIEST_CLOSE = time(17)
 MOST_ROWS = 100

@@ -7,6 +7,7 @@ import pandas as pd
 from pydantic import Field
 
 from market_data_pipeline import clock
+from market_data_pipeline.asset_keys import PUBLICATION, QUOTES
 from market_data_pipeline.assets.checks import EVERY_QUOTE_DELIVERED, delivered, not_delivered
 from market_data_pipeline.assets.common import (
     GROUP,
@@ -39,6 +40,8 @@ class PublicationConfig(dg.Config):
 
 
 @dg.asset(
+    key=PUBLICATION,
+    ins={"quotes": dg.AssetIn(QUOTES)},
     partitions_def=WINDOWS.partitions,
     backfill_policy=ONE_RUN_A_RANGE,
     group_name=GROUP,

@@ -7,6 +7,7 @@ import pandas as pd
 from dagster_mongo import MongoResource
 from pydantic import Field
 
+from market_data_pipeline.asset_keys import HISTORY, QUOTES
 from market_data_pipeline.assets.common import (
     GROUP,
     ONE_RUN_A_RANGE,
@@ -32,6 +33,8 @@ class HistoryConfig(dg.Config):
 
 
 @dg.asset(
+    key=HISTORY,
+    ins={"quotes": dg.AssetIn(QUOTES)},
     partitions_def=WINDOWS.partitions,
     backfill_policy=ONE_RUN_A_RANGE,
     io_manager_key="mongo_io_manager",

@@ -13,6 +13,7 @@ from typing import Any
 
 import dagster as dg
 
+from market_data_pipeline.asset_keys import PUBLICATION, QUOTES
 from market_data_pipeline.assets.common import WINDOWS
 from market_data_pipeline.parquet_io import QuotesParquetIOManager
 from market_data_pipeline.quote import Quote, quotes_from
@@ -22,8 +23,6 @@ from market_data_pipeline.windows import Window
 # a source that sends cents for reais.
 LARGEST_FACTOR = 2.0
 DOUBTED, ACCEPTED = "doubted", "accepted_moves"
-QUOTES = dg.AssetKey("quotes")
-PUBLICATION = dg.AssetKey("kafka_publication")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import dagster as dg
 import pandas as pd
 
 from market_data_pipeline import clock
+from market_data_pipeline.asset_keys import QUOTES
 from market_data_pipeline.assets.checks import QUOTES_CHECKS, check_quotes
 from market_data_pipeline.assets.common import (
     GROUP,
@@ -40,6 +41,7 @@ SECONDS_BETWEEN_PROGRESS_LINES = 5.0
 
 
 @dg.asset(
+    key=QUOTES,
     partitions_def=WINDOWS.partitions,
     backfill_policy=ONE_RUN_A_RANGE,
     pool="brapi",

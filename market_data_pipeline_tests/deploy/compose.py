@@ -12,13 +12,31 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from dotenv import dotenv_values
 
 from market_data_pipeline.local.process import Child, ChildDiedError
 from market_data_pipeline_tests.supervised import OURS, ROOT, free_ports
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-# In the order of their dependencies.
-PROCESSES = ("code-location", "webserver", "daemon")
+
+
+def processes_of(services: Mapping[str, Any]) -> list[str]:
+    """The Dagster processes, in the order of their dependencies."""
+    ours = [name for name in services if "market-data-pipeline" in services[name].get("image", "")]
+    return sorted(ours, key=lambda name: "--module-name" not in services[name]["command"])
+
+
+PROCESSES = processes_of(COMPOSE["services"])
+
+
+def services_with(override: Path) -> dict[str, Any]:
+    """The services of compose with a second file over them, merged as compose does it."""
+    services = dict(COMPOSE["services"])
+    for name, service in yaml.safe_load(override.read_text())["services"].items():
+        base = COMPOSE["services"][service.get("extends", {}).get("service", name)]
+        files = [*base.get("env_file", []), *service.get("env_file", [])]
+        services[name] = {**base, **service, **({"env_file": files} if files else {})}
+    return services
 
 
 class Processes:
@@ -29,32 +47,48 @@ class Processes:
         instance: the text of the instance's `dagster.yaml`.
         settings: values of the variables that compose names; a process gets those that compose
             gives it, and the code location all, as it does those of `.env`.
-        module: the code location's module.
+        module: the module of a code location.
+        services: of compose.
     """
 
     def __init__(
-        self, folder: Path, instance: str, settings: Mapping[str, str], module: str
+        self,
+        folder: Path,
+        instance: str,
+        settings: Mapping[str, str],
+        module: str,
+        services: Mapping[str, Any] = COMPOSE["services"],
     ) -> None:
         (folder / "deploy").mkdir(parents=True)
         (folder / "dagster.yaml").write_text(instance)
-        shutil.copy(ROOT / "deploy" / "workspace.yaml", folder / "deploy")
-        code, web = map(str, free_ports(2))
-        self.url = f"http://127.0.0.1:{web}"
+        self.names = processes_of(services)
+        self._services = services
+        ports = dict(zip(self.names, map(str, free_ports(len(self.names))), strict=True))
+        self._copy_workspaces(folder / "deploy", ports)
+        self.url = f"http://127.0.0.1:{ports['webserver']}"
         self.home = folder
-        here = {"CODE_LOCATION_HOST": "127.0.0.1", "CODE_LOCATION_PORT": code}
+        here = {"CODE_LOCATION_HOST": "127.0.0.1", "CODE_LOCATION_PORT": ports["code-location"]}
         self._settings = {**settings, **here}
-        self._ours = {
-            "0.0.0.0": "127.0.0.1",
-            "3000": web,
-            "4000": code,
-            "market_data_pipeline.definitions": module,
-        }
+        same = {"0.0.0.0": "127.0.0.1", "market_data_pipeline.definitions": module}
+        self._ours = {name: same | {"3000": port, "4000": port} for name, port in ports.items()}
         self._running: dict[str, Child] = {}
+
+    @staticmethod
+    def _copy_workspaces(folder: Path, ports: Mapping[str, str]) -> None:
+        """Copies `deploy`, with our ports for the hosts that its workspaces name."""
+        shutil.copytree(ROOT / "deploy", folder, dirs_exist_ok=True)
+        for path in folder.rglob("workspace.yaml"):
+            workspace = yaml.safe_load(path.read_text())
+            for server in (each["grpc_server"] for each in workspace["load_from"]):
+                if isinstance(server["host"], str):
+                    server |= {"host": "127.0.0.1", "port": int(ports[server["host"]])}
+            path.write_text(yaml.safe_dump(workspace))
 
     def start(self, *names: str) -> None:
         """Starts these processes, or all."""
-        for name in names or PROCESSES:
-            command = [self._ours.get(word, word) for word in COMPOSE["services"][name]["command"]]
+        for name in names or self.names:
+            ours = self._ours[name]
+            command = [ours.get(word, word) for word in self._services[name]["command"]]
             log = self.home.parent / f"{name}.log"
             self._running[name] = Child(
                 name,
@@ -80,10 +114,11 @@ class Processes:
 
     def is_healthy(self, name: str) -> bool:
         """What its health check says."""
-        test = COMPOSE["services"][name]["healthcheck"]["test"][1:]
-        command = [word.replace("3000", self._ours["3000"]) for word in test]
+        ours = self._ours[name]
+        test = self._services[name]["healthcheck"]["test"][1:]
+        command = [word.replace("3000", ours["3000"]) for word in test]
         ended = subprocess.run(
-            [self._ours.get(word, word) for word in command],
+            [ours.get(word, word) for word in command],
             cwd=self.home,
             env=self._environment(name),
             capture_output=True,
@@ -93,9 +128,12 @@ class Processes:
     def _environment(self, name: str) -> dict[str, str]:
         machine = {key: value for key, value in os.environ.items() if not OURS.match(key)}
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        service = COMPOSE["services"][name]
+        service = self._services[name]
         names = self._settings if "env_file" in service else service["environment"]
         ours = {key: self._settings[key] for key in names}
+        for file in service.get("env_file", []):
+            if isinstance(file, str):  # the other one is `.env`, which may be missing
+                ours |= dotenv_values(self.home / file)
         return {
             **machine,
             **ours,

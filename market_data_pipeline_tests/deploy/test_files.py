@@ -117,13 +117,18 @@ def test_helm_asks_for_what_the_instance_asks_for() -> None:
     assert f"dagster=={version}\n" in pins
 
 
-def test_two_deployments_of_one_image_share_the_papers_and_nothing_else() -> None:
+@pytest.fixture(scope="module")
+def shards() -> list[dict[str, Any]]:
+    """What the definitions are with the settings of each of the two code locations."""
     script = (
-        "import json; from market_data_pipeline.definitions import kafka;"
-        "from market_data_pipeline.definitions import brapi;"
+        "import json; from market_data_pipeline.automation import QUOTA_SHARE;"
+        "from market_data_pipeline.definitions import defs, kafka;"
         "from market_data_pipeline.watchlist import load_watchlist;"
-        "print(json.dumps([kafka.transactional_id, brapi.min_interval_seconds,"
-        " [paper.ticker for paper in load_watchlist()]]))"
+        "graph = defs.resolve_asset_graph();"
+        "checks = [check.asset_key for check in graph.asset_check_keys];"
+        "keys = [key.path for key in [*graph.get_all_asset_keys(), *checks]];"
+        "print(json.dumps({'id': kafka.transactional_id, 'share': QUOTA_SHARE, 'keys': keys,"
+        " 'papers': [paper.ticker for paper in load_watchlist()]}))"
     )
     loaded = []
     for file in WATCHLISTS:
@@ -133,9 +138,41 @@ def test_two_deployments_of_one_image_share_the_papers_and_nothing_else() -> Non
             [sys.executable, "-c", script], cwd=ROOT, env=env, capture_output=True, check=True
         )
         loaded.append(json.loads(ran.stdout))
-    ids, intervals, papers = zip(*loaded, strict=True)
-    assert len(set(ids)) == len(ids) == 2
-    # Together they keep the rate of one.
-    assert sum(1 / interval for interval in intervals) <= 1 / 0.5
-    every = [ticker for some in papers for ticker in some]
-    assert sorted(every) == sorted(paper.ticker for paper in load_watchlist())
+    return loaded
+
+
+def test_two_code_locations_have_no_key_and_no_identity_in_common(
+    shards: list[dict[str, Any]],
+) -> None:
+    assert {path[0] for path in shards[0]["keys"]} == {"blue_chips"}
+    assert {path[0] for path in shards[1]["keys"]} == {"funds"}
+    assert [shard["id"] for shard in shards] == [
+        "market-data-pipeline-blue_chips",
+        "market-data-pipeline-funds",
+    ]
+
+
+def test_two_code_locations_share_the_papers_and_the_quota(shards: list[dict[str, Any]]) -> None:
+    papers = [ticker for shard in shards for ticker in shard["papers"]]
+    assert sorted(papers) == sorted(paper.ticker for paper in load_watchlist())
+    for shard in shards:
+        assert shard["share"] == len(shard["papers"]) / len(papers)
+
+
+def test_compose_and_helm_run_the_same_two_code_locations() -> None:
+    folder = ROOT / "deploy" / "watchlists"
+    compose = yaml.safe_load((folder / "docker-compose.yml").read_text())["services"]
+    helm = yaml.safe_load((folder / "helm-values.yaml").read_text())
+    workspace = yaml.safe_load((folder / "workspace.yaml").read_text())["load_from"]
+    servers = [each["grpc_server"] for each in workspace]
+    deployments = helm["dagster-user-deployments"]["deployments"]
+    (one,) = HELM["dagster-user-deployments"]["deployments"]
+
+    for server, deployment, file in zip(servers, deployments, WATCHLISTS, strict=True):
+        settings = dotenv_values(file)
+        assert settings["ASSET_KEY_PREFIX"] == server["location_name"]
+        (env_file,) = compose[server["host"]]["env_file"]
+        assert ROOT / env_file == file
+        own = {"name": deployment["name"], "env": one["env"] | settings}
+        assert deployment == one | own
+        assert settings.keys() <= known_variables()

@@ -1,0 +1,15 @@
+"""The keys of the three assets.
+
+Dagster takes assets of one key for one asset, whatever code location they are in: those that share
+an instance need an ASSET_KEY_PREFIX of their own each, and then share neither windows nor records.
+"""
+
+import dagster as dg
+
+from market_data_pipeline import environment
+
+PREFIX = environment.name("ASSET_KEY_PREFIX", "")
+_path = [PREFIX] if PREFIX else []
+QUOTES = dg.AssetKey([*_path, "quotes"])
+HISTORY = dg.AssetKey([*_path, "mongo_price_history"])
+PUBLICATION = dg.AssetKey([*_path, "kafka_publication"])
