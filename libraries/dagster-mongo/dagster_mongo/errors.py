@@ -120,4 +120,10 @@ def _not_there(address: str, error: errors.ServerSelectionTimeoutError) -> str:
     reason = str(error).split(" (configured timeouts")[0].split(", Timeout:")[0]
     if any(sign in reason for sign in _NO_SUCH_HOST):
         return f"No such host in the MongoDB address {address}: {reason}. Check its spelling."
-    return f"No MongoDB server answered at {address}: {reason}. Is it running, and reachable?"
+    if "SSL" in reason:
+        return (
+            f"The TLS handshake with MongoDB at {address} failed: {reason}. Name its authority in"
+            " `tlsCAFile`; without `tls=true` there is none."
+        )
+    hint = " If it takes only TLS, set `tls=true`." if "connection closed" in reason else ""
+    return f"No MongoDB server answered at {address}: {reason}. Is it running, and reachable?{hint}"
