@@ -44,11 +44,12 @@ audit: ## Look for known vulnerabilities of the pinned versions (needs the netwo
 	$(VENV)/audit/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1
 	$(VENV)/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
-lock: ## Pin the newest versions that fit into constraints.txt
-	rm -rf $(VENV)
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet ./libraries/dagster-mongo -e ".[kubernetes,local,production,test]"
-	$(BIN)/pip freeze --exclude-editable | grep -v ' @ ' > constraints.txt
+lock: ## Pin the newest versions that fit, for every Python, into constraints.txt
+	$(PYTHON) -m venv $(VENV)/lock
+	$(VENV)/lock/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
+	printf '%s\n' ./libraries/dagster-mongo '.[kubernetes,local,production,test]' | \
+	  $(VENV)/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+	  --no-header --no-annotate - | grep -v '^\.' > constraints.txt
 
 clean: ## Remove the environment and the state of `make dev`
 	rm -rf $(VENV) .dev
