@@ -8,7 +8,33 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any
 
-RUNS = "{ runsOrError { ... on Runs { results { runId status tags { key value } } } } }"
+RUNS = """
+query Runs($limit: Int) {
+  runsOrError(limit: $limit) { ... on Runs { results { runId status tags { key value } } } }
+}
+"""
+FAILURES = """
+query Failures($run: ID!) { runOrError(runId: $run) { ... on Run { eventConnection { events {
+  ... on ExecutionStepFailureEvent { error { message errorChain { error { message } } } }
+  ... on RunFailureEvent { message }
+} } } } }
+"""
+MATERIALIZED = """
+query Materialized($asset: AssetKeyInput!, $partitions: [String!]) {
+  assetNodeOrError(assetKey: $asset) {
+    ... on AssetNode { latestMaterializationByPartition(partitions: $partitions) { partition } }
+  }
+}
+"""
+LAUNCH = """
+mutation Launch($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+  }
+}
+"""
 BACKFILL = """
 mutation Backfill($params: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $params) {
@@ -16,6 +42,11 @@ mutation Backfill($params: LaunchBackfillParams!) {
     ... on LaunchBackfillSuccess { backfillId }
     ... on PythonError { message }
   }
+}
+"""
+BACKFILL_STATUS = """
+query BackfillStatus($id: String!) {
+  partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } }
 }
 """
 
@@ -33,12 +64,44 @@ class NoAnswerError(Exception):
     """The webserver is down, or cannot tell."""
 
 
-def runs(url: str) -> list[Run]:
-    """All runs, the latest first."""
+def runs(url: str, limit: int | None = None) -> list[Run]:
+    """All runs, or so many, the latest first."""
     return [
         Run(run["runId"], run["status"], {tag["key"]: tag["value"] for tag in run["tags"]})
-        for run in _ask(url, RUNS)["runsOrError"].get("results", [])
+        for run in _ask(url, RUNS, {"limit": limit})["runsOrError"].get("results", [])
     ]
+
+
+def why_it_failed(url: str, run: str) -> list[str]:
+    """What caused the failure of its steps, and then what the run says."""
+    found = _ask(url, FAILURES, {"run": run})["runOrError"]["eventConnection"]["events"]
+    errors = [event["error"] for event in found if event.get("error")]
+    causes = [[error, *(link["error"] for link in error["errorChain"])][-1] for error in errors]
+    messages = [cause["message"] for cause in causes]
+    return messages + [event["message"] for event in found if "message" in event]
+
+
+def materialized(url: str, asset: str, partitions: list[str]) -> set[str]:
+    """Those of the partitions that the asset has."""
+    answer = _ask(url, MATERIALIZED, {"asset": {"path": [asset]}, "partitions": partitions})
+    found = answer["assetNodeOrError"]["latestMaterializationByPartition"]
+    return {each["partition"] for each in found if each}
+
+
+def launch_run(url: str, location: str, job: str, partition: str) -> str:
+    """Starts a run of a job for a partition and returns its id."""
+    params = {
+        "selector": {
+            "repositoryLocationName": location,
+            "repositoryName": "__repository__",
+            "pipelineName": job,
+        },
+        "executionMetadata": {"tags": [{"key": "dagster/partition", "value": partition}]},
+    }
+    answer = _ask(url, LAUNCH, {"params": params})["launchRun"]
+    if "run" not in answer:
+        raise NoAnswerError(answer)
+    return str(answer["run"]["runId"])
 
 
 def launch_backfill(
@@ -54,6 +117,12 @@ def launch_backfill(
     if "backfillId" not in answer:
         raise NoAnswerError(answer)
     return str(answer["backfillId"])
+
+
+def backfill_status(url: str, backfill: str) -> str:
+    """What the webserver says of a backfill, such as `COMPLETED_SUCCESS`."""
+    answer = _ask(url, BACKFILL_STATUS, {"id": backfill})
+    return str(answer["partitionBackfillOrError"]["status"])
 
 
 def _ask(url: str, query: str, variables: dict[str, Any] | None = None) -> dict[str, Any]:
