@@ -380,8 +380,9 @@ class BrapiClient:
     def _request(self, path: str, parameters: Mapping[str, str]) -> Reply:
         """One request whose turn has come."""
         self._ledger.starts()
-        seconds = min(self._request_timeout, max(0.01, self._deadline - time.monotonic()))
-        reply = self._connection.get(path, parameters, seconds)
+        # A little beyond the step's end: then it is the step that says its time is over.
+        left = self._deadline + 1 - time.monotonic()
+        reply = self._connection.get(path, parameters, min(self._request_timeout, max(0.01, left)))
         self._ledger.note(reply)
         return reply
 

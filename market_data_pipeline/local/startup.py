@@ -21,11 +21,12 @@ query Startup($since: Float!) {
       }
     } }
   }
-  repositoriesOrError { ... on RepositoryConnection { nodes { sensors { sensorState {
-    ticks(afterTimestamp: $since, statuses: [SKIPPED], limit: 1) { skipReason }
+  repositoriesOrError { ... on RepositoryConnection { nodes { sensors { name sensorState {
+    ticks(afterTimestamp: $since, statuses: [SKIPPED], limit: 1) { skipReason cursor }
   } } } } }
 }
 """
+SENSOR = "at_startup"
 FAILED = {"FAILURE": "has failed", "CANCELED": "was canceled"}
 # What an asset counts, by the names that it may have in the metadata.
 COUNTS = ("published", "dagster/partition_row_count", "dagster/row_count")
@@ -76,7 +77,9 @@ def report(address: str, data: dict[str, Any]) -> str | None:
     for repository in data["repositoriesOrError"]["nodes"]:
         for sensor in repository["sensors"]:
             for tick in sensor["sensorState"]["ticks"]:
-                return f"No run at startup: {tick['skipReason']} See {address}"
+                # Without a cursor the start has not been seen to.
+                if sensor["name"] == SENSOR and tick["cursor"]:
+                    return f"No run at startup: {tick['skipReason']} See {address}"
     return None
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from market_data_pipeline.automation import at_startup
 from market_data_pipeline.local.startup import report
 
 ADDRESS = "http://127.0.0.1:3000"
@@ -15,11 +16,17 @@ MATERIALIZATION = {
 }
 
 
-def answer(status: str | None = None, skip_reason: str | None = None, **run: Any) -> dict[str, Any]:
+def answer(
+    status: str | None = None,
+    skip_reason: str | None = None,
+    sensor_name: str = at_startup.name,
+    cursor: str | None = "id of the daemon",
+    **run: Any,
+) -> dict[str, Any]:
     tags = [{"key": "dagster/partition", "value": "2026-11-19T17:30-0300"}]
     runs = [{"runId": "r1", "status": status, "tags": tags, **run}] if status else []
-    ticks = [{"skipReason": skip_reason}] if skip_reason else []
-    sensor = {"sensorState": {"ticks": ticks}}
+    ticks = [{"skipReason": skip_reason, "cursor": cursor}] if skip_reason else []
+    sensor = {"name": sensor_name, "sensorState": {"ticks": ticks}}
     return {
         "runsOrError": {"results": runs},
         "repositoriesOrError": {"nodes": [{"sensors": [sensor]}]},
@@ -45,6 +52,15 @@ def test_failed(status: str, what: str) -> None:
 def test_needless() -> None:
     said = report(ADDRESS, answer(skip_reason="It is there already."))
     assert said == f"No run at startup: It is there already. See {ADDRESS}"
+
+
+def test_what_another_sensor_says_is_not_about_the_run_at_startup() -> None:
+    said = answer(skip_reason="The first look is in a minute.", sensor_name="watch_freshness")
+    assert report(ADDRESS, said) is None
+
+
+def test_a_look_before_the_daemon_has_reported_decides_nothing() -> None:
+    assert report(ADDRESS, answer(skip_reason="Not reported yet.", cursor=None)) is None
 
 
 @pytest.mark.parametrize("status", [None, "QUEUED", "STARTING", "STARTED", "CANCELING"])
