@@ -37,6 +37,8 @@ TICKERS = {paper.ticker for paper in load_watchlist()}
 SCHEDULE = "dagster/schedule_name"
 STARTUP = "market_data/startup"
 UNFINISHED = {"QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING"}
+# Ten minutes are more than a test wants to wait for.
+IMPATIENT = {"run_monitoring": {"max_runtime_seconds": 60, "poll_interval_seconds": 2}}
 ASSETS = ["quotes", "mongo_price_history", "kafka_publication"]
 PUBLISH_HISTORY = {"ops": {"kafka_publication": {"config": {"publish_history": True}}}}
 
@@ -59,6 +61,7 @@ class Deployment(Processes):
         folder: holds their state and logs.
         beginning: what time it is for the pipeline and for Brapi when this is made.
         settings: variables of the code location that differ from those here.
+        instance: what differs from `deploy/dagster.yaml`.
         services: of compose.
     """
 
@@ -71,6 +74,7 @@ class Deployment(Processes):
         kafka: str,
         beginning: datetime = BEGINNING,
         settings: Mapping[str, str] | None = None,
+        instance: Mapping[str, Any] = IMPATIENT,
         services: Mapping[str, Any] = COMPOSE["services"],
     ) -> None:
         self.sandbox, self.postgres, self.kafka = sandbox, postgres, kafka
@@ -80,9 +84,8 @@ class Deployment(Processes):
         behind = (datetime.now(UTC) - beginning) // MINUTE * MINUTE
         self.now: Callable[[], datetime] = lambda: datetime.now(UTC) - behind
         sandbox.now = self.now
-        instance = yaml.safe_load((ROOT / "deploy" / "dagster.yaml").read_text())
-        # Ten minutes are more than a test wants to wait for.
-        instance["run_monitoring"] |= {"max_runtime_seconds": 60, "poll_interval_seconds": 2}
+        whole = yaml.safe_load((ROOT / "deploy" / "dagster.yaml").read_text())
+        whole |= {name: {**whole[name], **part} for name, part in instance.items()}
         (folder / "state").mkdir()
         ours = {
             "MARKET_DATA_ENV": "production",
@@ -108,7 +111,7 @@ class Deployment(Processes):
             **(settings or {}),
         }
         module = "market_data_pipeline_tests.deploy.minutes"
-        super().__init__(folder / "home", yaml.safe_dump(instance), ours, module, services)
+        super().__init__(folder / "home", yaml.safe_dump(whole), ours, module, services)
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,58 @@
+"""Two code locations of one image on one instance, each with a part of the papers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from market_data_pipeline_tests.deploy.compose import services_with
+from market_data_pipeline_tests.deploy.webserver import Run
+from market_data_pipeline_tests.kafka.helpers import read
+from market_data_pipeline_tests.services.deployment import (
+    SCHEDULE,
+    STARTUP,
+    TICKERS,
+    Deployment,
+    brapi,
+)
+from market_data_pipeline_tests.services.postgres import Postgres
+from market_data_pipeline_tests.supervised import ROOT
+
+pytestmark = pytest.mark.services
+
+LOCATION = "dagster/code_location"
+LOCATIONS = {"blue_chips", "funds"}
+
+
+def both_have_run(tag: str, runs: list[Run]) -> bool:
+    """Whether each location has a run with the tag that has succeeded."""
+    ours = [run for run in runs if tag in run.tags]
+    return {run.tags[LOCATION] for run in ours if run.status == "SUCCESS"} == LOCATIONS
+
+
+def test_each_has_its_own_windows_and_together_they_have_all_papers(
+    tmp_path: Path, postgres: Postgres, kafka: str, real_mongo: str
+) -> None:
+    services = services_with(ROOT / "deploy" / "watchlists" / "docker-compose.yml")
+    with (
+        brapi() as sandbox,
+        Deployment(tmp_path, sandbox, postgres, real_mongo, kafka, services=services) as deployment,
+    ):
+        deployment.start()
+        deployment.wait_for(lambda runs: both_have_run(STARTUP, runs))
+        deployment.wait_for(lambda runs: both_have_run(SCHEDULE, runs))
+        documents = deployment.documents()
+
+        stored = Counter((one["window_start"], one["ticker"]) for one in documents)
+        assert set(stored.values()) == {1}
+        windows = {start for start, _ in stored}
+        assert len(windows) >= 2
+        whole = [{t for start, t in stored if start == window} for window in windows]
+        assert whole.count(TICKERS) >= 2
+        events = [dict(seen.event.headers) for seen in read(kafka, deployment.topic)]
+        ids = [headers["ce_id"] for headers in events]
+        assert len(ids) == len(set(ids)) >= len(TICKERS)
+        folders = {path.name for path in (tmp_path / "state" / "quotes").iterdir()}
+        assert folders == {"blue_chips", "funds"}
