@@ -40,6 +40,10 @@ SESSION = datetime(2026, 11, 19, 13, 0, tzinfo=UTC)
 WINDOWS = 480
 AT_A_TIME = 8
 SECONDS_AT_REST = 10
+# Of a pool of one, runs would wait for each other most of the time.
+FOUR_AT_A_TIME = {
+    "concurrency": {"runs": {"max_concurrent_runs": 4}, "pools": {"default_limit": 4}}
+}
 # A part of the command line of each process.
 PROGRAMS = {
     "daemon": "dagster-daemon",
@@ -168,6 +172,7 @@ def main() -> None:
             kafka.bootstrap_servers,
             BEGINNING,
             settings,
+            FOUR_AT_A_TIME,
         ) as deployment,
     ):
         say_the_growth(measure(deployment, options.runs))
