@@ -120,6 +120,8 @@ def test_what_is_heavy_is_not_imported_before_it_is_needed() -> None:
         ("BRAPI_PLAN", "gold", "set it to one of free, startup, pro"),
         ("BRAPI_MIN_INTERVAL_SECONDS", "-1", "set it to a number"),
         ("KAFKA_UPDATED_AT_FORMAT", "text", "set it to one of"),
+        ("BRAPI_QUOTA_SHARE", "50", "set it to a number from 0 to 1"),
+        ("ASSET_KEY_PREFIX", "blue-chips", "set it to letters, digits and underscores"),
         ("KAFKA_CREATE_TOPIC", "maybe", "set it to true or false"),
     ],
 )

@@ -39,7 +39,7 @@ BEGINNING = datetime(2026, 11, 21, 15, 0, tzinfo=UTC)
 SESSION = datetime(2026, 11, 19, 13, 0, tzinfo=UTC)
 WINDOWS = 480
 AT_A_TIME = 8
-SECONDS_AT_REST = 10
+SECONDS_BETWEEN_LOOKS, SECONDS_AT_REST = 3, 10
 # Of a pool of one, runs would wait for each other most of the time.
 FOUR_AT_A_TIME = {
     "concurrency": {"runs": {"max_concurrent_runs": 4}, "pools": {"default_limit": 4}}
@@ -99,9 +99,9 @@ class Load:
 
     def run_until(self, number: int) -> None:
         """Launches runs until there were so many, and waits until all is at rest."""
-        rest = 0.0
+        rest = 0
         while rest < SECONDS_AT_REST:
-            time.sleep(1)
+            time.sleep(SECONDS_BETWEEN_LOOKS)
             self._deployment.restart_those_that_ended()
             try:
                 # What a browser on the page of runs asks for.
@@ -112,7 +112,7 @@ class Load:
                     under_way += 1
             except NoAnswerError:
                 continue
-            rest = 0.0 if under_way else rest + 1
+            rest = 0 if under_way else rest + SECONDS_BETWEEN_LOOKS
 
     def _launch(self) -> None:
         key = key_of(next(self._windows))
