@@ -395,17 +395,7 @@ def run_the_day(folder: Path, windows: int, seed: int, mongo_uri: str) -> Outcom
             missing = what_is_missing(day, before, bars)
             say_what_is_missing(day, before, missing)
             operate(day, missing)
-            # So that no transaction is open when the topic is read.
-            deployment.kill("daemon")
-            wait_for_no_run(deployment)
             return Outcome(day, before, missing)
-
-
-def wait_for_no_run(deployment: Deployment) -> None:
-    """Waits until nothing runs; what is queued stays there without a daemon."""
-    deployment.wait_for(
-        lambda found: not any(run.status in UNFINISHED - {"QUEUED"} for run in found)
-    )
 
 
 def main() -> int:
