@@ -28,6 +28,8 @@ _session = cache(WINDOWS.of_session)
 PARTITION_TAG = "dagster/partition"
 STARTUP_TAG = "market_data/startup"
 MOST_STARTUP_RUNS_A_WINDOW = 3
+WAITING = "waiting"
+TIME_OF_THE_SCHEDULE = timedelta(seconds=20)
 LONGEST_USAGE_WINDOW_DAYS = 31
 MOST_MATERIALIZATIONS_A_SESSION = 500
 UNFINISHED = [Status.QUEUED, Status.NOT_STARTED, Status.STARTING, Status.STARTED]
@@ -78,6 +80,9 @@ def at_startup(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Skip
 
     The daemon's own id tells one start from the next: it is the same however often the code is
     reloaded or its server respawned. It is kept as the sensor's cursor once a start was seen to.
+
+    A window that the schedule may be launching at this moment is left to it until the next look:
+    one that has just ended, and after a restart any, as the schedule catches up on what it missed.
     """
     heartbeat = context.instance.get_daemon_heartbeats().get("SENSOR")
     if heartbeat is None or heartbeat.daemon_id is None:
@@ -93,6 +98,12 @@ def at_startup(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Skip
     )
     if reason:
         return dg.SensorResult(skip_reason=reason, cursor=heartbeat.daemon_id)
+    waiting = f"{heartbeat.daemon_id} {WAITING}"
+    restarted = context.cursor not in (None, waiting)
+    if restarted or now - window.end < TIME_OF_THE_SCHEDULE:
+        return dg.SensorResult(
+            skip_reason=f"The schedule sees to {window.key} first.", cursor=waiting
+        )
     request = dg.RunRequest(
         run_key=f"{window.key}/{heartbeat.daemon_id}",
         partition_key=window.key,

@@ -123,8 +123,8 @@ def test_a_run_that_asks_for_no_quotes_of_ours_is_not_on_its_way(
 class Daemon:
     """The sensor as a daemon sees it: it keeps the cursor, and starts anew with a new id."""
 
-    def __init__(self, instance: dg.DagsterInstance) -> None:
-        self.instance = instance
+    def __init__(self, instance: dg.DagsterInstance, set_clock: SetClock) -> None:
+        self.instance, self.set_clock = instance, set_clock
         self.cursor: str | None = None
         self.starts = 0
 
@@ -151,7 +151,7 @@ class Daemon:
 @pytest.fixture
 def daemon(instance: dg.DagsterInstance, set_clock: SetClock) -> Daemon:
     set_clock(at("2026-11-22T12:00").astimezone(UTC))
-    return Daemon(instance)
+    return Daemon(instance, set_clock)
 
 
 def test_a_start_launches_one_run_for_the_last_window(daemon: Daemon) -> None:
@@ -173,6 +173,7 @@ def test_a_second_start_launches_again_only_if_the_window_is_missing(daemon: Dae
     daemon.start()
     first = daemon.look()
     daemon.start()
+    assert daemon.look() == "The schedule sees to 2026-11-19T17:30-0300 first."
     second = daemon.look()
     assert isinstance(first, dg.RunRequest)
     assert isinstance(second, dg.RunRequest)
@@ -183,11 +184,37 @@ def test_a_second_start_launches_again_only_if_the_window_is_missing(daemon: Dae
     assert "are there already" in daemon.look()
 
 
+def test_a_window_is_not_asked_for_twice_where_the_schedule_catches_up(daemon: Daemon) -> None:
+    """A daemon that was down at 11:30 is there again at 11:40; its schedule is as quick."""
+    daemon.start()
+    daemon.look()
+    daemon.set_clock(at("2026-11-19T11:40").astimezone(UTC))
+    daemon.start()
+    looks = [daemon.look()]
+    run_id = under_way(daemon.instance, "2026-11-19T11:00-0300")
+    looks.append(daemon.look())
+
+    assert looks == [
+        "The schedule sees to 2026-11-19T11:00-0300 first.",
+        f"Run {run_id} is on its way for 2026-11-19T11:00-0300.",
+    ]
+
+
+def test_a_window_that_has_just_ended_is_the_schedules(daemon: Daemon) -> None:
+    daemon.start()
+    daemon.set_clock(at("2026-11-19T11:30:05").astimezone(UTC))
+    assert "The schedule sees to 2026-11-19T11:00-0300 first." in daemon.look()
+    daemon.set_clock(at("2026-11-19T11:30:35").astimezone(UTC))
+    assert isinstance(daemon.look(), dg.RunRequest)
+
+
 def test_a_deployment_that_keeps_crashing_does_not_burn_the_quota(daemon: Daemon) -> None:
     launched = []
     for _ in range(10):
         daemon.start()
         request = daemon.look()
+        if "The schedule sees to" in str(request):
+            request = daemon.look()
         if isinstance(request, dg.RunRequest):
             launched.append(request)
             daemon.instance.create_run_for_job(

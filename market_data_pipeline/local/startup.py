@@ -77,8 +77,9 @@ def report(address: str, data: dict[str, Any]) -> str | None:
     for repository in data["repositoriesOrError"]["nodes"]:
         for sensor in repository["sensors"]:
             for tick in sensor["sensorState"]["ticks"]:
-                # Without a cursor the start has not been seen to.
-                if sensor["name"] == SENSOR and tick["cursor"]:
+                # Until it has seen to this start, the cursor is none or says that it waits.
+                seen_to = tick["cursor"] and "waiting" not in tick["cursor"]
+                if sensor["name"] == SENSOR and seen_to:
                     return f"No run at startup: {tick['skipReason']} See {address}"
     return None
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from market_data_pipeline.automation import at_startup
+from market_data_pipeline.automation import WAITING, at_startup
 from market_data_pipeline.local.startup import report
 
 ADDRESS = "http://127.0.0.1:3000"
@@ -59,8 +59,9 @@ def test_what_another_sensor_says_is_not_about_the_run_at_startup() -> None:
     assert report(ADDRESS, said) is None
 
 
-def test_a_look_before_the_daemon_has_reported_decides_nothing() -> None:
-    assert report(ADDRESS, answer(skip_reason="Not reported yet.", cursor=None)) is None
+@pytest.mark.parametrize("cursor", [None, f"id of the daemon {WAITING}"])
+def test_a_look_that_decides_nothing_is_not_told(cursor: str | None) -> None:
+    assert report(ADDRESS, answer(skip_reason="Not yet.", cursor=cursor)) is None
 
 
 @pytest.mark.parametrize("status", [None, "QUEUED", "STARTING", "STARTED", "CANCELING"])
