@@ -134,7 +134,9 @@ class TradingWindows:
         keys = self.partitions.get_partition_keys_in_time_window(
             dg.TimeWindow(_midnight(day), _midnight(day + timedelta(days=1)))
         )
-        return [self.from_key(key) for key in keys]
+        # Dagster takes milliseconds to find the bounds of a key, and they are known.
+        starts = [datetime.strptime(key, KEY_FORMAT).astimezone(UTC) for key in keys]
+        return [Window(start, start + self.interval) for start in starts]
 
     def _closed_ticks(self) -> list[datetime]:
         """Every tick of the weekday grid at which B3 is closed, as naive local times."""

@@ -44,6 +44,7 @@ class PublicationConfig(dg.Config):
     ins={"quotes": dg.AssetIn(QUOTES)},
     partitions_def=WINDOWS.partitions,
     backfill_policy=ONE_RUN_A_RANGE,
+    pool="kafka",  # two runs with one transactional id would end each other's transactions
     group_name=GROUP,
     owners=OWNERS,
     kinds={"kafka"},

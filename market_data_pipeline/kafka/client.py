@@ -164,6 +164,10 @@ class Client:
             call(seconds)
         except KafkaException as exception:  # a fatal error comes this way too
             self._note_trouble(exception.args[0])
+        except SystemError as error:  # or, where a delivery report follows it, this way
+            if not isinstance(error.__cause__, KafkaException):
+                raise
+            self._note_trouble(error.__cause__.args[0])
 
     def _note_trouble(self, error: KafkaError) -> None:
         if error.code() not in self._troubles:

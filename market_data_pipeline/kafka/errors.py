@@ -48,7 +48,10 @@ _REFUSED_CREDENTIALS = (
     "check KAFKA_CONFIG_SECURITY_PROTOCOL, KAFKA_CONFIG_SASL_MECHANISM, "
     "KAFKA_CONFIG_SASL_USERNAME and KAFKA_CONFIG_SASL_PASSWORD"
 )
-_FENCED = "a newer run has taken over this transactional id: what it publishes is what counts"
+_FENCED = (
+    "a newer run has taken over this transactional id: unless it publishes the same window, "
+    "materialize kafka_publication again"
+)
 _TOO_FEW_REPLICAS = (
     "bring the missing brokers back, or lower min.insync.replicas of the topic, and run again"
 )

@@ -80,7 +80,7 @@ class Processes:
         for path in folder.rglob("workspace.yaml"):
             workspace = yaml.safe_load(path.read_text())
             for server in (each["grpc_server"] for each in workspace["load_from"]):
-                if isinstance(server["host"], str):
+                if server["host"] in [*ports]:
                     server |= {"host": "127.0.0.1", "port": int(ports[server["host"]])}
             path.write_text(yaml.safe_dump(workspace))
 
@@ -133,7 +133,8 @@ class Processes:
         ours = {key: self._settings[key] for key in names}
         for file in service.get("env_file", []):
             if isinstance(file, str):  # the other one is `.env`, which may be missing
-                ours |= dotenv_values(self.home / file)
+                found = dotenv_values(self.home / file)
+                ours |= {key: value for key, value in found.items() if value}
         return {
             **machine,
             **ours,

@@ -21,6 +21,7 @@ from market_data_pipeline.kafka.errors import (
     ConfigurationError,
     FencedError,
     NotAcknowledgedError,
+    PublicationError,
     TopicMissingError,
 )
 from market_data_pipeline.kafka.event import Event
@@ -114,6 +115,27 @@ def test_an_older_run_that_hung_is_fenced(kafka: str, topic: str) -> None:
     assert [type(error) for error in outcome] == [FencedError]
     assert "a newer run has taken over" in str(outcome[0])
     assert {one.event for one in read(kafka, topic)} == set(a_window(1))
+
+
+def test_whoever_is_fenced_says_so(kafka: str, topic: str) -> None:
+    """librdkafka tells of it in more than one way."""
+    publisher = Publisher(kafka, topic, transactional_id=topic)
+    publisher.publish(a_window(0))
+    outcome: list[BaseException] = []
+
+    def publish_without_pause() -> None:
+        for number in range(1, 40):
+            _outcome_of(publisher, a_window(number), outcome)
+
+    thread = threading.Thread(target=publish_without_pause)
+    thread.start()
+    number = 1000
+    while thread.is_alive():
+        _outcome_of(publisher, a_window(number), outcome)
+        number += 1
+        thread.join(0.1)
+    assert any(isinstance(error, FencedError) for error in outcome)
+    assert [error for error in outcome if not isinstance(error, PublicationError)] == []
 
 
 def test_killed_at_any_moment_and_run_again(kafka: str, topic: str) -> None:
