@@ -8,7 +8,7 @@ import dagster as dg
 
 from market_data_pipeline import environment
 
-PREFIX = environment.name("ASSET_KEY_PREFIX", "")
+PREFIX = environment.word("ASSET_KEY_PREFIX", "")
 _path = [PREFIX] if PREFIX else []
 QUOTES = dg.AssetKey([*_path, "quotes"])
 HISTORY = dg.AssetKey([*_path, "mongo_price_history"])

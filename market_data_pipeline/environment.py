@@ -31,9 +31,9 @@ def choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
-def name(variable: str, default: str) -> str:
-    """A word of letters, digits and underscores."""
-    return _parsed(variable, default, _word, "letters, digits and underscores, such as funds")
+def word(name: str, default: str) -> str:
+    """Letters, digits and underscores."""
+    return _parsed(name, default, _word, "letters, digits and underscores, such as funds")
 
 
 def whole_number(name: str, default: int) -> int:

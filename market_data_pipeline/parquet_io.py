@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import dagster as dg
 from pydantic import Field
 from upath import UPath
 
-from market_data_pipeline.windows import KEY_FORMAT
+from market_data_pipeline.windows import start_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +41,7 @@ class QuotesParquetIOManager(dg.ConfigurableIOManager):
         by_start = dict(list(obj.groupby("window_start")))
         empty = obj.iloc[:0]
         for key in context.asset_partition_keys:
-            rows, path = by_start.get(_start(key), empty), folder / f"{key}.parquet"
+            rows, path = by_start.get(start_of(key), empty), folder / f"{key}.parquet"
             if not rows.empty or not path.exists():
                 self._write(rows, path, context.run_id)
         context.add_output_metadata({"path": dg.MetadataValue.path(str(folder))})
@@ -96,7 +95,3 @@ class QuotesParquetIOManager(dg.ConfigurableIOManager):
                 return pd.read_parquet(file)
         except FileNotFoundError:
             return None
-
-
-def _start(key: str) -> datetime:
-    return datetime.strptime(key, KEY_FORMAT).astimezone(UTC)

@@ -135,8 +135,7 @@ class TradingWindows:
             dg.TimeWindow(_midnight(day), _midnight(day + timedelta(days=1)))
         )
         # Dagster takes milliseconds to find the bounds of a key, and they are known.
-        starts = [datetime.strptime(key, KEY_FORMAT).astimezone(UTC) for key in keys]
-        return [Window(start, start + self.interval) for start in starts]
+        return [Window(start, start + self.interval) for start in map(start_of, keys)]
 
     def _closed_ticks(self) -> list[datetime]:
         """Every tick of the weekday grid at which B3 is closed, as naive local times."""
@@ -170,6 +169,11 @@ def trading_windows() -> TradingWindows:
     """
     minutes = environment.whole_number("SYNC_INTERVAL_MINUTES", 30)
     return TradingWindows(minutes, environment.day("PARTITIONS_START", DEFAULT_FIRST_DAY))
+
+
+def start_of(key: str) -> datetime:
+    """When the window of a partition key starts, UTC."""
+    return datetime.strptime(key, KEY_FORMAT).astimezone(UTC)
 
 
 def _window(span: dg.TimeWindow) -> Window:

@@ -80,8 +80,8 @@ class Processes:
         for path in folder.rglob("workspace.yaml"):
             workspace = yaml.safe_load(path.read_text())
             for server in (each["grpc_server"] for each in workspace["load_from"]):
-                if server["host"] in [*ports]:
-                    server |= {"host": "127.0.0.1", "port": int(ports[server["host"]])}
+                if port := ports.get(str(server["host"])):
+                    server |= {"host": "127.0.0.1", "port": int(port)}
             path.write_text(yaml.safe_dump(workspace))
 
     def start(self, *names: str) -> None:

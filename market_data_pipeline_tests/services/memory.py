@@ -170,9 +170,9 @@ def main() -> None:
             postgres,
             mongo_uri,
             kafka.bootstrap_servers,
-            BEGINNING,
-            settings,
-            FOUR_AT_A_TIME,
+            beginning=BEGINNING,
+            settings=settings,
+            instance=FOUR_AT_A_TIME,
         ) as deployment,
     ):
         say_the_growth(measure(deployment, options.runs))

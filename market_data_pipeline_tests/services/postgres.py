@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from market_data_pipeline_tests.supervised import free_ports
@@ -39,12 +38,7 @@ class Postgres:
         self._start("start")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._run("pg_ctl", "stop", "-m", "immediate")
         shutil.rmtree(self._folder)
 

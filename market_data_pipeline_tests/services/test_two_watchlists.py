@@ -9,7 +9,6 @@ import pytest
 
 from market_data_pipeline_tests.deploy.compose import services_with
 from market_data_pipeline_tests.deploy.webserver import Run
-from market_data_pipeline_tests.kafka.helpers import read
 from market_data_pipeline_tests.services.deployment import (
     SCHEDULE,
     STARTUP,
@@ -51,8 +50,7 @@ def test_each_has_its_own_windows_and_together_they_have_all_papers(
         assert len(windows) >= 2
         whole = [{t for start, t in stored if start == window} for window in windows]
         assert whole.count(TICKERS) >= 2
-        events = [dict(seen.event.headers) for seen in read(kafka, deployment.topic)]
-        ids = [headers["ce_id"] for headers in events]
+        ids = [seen.ce_id for seen in deployment.events()]
         assert len(ids) == len(set(ids)) >= len(TICKERS)
         folders = {path.name for path in (tmp_path / "state" / "quotes").iterdir()}
         assert folders == {"blue_chips", "funds"}
