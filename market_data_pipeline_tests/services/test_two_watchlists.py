@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from market_data_pipeline_tests.services.deployment import (
     STARTUP,
     TICKERS,
     Deployment,
+    Document,
     brapi,
 )
 from market_data_pipeline_tests.services.postgres import Postgres
@@ -31,6 +33,14 @@ def both_have_run(tag: str, runs: list[Run]) -> bool:
     return {run.tags[LOCATION] for run in ours if run.status == "SUCCESS"} == LOCATIONS
 
 
+def whole_windows(documents: list[Document]) -> int:
+    """How many windows have all the papers of both."""
+    by_window: dict[datetime, set[str]] = {}
+    for one in documents:
+        by_window.setdefault(one["window_start"], set()).add(one["ticker"])
+    return [*by_window.values()].count(TICKERS)
+
+
 def test_each_has_its_own_windows_and_together_they_have_all_papers(
     tmp_path: Path, postgres: Postgres, kafka: str, real_mongo: str
 ) -> None:
@@ -42,14 +52,13 @@ def test_each_has_its_own_windows_and_together_they_have_all_papers(
         deployment.start()
         deployment.wait_for(lambda runs: both_have_run(STARTUP, runs))
         deployment.wait_for(lambda runs: both_have_run(SCHEDULE, runs))
+        # On a slow machine the two need not have run for the same windows yet.
+        deployment.wait_for(lambda _: whole_windows(deployment.documents()) >= 2)
         documents = deployment.documents()
 
         stored = Counter((one["window_start"], one["ticker"]) for one in documents)
         assert set(stored.values()) == {1}
-        windows = {start for start, _ in stored}
-        assert len(windows) >= 2
-        whole = [{t for start, t in stored if start == window} for window in windows]
-        assert whole.count(TICKERS) >= 2
+        assert whole_windows(documents) >= 2
         ids = [seen.ce_id for seen in deployment.events()]
         assert len(ids) == len(set(ids)) >= len(TICKERS)
         folders = {path.name for path in (tmp_path / "state" / "quotes").iterdir()}
