@@ -17,10 +17,10 @@ help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 dev: $(DEV) ## Run everything, with stand-ins for what is not configured
-	@exec $(BIN)/python -m market_data_pipeline.local.dev
+	@exec $(BIN)/python -m market_data_pipeline_dev.dev
 
 tail: $(DEV) ## Show the events on the topic as they arrive
-	@exec $(BIN)/market-data-tail
+	@exec $(BIN)/python -m market_data_pipeline_dev.tail
 
 test: $(TEST) ## Run the tests that need nothing else
 	$(BIN)/python -m pytest -m "not services" --numprocesses auto --dist worksteal
@@ -47,7 +47,7 @@ audit: ## Look for known vulnerabilities of the pinned versions (needs the netwo
 lock: ## Pin the newest versions that fit, for every Python, into constraints.txt
 	$(PYTHON) -m venv $(VENV)/lock
 	$(VENV)/lock/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
-	printf '%s\n' ./libraries/dagster-mongo '.[kubernetes,local,production,test]' | \
+	printf '%s\n' ./libraries/dagster-mongo ./libraries/brapi-sandbox '.[kubernetes,local,production,test]' | \
 	  $(VENV)/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
 	  --no-header --no-annotate - | grep -v '^\.' > constraints.txt
 
@@ -59,8 +59,8 @@ $(BIN)/python:
 	  { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# Both paths in one command: dagster-mongo is on no public index, and is not looked up there.
-$(DEV) $(TEST) $(SERVICES): pyproject.toml libraries/dagster-mongo/pyproject.toml constraints.txt | $(BIN)/python
+# All paths in one command: the libraries are on no public index, and are not looked up there.
+$(DEV) $(TEST) $(SERVICES): pyproject.toml libraries/dagster-mongo/pyproject.toml libraries/brapi-sandbox/pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	  -e ./libraries/dagster-mongo -e ".[$(EXTRAS)]"
+	  -e ./libraries/dagster-mongo -e ./libraries/brapi-sandbox -e ".[$(EXTRAS)]"
 	@touch $@

@@ -22,8 +22,8 @@ from statistics import median
 
 from benchmarks.fetch import sandbox
 from benchmarks.run_overhead import FLOOR_SECONDS, HOLD_SECONDS, REPOSITORY, Figures, run
-from market_data_pipeline.local.kafka import embedded_kafka
-from market_data_pipeline.local.mongo import embedded_mongo
+from market_data_pipeline_dev.kafka import embedded_kafka
+from market_data_pipeline_dev.mongo import embedded_mongo
 
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
 PIPELINE = "market_data_pipeline.definitions"

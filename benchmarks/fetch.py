@@ -29,7 +29,7 @@ def sandbox(plan: str, latency: float) -> Iterator[str]:
     """The address of a sandbox that answers after so many seconds."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "address"
-        command = [sys.executable, "-m", "market_data_pipeline.local.sandbox", "--port", "0"]
+        command = [sys.executable, "-m", "brapi_sandbox.sandbox", "--port", "0"]
         command += ["--plan", plan, "--latency", str(latency), "--address-file", str(file)]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
             while not (file.exists() and file.read_text()):

@@ -22,19 +22,19 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from brapi_sandbox.sandbox import serve
 from dagster_mongo import MongoPandasIOManager, MongoResource
 
 from market_data_pipeline.assets import ASSETS, CHECKS
 from market_data_pipeline.brapi.answers import Bar, History
 from market_data_pipeline.brapi.client import Answer, BrapiClient, Fetch
 from market_data_pipeline.clock import utc_now
-from market_data_pipeline.local.kafka import embedded_kafka
-from market_data_pipeline.local.mongo import embedded_mongo
-from market_data_pipeline.local.sandbox import serve
 from market_data_pipeline.parquet_io import QuotesParquetIOManager
 from market_data_pipeline.resources import BrapiResource, KafkaResource
 from market_data_pipeline.watchlist import load_watchlist
 from market_data_pipeline.windows import trading_windows
+from market_data_pipeline_dev.kafka import embedded_kafka
+from market_data_pipeline_dev.mongo import embedded_mongo
 
 SIZES = (250, 500, 1000, 2000)
 ROUNDS = 3

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import dagster as dg
+from brapi_sandbox.sandbox import serve
 
 from market_data_pipeline.clock import utc_now
-from market_data_pipeline.local.kafka import embedded_kafka
-from market_data_pipeline.local.mongo import embedded_mongo
-from market_data_pipeline.local.sandbox import serve
 from market_data_pipeline.windows import trading_windows
+from market_data_pipeline_dev.kafka import embedded_kafka
+from market_data_pipeline_dev.mongo import embedded_mongo
 
 REPOSITORY = Path(__file__).parent.parent
 FLOOR_SECONDS = 49 * 0.5 + 0.15

@@ -11,15 +11,15 @@ from uuid import uuid4
 import dagster as dg
 import pymongo
 import pytest
+from brapi_sandbox.sandbox import Sandbox, serve
 from dagster_mongo import MongoPandasIOManager, MongoResource
 
 from market_data_pipeline import clock
 from market_data_pipeline.assets import ASSETS, CHECKS
-from market_data_pipeline.local.kafka import embedded_kafka
-from market_data_pipeline.local.mongo import embedded_mongo
-from market_data_pipeline.local.sandbox import Sandbox, serve
 from market_data_pipeline.parquet_io import QuotesParquetIOManager
 from market_data_pipeline.resources import BrapiResource, KafkaResource
+from market_data_pipeline_dev.kafka import embedded_kafka
+from market_data_pipeline_dev.mongo import embedded_mongo
 from market_data_pipeline_tests.kafka.helpers import Seen, read
 
 TOKEN = "token-of-the-tests"

@@ -8,9 +8,9 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from brapi_sandbox.faults import Fault
 
 from market_data_pipeline.alerts import alert_on_failure
-from market_data_pipeline.local.faults import Fault
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TOKEN, Pipeline
 from market_data_pipeline_tests.test_definitions import in_a_process
 

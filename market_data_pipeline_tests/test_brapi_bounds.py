@@ -11,12 +11,12 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from brapi_sandbox.faults import Fault
+from brapi_sandbox.sandbox import Sandbox, serve
 
 from market_data_pipeline.brapi import client as client_module
 from market_data_pipeline.brapi.client import Fetch, Progress
 from market_data_pipeline.brapi.errors import RunError
-from market_data_pipeline.local.faults import Fault
-from market_data_pipeline.local.sandbox import Sandbox, serve
 from market_data_pipeline.resources import BrapiResource
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TOKEN, Pipeline
 from market_data_pipeline_tests.observed import metadata

@@ -6,13 +6,13 @@ from datetime import date
 from typing import Any
 
 import pytest
+from brapi_sandbox.faults import Fault
+from brapi_sandbox.sandbox import Sandbox, serve
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from market_data_pipeline.brapi import client
 from market_data_pipeline.brapi.errors import BrapiError
-from market_data_pipeline.local.faults import Fault
-from market_data_pipeline.local.sandbox import Sandbox, serve
 from market_data_pipeline.resources import BrapiResource
 
 TICKERS = ["ABEV3", "TIMS3", "ELET3"]

@@ -7,9 +7,9 @@ from typing import Any
 import dagster as dg
 import pymongo
 import pytest
+from brapi_sandbox.faults import Fault
 
 from market_data_pipeline.assets.checks import history_equals_quotes
-from market_data_pipeline.local.faults import Fault
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
 from market_data_pipeline_tests.observed import checks, metadata
 

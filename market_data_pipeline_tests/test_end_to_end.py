@@ -16,11 +16,11 @@ from typing import Any
 
 import pymongo
 import pytest
+from brapi_sandbox.answers import quote
+from brapi_sandbox.market import Market
+from brapi_sandbox.rules import FREE_TICKERS, PLANS
 
 from market_data_pipeline.clock import utc_now
-from market_data_pipeline.local.answers import quote
-from market_data_pipeline.local.market import Market
-from market_data_pipeline.local.rules import FREE_TICKERS, PLANS
 from market_data_pipeline.watchlist import load_watchlist
 from market_data_pipeline.windows import trading_windows
 from market_data_pipeline_tests.kafka.helpers import read
@@ -107,7 +107,7 @@ def check_against_the_sandbox(document: dict[str, Any]) -> None:
 
 
 def tail(env: dict[str, str], folder: Path) -> list[str]:
-    command = [sys.executable, "-m", "market_data_pipeline.local.tail", "--from-beginning"]
+    command = [sys.executable, "-m", "market_data_pipeline_dev.tail", "--from-beginning"]
     shown = subprocess.run(
         [*command, "--count", "50"], cwd=folder, env=env, capture_output=True, text=True, timeout=60
     )

@@ -9,9 +9,9 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from brapi_sandbox.faults import Fault
 
 from market_data_pipeline.brapi import client
-from market_data_pipeline.local.faults import Fault
 from market_data_pipeline.watchlist import load_watchlist
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
 from market_data_pipeline_tests.observed import checks, logs, metadata

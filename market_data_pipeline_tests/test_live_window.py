@@ -3,7 +3,8 @@
 import json
 from datetime import UTC, datetime
 
-from market_data_pipeline.local.faults import Fault
+from brapi_sandbox.faults import Fault
+
 from market_data_pipeline.watchlist import load_watchlist
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
 from market_data_pipeline_tests.observed import checks, logs, metadata

@@ -100,9 +100,7 @@ def test_every_kind_of_usage_window(
     pipeline: Pipeline,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(
-        "market_data_pipeline.local.sandbox._usage", lambda sandbox: {"usage": usage}
-    )
+    monkeypatch.setattr("brapi_sandbox.sandbox._usage", lambda sandbox: {"usage": usage})
 
     pipeline.run(LIVE_ON_TUESDAY, select="quotes")
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from brapi_sandbox.faults import Fault
 
 from market_data_pipeline.brapi import client
-from market_data_pipeline.local.faults import Fault
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
 from market_data_pipeline_tests.test_faults import FAULTS, TICKERS, TIMED_OUT, rows, watch
 

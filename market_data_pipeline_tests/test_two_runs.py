@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+from brapi_sandbox.sandbox import Sandbox, serve
 
-from market_data_pipeline.local.sandbox import Sandbox, serve
 from market_data_pipeline.windows import trading_windows
 from market_data_pipeline_tests.supervised import ROOT, settings
 

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from dotenv import dotenv_values
 
-from market_data_pipeline.local.process import Child, ChildDiedError
+from market_data_pipeline_dev.process import Child, ChildDiedError
 from market_data_pipeline_tests.supervised import OURS, ROOT, free_ports
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

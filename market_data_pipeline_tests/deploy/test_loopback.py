@@ -7,8 +7,7 @@ import socket
 import sys
 
 import pytest
-
-from market_data_pipeline.local.sandbox import serve
+from brapi_sandbox.sandbox import serve
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there 127.0.0.2 leads to this machine")

@@ -9,12 +9,12 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from brapi_sandbox.faults import Fault
+from brapi_sandbox.sandbox import Sandbox, serve
 
 from market_data_pipeline import clock
 from market_data_pipeline.brapi.collect import Collection, collect_history
 from market_data_pipeline.brapi.errors import PlanError
-from market_data_pipeline.local.faults import Fault
-from market_data_pipeline.local.sandbox import Sandbox, serve
 from market_data_pipeline.resources import BrapiResource
 from market_data_pipeline.watchlist import load_watchlist
 from market_data_pipeline.windows import TradingWindows, Window

@@ -9,8 +9,8 @@ from typing import Any
 
 import bson
 import pytest
+from brapi_sandbox.faults import Fault
 
-from market_data_pipeline.local.faults import Fault
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
 from market_data_pipeline_tests.history.conftest import PAPERS, watchlist
 from market_data_pipeline_tests.history.truth import bars, without

@@ -7,10 +7,10 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 import numpy as np
+from brapi_sandbox.answers import history
+from brapi_sandbox.market import Market
+from brapi_sandbox.sandbox import Sandbox
 
-from market_data_pipeline.local.answers import history
-from market_data_pipeline.local.market import Market
-from market_data_pipeline.local.sandbox import Sandbox
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE, TradingWindows, Window
 
 

@@ -31,11 +31,11 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
+from brapi_sandbox.answers import stamp
+from brapi_sandbox.faults import Fault
 from pymongo.uri_parser import parse_uri
 
-from market_data_pipeline.local.answers import stamp
-from market_data_pipeline.local.faults import Fault
-from market_data_pipeline.local.process import stop_on_signals
+from market_data_pipeline_dev.process import stop_on_signals
 from market_data_pipeline_tests.deploy.webserver import (
     Run,
     backfill_status,

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from market_data_pipeline.local.process import stop_on_signals
+from market_data_pipeline_dev.process import stop_on_signals
 from market_data_pipeline_tests.deploy.webserver import NoAnswerError, launch_run, runs
 from market_data_pipeline_tests.services.deployment import (
     MINUTE,

@@ -23,8 +23,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from market_data_pipeline.kafka.errors import ConfigurationError
 from market_data_pipeline.kafka.settings import config_from_environment, without_secrets
-from market_data_pipeline.local.process import address_file, stop_on_signals
-from market_data_pipeline.local.settings import Environment, environment, setting, state_folder
+from market_data_pipeline_dev.process import address_file, stop_on_signals
+from market_data_pipeline_dev.settings import Environment, environment, setting, state_folder
 
 SAO_PAULO = ZoneInfo("America/Sao_Paulo")
 DEFAULT_TOPIC = "trading-assets-market-data-v1"

@@ -1,6 +1,6 @@
 """MongoDB in one process: nx-27017 speaks its wire protocol over SQLite files.
 
-    python -m market_data_pipeline.local.mongo --port 27117 --folder FOLDER
+    python -m market_data_pipeline_dev.mongo --port 27117 --folder FOLDER
 
 One file for each database, in the folder. It has no authentication and no sorting by index: it is
 for development.
@@ -16,8 +16,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from market_data_pipeline.local import refuse_production
-from market_data_pipeline.local.process import announced, stand_in, stand_in_parser
+from market_data_pipeline_dev import refuse_production
+from market_data_pipeline_dev.process import announced, stand_in, stand_in_parser
 
 NAME = "The embedded MongoDB"
 

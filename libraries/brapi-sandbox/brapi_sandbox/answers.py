@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from market_data_pipeline.local.market import Market, Session, Trades
+from brapi_sandbox.market import Market, Session, Trades
 
 MINUTES = {
     "1m": 1,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
+from brapi_sandbox.answers import history, quote
+from brapi_sandbox.market import SAO_PAULO, Market
 
-from market_data_pipeline.local.answers import history, quote
-from market_data_pipeline.local.market import SAO_PAULO, Market
 from market_data_pipeline.watchlist import load_watchlist
 
 MARKET = Market()

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
-from market_data_pipeline.local import ProductionRefusedError, refuse_production
+from market_data_pipeline_dev import ProductionRefusedError, refuse_production
 
 # It leads the child's process group, and ends the whole group, itself too, as soon as the pipe
 # to the parent closes: when the parent says so, or is gone, however it went.

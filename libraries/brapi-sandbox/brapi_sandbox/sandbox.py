@@ -1,9 +1,9 @@
 """A server that stands in for Brapi: its rules, its errors and, if asked, its faults.
 
-    python -m market_data_pipeline.local.sandbox --port 8790 --plan free
+    brapi-sandbox --port 8790 --plan free
 
-It knows the papers of `papers.csv` and those of the watchlist in use (WATCHLIST_FILE); any other
-ticker is unknown to it, as it would be to Brapi. Prices are made up (see `market`).
+It knows the instruments of `instruments.csv` and those of `--tickers`; any other ticker is unknown
+to it, as it would be to Brapi. Prices are made up (see `market`).
 
 Beside the API there are `POST /sandbox/faults` (a JSON list of faults, which replaces the faults
 there are) and `GET /sandbox/requests` (what was asked so far).
@@ -11,6 +11,7 @@ there are) and `GET /sandbox/requests` (what was asked so far).
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import dataclasses
@@ -29,12 +30,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from market_data_pipeline.local import refuse_production
-from market_data_pipeline.local.answers import history, quote, stamp
-from market_data_pipeline.local.faults import Answer, Connection, Delivery, Fault
-from market_data_pipeline.local.market import SAO_PAULO, Market
-from market_data_pipeline.local.process import announced, stand_in_parser, stop_on_signals
-from market_data_pipeline.local.rules import (
+from brapi_sandbox.answers import history, quote, stamp
+from brapi_sandbox.faults import Answer, Connection, Delivery, Fault
+from brapi_sandbox.market import SAO_PAULO, Market
+from brapi_sandbox.rules import (
     FREE_TICKERS,
     PLANS,
     RENAMED,
@@ -43,7 +42,6 @@ from market_data_pipeline.local.rules import (
     refusal,
     requested_span,
 )
-from market_data_pipeline.watchlist import WatchlistError, load_watchlist
 
 NAME = "The Brapi sandbox"
 
@@ -80,7 +78,7 @@ class Sandbox:
     faults: Sequence[Fault] = ()
     quota_header: str = "x-ratelimit"
     """`x-ratelimit` or `ratelimit`: the beginning of the headers' names."""
-    market: Market = field(default_factory=lambda: Market(_watchlist()))
+    market: Market = field(default_factory=Market)
     url: str = field(default="", init=False)
     requests: list[SeenRequest] = field(default_factory=list, init=False)
     _started: list[float] = field(default_factory=list, init=False)
@@ -268,13 +266,6 @@ def _day(instant: datetime) -> date:
     return instant.astimezone(SAO_PAULO).date()
 
 
-def _watchlist() -> list[str]:
-    # A watchlist that cannot be read is Dagster's to complain about.
-    with contextlib.suppress(WatchlistError):
-        return [paper.ticker for paper in load_watchlist()]
-    return []
-
-
 @contextlib.contextmanager
 def serve(**settings: Any) -> Iterator[Sandbox]:
     """Serves a sandbox on a free port of the loopback, in a thread, until the context ends.
@@ -282,10 +273,7 @@ def serve(**settings: Any) -> Iterator[Sandbox]:
     Args:
         settings: the fields of `Sandbox`.
 
-    Raises:
-        ProductionRefusedError: MARKET_DATA_ENV is `production`.
     """
-    refuse_production(NAME)
     sandbox = Sandbox(**settings)
     with _listener(sandbox, port=0) as listener:
         server = _server(sandbox)
@@ -319,19 +307,22 @@ def _server(sandbox: Sandbox) -> uvicorn.Server:
 
 def main() -> int:
     """Serves a sandbox until it is stopped."""
-    parser = stand_in_parser(NAME)
+    parser = argparse.ArgumentParser(description="Brapi's API with made-up prices.")
     parser.add_argument("--port", type=int, default=8790)
     parser.add_argument("--plan", choices=PLANS, default="free")
     parser.add_argument("--remaining", type=int, help="what is left of the quota")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds to every answer")
+    parser.add_argument("--tickers", default="", help="more tickers to know, with commas between")
     options = parser.parse_args()
-    sandbox = Sandbox(plan=options.plan, remaining=options.remaining, latency=options.latency)
-    with (
-        contextlib.suppress(KeyboardInterrupt),
-        _listener(sandbox, options.port) as listener,
-        announced(NAME, sandbox.url, options.address_file),
-    ):
-        stop_on_signals()
+    sandbox = Sandbox(
+        plan=options.plan,
+        remaining=options.remaining,
+        latency=options.latency,
+        market=Market(filter(None, options.tickers.split(","))),
+    )
+    with _listener(sandbox, options.port) as listener:
+        sys.stdout.write(f"{NAME}: {sandbox.url}\n")
+        sys.stdout.flush()
         _server(sandbox).run([listener])
     return 0
 

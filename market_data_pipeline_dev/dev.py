@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from market_data_pipeline.local import ProductionRefusedError, refuse_production
-from market_data_pipeline.local.orphans import close_orphans
-from market_data_pipeline.local.process import (
+from market_data_pipeline_dev import ProductionRefusedError, refuse_production
+from market_data_pipeline_dev.orphans import close_orphans
+from market_data_pipeline_dev.process import (
     Child,
     ChildDiedError,
     address_file,
@@ -30,7 +30,7 @@ from market_data_pipeline.local.process import (
     stop_on_signals,
     wait_for_address,
 )
-from market_data_pipeline.local.settings import (
+from market_data_pipeline_dev.settings import (
     Environment,
     SettingError,
     environment,
@@ -38,7 +38,7 @@ from market_data_pipeline.local.settings import (
     setting,
     state_folder,
 )
-from market_data_pipeline.local.startup import startup_report
+from market_data_pipeline_dev.startup import startup_report
 
 # The supervisor hands the settings of `.env` on. Dagster must not read them again, or a blank line
 # would erase the address of a stand-in: it is told to look where there is no such file.

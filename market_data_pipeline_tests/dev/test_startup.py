@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from market_data_pipeline.automation import WAITING, at_startup
-from market_data_pipeline.local.startup import report
+from market_data_pipeline_dev.startup import report
 
 ADDRESS = "http://127.0.0.1:3000"
 MATERIALIZATION = {

@@ -1,6 +1,6 @@
 """Kafka in one process: librdkafka's mock cluster. It keeps its topics in memory.
 
-    python -m market_data_pipeline.local.kafka --address-file FILE
+    python -m market_data_pipeline_dev.kafka --address-file FILE
 
 It has no controller, shows aborted messages to `read_committed`, and fences nobody: what depends
 on these needs a real broker.
@@ -17,8 +17,8 @@ from pathlib import Path
 
 from confluent_kafka import Producer
 
-from market_data_pipeline.local import refuse_production
-from market_data_pipeline.local.process import (
+from market_data_pipeline_dev import refuse_production
+from market_data_pipeline_dev.process import (
     announced,
     stand_in,
     stand_in_parser,

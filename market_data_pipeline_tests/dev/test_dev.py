@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from market_data_pipeline.local.dev import main
+from market_data_pipeline_dev.dev import main
 from market_data_pipeline_tests.supervised import ROOT, Supervisor, settings
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
@@ -93,7 +93,7 @@ def test_it_says_what_stands_in_and_ends_when_a_part_of_it_dies(
         assert f"{setting} is not set" in supervisor.output
     log = folder / "state" / "kafka.log"
     log.write_text("the last words\n")
-    os.kill(process_of(supervisor, "market_data_pipeline.local.kafka"), signal.SIGKILL)
+    os.kill(process_of(supervisor, "market_data_pipeline_dev.kafka"), signal.SIGKILL)
     assert supervisor.process.wait(60) == 1
     assert "The kafka stand-in has ended with status -9." in supervisor.output
     assert "the last words" in supervisor.output
@@ -142,7 +142,7 @@ def test_what_is_configured_is_not_stood_in_for(folder: Path, env: dict[str, str
     supervisor.wait_for("Launching Dagster services")
     running = "\n".join(supervisor.left_behind())
     assert supervisor.end(signal.SIGINT) == 0
-    assert "market_data_pipeline.local.dev" in running
+    assert "market_data_pipeline_dev.dev" in running
     assert not [name for name in ("sandbox", "kafka", "mongo") if f"local.{name} " in running]
     assert "kafka.example:9092" in supervisor.output
     assert "secret" not in supervisor.output

@@ -15,9 +15,9 @@ import pymongo
 import pytest
 from confluent_kafka import Producer
 
-from market_data_pipeline.local import ProductionRefusedError, tail
-from market_data_pipeline.local.kafka import embedded_kafka
-from market_data_pipeline.local.mongo import embedded_mongo
+from market_data_pipeline_dev import ProductionRefusedError, tail
+from market_data_pipeline_dev.kafka import embedded_kafka
+from market_data_pipeline_dev.mongo import embedded_mongo
 
 TOPIC = "events"
 EVENT = {"ticker": "PETR4", "price": 35.5, "volume": 15_234_567, "updated_at": 1795118400}
@@ -34,7 +34,7 @@ def test_mongo_keeps_its_data_and_its_databases_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize("module", ["sandbox", "kafka", "mongo"])
 def test_production_refuses_the_processes(module: str) -> None:
     refused = subprocess.run(
-        [sys.executable, "-m", f"market_data_pipeline.local.{module}"],
+        [sys.executable, "-m", f"market_data_pipeline_dev.{module}"],
         env={**os.environ, "MARKET_DATA_ENV": "production"},
         capture_output=True,
         text=True,
@@ -64,7 +64,7 @@ class Tail:
 
     def __init__(self, folder: Path, env: Mapping[str, str], *arguments: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "market_data_pipeline.local.tail", *arguments],
+            [sys.executable, "-m", "market_data_pipeline_dev.tail", *arguments],
             cwd=folder,
             env={**os.environ, "KAFKA_BOOTSTRAP_SERVERS": "", "KAFKA_TOPIC": TOPIC, **env},
             stdout=subprocess.PIPE,

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import requests
+from brapi_sandbox.faults import Fault
+from brapi_sandbox.rules import FREE_TICKERS
+from brapi_sandbox.sandbox import Sandbox, serve
 
-from market_data_pipeline.local import ProductionRefusedError
-from market_data_pipeline.local.faults import Fault
-from market_data_pipeline.local.rules import FREE_TICKERS
-from market_data_pipeline.local.sandbox import Sandbox, serve
+from market_data_pipeline_dev import ProductionRefusedError
 
 NOW = datetime(2026, 11, 19, 17, 52, 5, tzinfo=UTC)
 OK = 200

@@ -157,7 +157,7 @@ def _close(day: date) -> datetime:
 
 
 def _known_papers() -> Iterable[Paper]:
-    text = resources.files(__package__).joinpath("papers.csv").read_text("utf-8")
+    text = resources.files(__package__).joinpath("instruments.csv").read_text("utf-8")
     for row in csv.DictReader(text.splitlines()):
         numbers: dict[str, Any] = {
             "price": float(row["price"]),

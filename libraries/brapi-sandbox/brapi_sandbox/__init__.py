@@ -1,0 +1,1 @@
+"""A local server that answers like the Brapi API, with made-up prices and faults on demand."""
