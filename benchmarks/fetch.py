@@ -42,7 +42,7 @@ def fetch_once(address: str, plan: str) -> tuple[int, float]:
     """The requests and the seconds of one fetch."""
     brapi = BrapiResource(base_url=address, token=TOKEN, plan=plan, min_interval_seconds=INTERVAL)
     with brapi.client() as client:
-        fetch = client.quotes(TICKERS, on_progress=lambda progress: None)
+        fetch = client.quotes(TICKERS, WINDOW, on_progress=lambda progress: None)
     assert not fetch.failures, fetch.failures
     return fetch.requests, fetch.seconds
 

@@ -14,18 +14,24 @@ from dagster import DagsterRunStatus as Status
 
 from market_data_pipeline import clock, environment
 from market_data_pipeline.asset_keys import HISTORY, PUBLICATION, QUOTES
+from market_data_pipeline.dagster_internals import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_TAG,
+    daemon_id,
+)
 from market_data_pipeline.pacing import next_run
 from market_data_pipeline.quota import last_recorded
 from market_data_pipeline.windows import (
     EXCHANGE_TIMEZONE,
-    TradingWindows,
+    LARGEST_CLOCK_SKEW,
     Window,
+    start_of,
     trading_windows,
 )
 
 WINDOWS = trading_windows()
 _session = cache(WINDOWS.of_session)
-PARTITION_TAG = "dagster/partition"
 STARTUP_TAG = "market_data/startup"
 MOST_STARTUP_RUNS_A_WINDOW = 3
 WAITING = "waiting"
@@ -58,15 +64,15 @@ def every_window(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.Sk
     now = context.scheduled_execution_time
     window = WINDOWS.ending_at(now)
     if window is None:
-        return dg.SkipReason(_why_closed(now, WINDOWS))
-    if _has_passed(window):
+        return dg.SkipReason(_why_closed(now))
+    if _has_passed(window, clock.utc_now()):
         return dg.SkipReason(
             f"The window {window.key} has passed while nothing ran: its quotes are history now. "
             "Materialize it from the page of `quotes`."
         )
     if reason := _why_not_again(context.instance, window) or why_not_yet(context.instance, window):
         return dg.SkipReason(reason)
-    return dg.RunRequest(run_key=window.key, partition_key=window.key)
+    return dg.RunRequest(run_key=_run_key(window), partition_key=window.key)
 
 
 @dg.sensor(
@@ -79,74 +85,105 @@ def at_startup(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Skip
     """One run for each start of Dagster's daemon, unless the window is there or on its way.
 
     The daemon's own id tells one start from the next: it is the same however often the code is
-    reloaded or its server respawned. It is kept as the sensor's cursor once a start was seen to.
+    reloaded or its server respawned. It is the sensor's cursor once a start has had its run.
 
     A window that the schedule may be launching at this moment is left to it until the next look:
     one that has just ended, and after a restart any, as the schedule catches up on what it missed.
     """
-    heartbeat = context.instance.get_daemon_heartbeats().get("SENSOR")
-    if heartbeat is None or heartbeat.daemon_id is None:
+    start = daemon_id(context.instance)
+    if start is None:
         return dg.SkipReason("The daemon has not reported yet.")
     now = clock.utc_now()
-    if context.cursor == heartbeat.daemon_id:
-        return dg.SkipReason(f"This start was seen to. {_next_window(now, WINDOWS)}")
+    if context.cursor == start:
+        return dg.SkipReason(f"This start has had its run. {_next_window(now)}")
     window = WINDOWS.last_ended(now)
+    if window is None:
+        return dg.SkipReason(f"No window has ended yet. {_next_window(now)}")
     reason = (
         _why_not_again(context.instance, window)
         or _why_no_more_starts(context.instance, window)
         or why_not_yet(context.instance, window)
     )
     if reason:
-        return dg.SensorResult(skip_reason=reason, cursor=heartbeat.daemon_id)
-    waiting = f"{heartbeat.daemon_id} {WAITING}"
+        return dg.SensorResult(skip_reason=reason, cursor=start)
+    waiting = f"{start} {WAITING}"
     restarted = context.cursor not in (None, waiting)
     if restarted or now - window.end < TIME_OF_THE_SCHEDULE:
         return dg.SensorResult(
-            skip_reason=f"The schedule sees to {window.key} first.", cursor=waiting
+            skip_reason=f"{window.key} is left to the schedule first.", cursor=waiting
         )
     request = dg.RunRequest(
-        run_key=f"{window.key}/{heartbeat.daemon_id}",
+        run_key=f"{_run_key(window)}/{start}",
         partition_key=window.key,
         tags={STARTUP_TAG: "true"},
     )
-    return dg.SensorResult([request], cursor=heartbeat.daemon_id)
+    return dg.SensorResult([request], cursor=start)
 
 
-def _has_passed(window: Window) -> bool:
-    return window != WINDOWS.last_ended(clock.utc_now())
+def _run_key(window: Window) -> str:
+    """Tells windows of one start apart that differ in length: SYNC_INTERVAL_MINUTES may change."""
+    return f"{window.key} to {window.end.astimezone(EXCHANGE_TIMEZONE):%H:%M}"
+
+
+def _has_passed(window: Window, now: datetime) -> bool:
+    """Whether a later window has ended; a clock that is behind has seen none yet."""
+    last = WINDOWS.last_ended(now)
+    return last is not None and last > window
 
 
 def _why_not_again(instance: dg.DagsterInstance, window: Window) -> str | None:
     """Why a window needs no run: its quotes are there, or a run for it is under way."""
     if _stored(instance, [window]):
         return f"The quotes of {window.key} are there already."
-    wanted = dg.RunsFilter(tags={PARTITION_TAG: window.key}, statuses=UNFINISHED)
-    if under_way := _of_our_quotes(instance, wanted):
+    wanted = dg.RunsFilter(statuses=UNFINISHED)
+    if under_way := _of_our_quotes(instance, wanted, window):
         return f"Run {under_way[0][:8]} is on its way for {window.key}."
     return None
 
 
-def _of_our_quotes(instance: dg.DagsterInstance, wanted: dg.RunsFilter) -> list[str]:
-    """The ids of those runs that are to ask for the quotes of this code location."""
+def _of_our_quotes(
+    instance: dg.DagsterInstance, wanted: dg.RunsFilter, window: Window
+) -> list[str]:
+    """The ids of those runs that are to ask for the quotes of a window, alone or in a range."""
     planned = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
     return [
         run.run_id
         for run in instance.get_runs(wanted)
-        if any(
+        if covers(run, window)
+        and any(
             record.asset_key == QUOTES
             for record in instance.get_records_for_run(run.run_id, of_type=planned).records
         )
     ]
 
 
+def covers(run: dg.DagsterRun, window: Window) -> bool:
+    """Whether a window is among the partitions of a run."""
+    first = run.tags.get(PARTITION_TAG) or run.tags.get(ASSET_PARTITION_RANGE_START_TAG)
+    last = run.tags.get(PARTITION_TAG) or run.tags.get(ASSET_PARTITION_RANGE_END_TAG)
+    if first is None or last is None:
+        return False
+    return start_of(first) <= window.start <= start_of(last)
+
+
 def _stored(instance: dg.DagsterInstance, windows: Sequence[Window]) -> int:
-    """How many of the windows have quotes."""
+    """How many of the windows have quotes.
+
+    What was materialized before the end of a window is of a shorter one with the same start, from
+    before SYNC_INTERVAL_MINUTES was changed.
+    """
     if not windows:
         return 0
-    keys = [window.key for window in windows]
-    wanted = dg.AssetRecordsFilter(asset_key=QUOTES, asset_partitions=keys)
+    ends = {window.key: (window.end - LARGEST_CLOCK_SKEW).timestamp() for window in windows}
+    wanted = dg.AssetRecordsFilter(asset_key=QUOTES, asset_partitions=list(ends))
     stored = instance.fetch_materializations(wanted, limit=MOST_MATERIALIZATIONS_A_SESSION)
-    return len({record.partition_key for record in stored.records})
+    return len(
+        {
+            record.partition_key
+            for record in stored.records
+            if record.partition_key and record.timestamp >= ends[record.partition_key]
+        }
+    )
 
 
 def why_not_yet(instance: dg.DagsterInstance, window: Window) -> str | None:
@@ -176,7 +213,7 @@ def why_not_yet(instance: dg.DagsterInstance, window: Window) -> str | None:
 def _why_no_more_starts(instance: dg.DagsterInstance, window: Window) -> str | None:
     """Why a deployment that keeps crashing does not ask for the same window for ever."""
     tags = {PARTITION_TAG: window.key, STARTUP_TAG: "true"}
-    starts = len(_of_our_quotes(instance, dg.RunsFilter(tags=tags)))
+    starts = len(_of_our_quotes(instance, dg.RunsFilter(tags=tags), window))
     if starts < MOST_STARTUP_RUNS_A_WINDOW:
         return None
     return (
@@ -185,9 +222,9 @@ def _why_no_more_starts(instance: dg.DagsterInstance, window: Window) -> str | N
     )
 
 
-def _why_closed(now: datetime, windows: TradingWindows) -> str:
+def _why_closed(now: datetime) -> str:
     local = now.astimezone(EXCHANGE_TIMEZONE)
-    session = windows.of_session(local.date())
+    session = WINDOWS.of_session(local.date())
     if local.weekday() >= 5:
         reason = f"B3 is closed: {local:%A}."
     elif not session:
@@ -197,11 +234,11 @@ def _why_closed(now: datetime, windows: TradingWindows) -> str:
             instant.astimezone(EXCHANGE_TIMEZONE) for instant in (session[0].start, session[-1].end)
         )
         reason = f"No window ends now: the session goes from {first:%H:%M} to {last:%H:%M}."
-    return f"{reason} {_next_window(now, windows)}"
+    return f"{reason} {_next_window(now)}"
 
 
-def _next_window(now: datetime, windows: TradingWindows) -> str:
-    return f"Next window ends {_local(windows.after(windows.last_ended(now)).end)}."
+def _next_window(now: datetime) -> str:
+    return f"Next window ends {_local(WINDOWS.next_ending(now).end)}."
 
 
 def _local(instant: datetime) -> str:

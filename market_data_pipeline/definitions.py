@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-from typing import get_args
+from typing import cast, get_args
 
 import dagster as dg
-from dagster_mongo import MongoPandasIOManager, MongoResource
+from dagster_mongo import MongoResource
 
 from market_data_pipeline.alerts import alert_on_failure
 from market_data_pipeline.asset_keys import PREFIX
-from market_data_pipeline.assets import ASSETS, CHECKS
+from market_data_pipeline.assets import ASSETS
+from market_data_pipeline.assets.accept_moves import accept_moves
 from market_data_pipeline.automation import at_startup, every_window, market_data_job
 from market_data_pipeline.brapi.plans import PLANS, RANGES
 from market_data_pipeline.environment import choice, flag, number, secret, share, text, whole_number
 from market_data_pipeline.freshness import freshness, watch_freshness
 from market_data_pipeline.kafka.event import UpdatedAtFormat
-from market_data_pipeline.parquet_io import QuotesParquetIOManager
+from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.resources import BrapiResource, KafkaResource
 
 brapi = BrapiResource(
@@ -51,7 +52,9 @@ kafka = KafkaResource(
     transactional_id=os.environ.get(
         "KAFKA_TRANSACTIONAL_ID", "-".join(filter(None, ["market-data-pipeline", PREFIX]))
     ).strip(),
-    updated_at_format=choice("KAFKA_UPDATED_AT_FORMAT", "epoch", get_args(UpdatedAtFormat)),
+    updated_at_format=cast(
+        UpdatedAtFormat, choice("KAFKA_UPDATED_AT_FORMAT", "epoch", get_args(UpdatedAtFormat))
+    ),
     timeout_seconds=number("KAFKA_TIMEOUT_SECONDS", 60),
     create_topic=flag("KAFKA_CREATE_TOPIC", True) or False,
     partitions=whole_number("KAFKA_TOPIC_PARTITIONS", 4),
@@ -60,16 +63,18 @@ kafka = KafkaResource(
 
 defs = dg.Definitions(
     assets=ASSETS,
-    asset_checks=[*CHECKS, freshness],
-    jobs=[market_data_job],
+    asset_checks=[freshness],
+    jobs=[market_data_job, accept_moves],
     schedules=[every_window],
     sensors=[at_startup, alert_on_failure, watch_freshness],
     resources={
         "brapi": brapi,
         "mongo": mongo,
-        "mongo_io_manager": MongoPandasIOManager(mongo=mongo),
         "kafka": kafka,
-        "quotes_io_manager": QuotesParquetIOManager(base_path=text("QUOTES_PATH", "quotes")),
+        "quote_store": QuoteStore(
+            path=text("QUOTES_PATH", ""),
+            publish_made_up_prices=flag("PUBLISH_MADE_UP_PRICES", False) or False,
+        ),
     },
     # A run is one process: starting one for each step takes longer than the steps do.
     executor=dg.in_process_executor,

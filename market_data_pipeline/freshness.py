@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 import dagster as dg
 
 from market_data_pipeline import clock
+from market_data_pipeline.assets.checks import as_evaluation
 from market_data_pipeline.automation import FRESHNESS_CHECKS, why_not_yet
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE, Window, trading_windows
 
@@ -48,6 +49,8 @@ def watch_freshness(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg
     """The evaluations of `fresh` that are new since the last look, kept as the cursor."""
     now = clock.utc_now()
     window = _due(now)
+    if window is None:
+        return dg.SkipReason("No window is due yet.")
     if reason := why_not_yet(context.instance, window):
         return dg.SkipReason(f"{window.key} was not due. {reason}")
     results = [_result(context.instance, spec.asset_key, now) for spec in FRESH]
@@ -57,17 +60,26 @@ def watch_freshness(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg
         return dg.SensorResult(skip_reason="The first look is in a minute.", cursor="waited")
     if context.cursor == seen:
         return dg.SkipReason(" ".join(dict.fromkeys(str(each.description) for each in results)))
-    return dg.SensorResult(asset_events=[_evaluation(each) for each in results], cursor=seen)
+    return dg.SensorResult(
+        asset_events=[
+            as_evaluation(spec.asset_key, each) for spec, each in zip(FRESH, results, strict=True)
+        ],
+        cursor=seen,
+    )
 
 
-def _due(now: datetime) -> Window:
-    """The last window that is due by now."""
+def _due(now: datetime) -> Window | None:
+    """The last window that is due by now; None before the first."""
     return WINDOWS.last_ended(now - GRACE)
 
 
 def _result(instance: dg.DagsterInstance, key: dg.AssetKey, now: datetime) -> dg.AssetCheckResult:
-    due = _due(now)
-    keys = [due.key, WINDOWS.last_ended(now).key]  # the next one may be there before it is due
+    due, last = _due(now), WINDOWS.last_ended(now)
+    if due is None or last is None:
+        return dg.AssetCheckResult(
+            asset_key=key, check_name="fresh", passed=True, description="No window is due yet."
+        )
+    keys = [due.key, last.key]  # the next one may be there before it is due
     wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=keys)
     there = bool(instance.fetch_materializations(wanted, limit=1).records)
     end = f"{due.end.astimezone(EXCHANGE_TIMEZONE):%a %d %b %H:%M}"
@@ -83,17 +95,4 @@ def _result(instance: dg.DagsterInstance, key: dg.AssetKey, now: datetime) -> dg
             "the ticks of every_window, then materialize it."
         ),
         metadata={"window": due.key, "ended": dg.MetadataValue.timestamp(due.end)},
-    )
-
-
-def _evaluation(result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
-    assert result.asset_key is not None
-    assert result.check_name is not None
-    return dg.AssetCheckEvaluation(
-        asset_key=result.asset_key,
-        check_name=result.check_name,
-        passed=result.passed,
-        severity=result.severity,
-        description=result.description,
-        metadata=result.metadata,
     )

@@ -1,40 +1,45 @@
-"""What is left of Brapi's quota: a run measures it, `quotes` records it, the schedule reads it."""
+"""What is left of Brapi's quota: every run of `quotes` records it, the schedule reads it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from statistics import median
 from typing import Any, cast
 
 import dagster as dg
-import pandas as pd
 
 from market_data_pipeline.asset_keys import QUOTES
 from market_data_pipeline.brapi.client import BrapiClient
 from market_data_pipeline.pacing import Kind, Quota
 
 ROLLING = timedelta(days=30)
+RUNS_FOR_THE_COST = 5
 RECORDED = ("quota_left", "quota_limit", "quota_cost_of_a_run", "quota_until", "quota_window")
 
 
 def last_recorded(instance: dg.DagsterInstance, now: datetime) -> Quota | None:
-    """What is left at `now` by the last record of `quotes`; None if there is none.
+    """What is left at `now` by the last record, None if there is none.
 
+    What a run takes is the median of the last runs: one with many repeated requests is no measure.
     When the time of a quota is over, all of it is there again, until Brapi tells more.
     """
-    event = instance.get_latest_materialization_event(QUOTES)
-    if event is None or event.asset_materialization is None:
+    found = instance.fetch_observations(QUOTES, limit=RUNS_FOR_THE_COST).records
+    records = [
+        {name: value.value for name, value in each.asset_observation.metadata.items()}
+        for each in found
+        if each.asset_observation
+    ]
+    records = [values for values in records if all(name in values for name in RECORDED)]
+    if not records:
         return None
-    values = {name: value.value for name, value in event.asset_materialization.metadata.items()}
-    try:
-        left, limit, cost, until, kind = (values[name] for name in RECORDED)
-    except KeyError:
-        return None
+    left, limit, _, until, kind = (records[0][name] for name in RECORDED)
+    records = [values for values in records if values["quota_limit"] == limit]  # the same plan
     quota = Quota(
         left=cast(int, left),
         limit=cast(int, limit),
-        cost=cast(int, cost),
-        until=pd.Timestamp(cast(float, until), unit="s", tz="UTC").to_pydatetime(),
+        cost=int(median(cast(int, values["quota_cost_of_a_run"]) for values in records)),
+        until=datetime.fromtimestamp(cast(float, until), UTC),
         kind=cast(Kind, kind),
     )
     if quota.kind == "rolling-30d":
@@ -53,12 +58,14 @@ def measured(client: BrapiClient, last: Quota | None, cost: int, now: datetime) 
     Args:
         client: the client that asked.
         last: what was recorded before.
-        cost: how many requests of the quota the live window took; 0 if it was not asked for.
+        cost: how many requests of the quota the live window took; 0 if it was not asked for, or
+            failed.
         now: the present instant.
     """
     account = client.account
     if account.left is None:
-        return last
+        # No answer told: the requests that were sent are a forecast.
+        return last and replace(last, left=max(0, last.left - account.requests))
     limit = account.limit or (last.limit if last else account.left)
     if last and last.limit == limit and not (cost and last.kind == "assumed"):
         return replace(last, left=account.left, cost=cost or last.cost)
@@ -71,15 +78,14 @@ def measured(client: BrapiClient, last: Quota | None, cost: int, now: datetime) 
     return Quota(account.left, limit, cost, usage.end, "billing-cycle")
 
 
-def quota_metadata(quota: Quota) -> dict[str, Any]:
-    """The record of a quota, in the metadata of `quotes`."""
+def record(quota: Quota) -> dg.AssetObservation:
+    """The record of a quota: an observation of `quotes`, which a run that fails leaves too."""
     until = dg.MetadataValue.timestamp(quota.until)
-    values = (quota.left, quota.limit, quota.cost, until, quota.kind)
-    return dict(zip(RECORDED, values, strict=True))
+    values: tuple[Any, ...] = (quota.left, quota.limit, quota.cost, until, quota.kind)
+    return dg.AssetObservation(QUOTES, metadata=dict(zip(RECORDED, values, strict=True)))
 
 
 def _next_month(now: datetime) -> datetime:
     """When the calendar month ends, in UTC."""
-    return (
-        pd.Timestamp(now).tz_convert("UTC").normalize() + pd.offsets.MonthBegin()
-    ).to_pydatetime()
+    year, month = divmod(now.astimezone(UTC).year * 12 + now.astimezone(UTC).month, 12)
+    return datetime(year, month + 1, 1, tzinfo=UTC)

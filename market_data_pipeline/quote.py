@@ -1,82 +1,147 @@
-"""One quote of one paper in one window, and the table that quotes travel in."""
+"""The record of a price: one row for each instrument and window, and the rule that merges rows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
-from operator import attrgetter
-from typing import Literal
-
-import pandas as pd
+from typing import Any, Literal
 
 Source = Literal["live", "intraday", "daily"]
+Decision = Literal["clear", "withheld", "accepted"]
+
+# What the sandbox calls itself in the header `Server`: the origin of a price that is made up.
+SANDBOX = "brapi-sandbox"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Quote:
-    """A price that the market made, filed under the window it belongs to.
+    """What is known of the price of one instrument in one window.
 
-    All instants are UTC. `price` is in BRL. `volume` counts the papers traded: in the day so far
-    for a live quote, in the bar for one from the history; None where Brapi gives none.
+    All instants are aware and in UTC, to the millisecond (what a BSON date holds). Prices are in
+    BRL. The Parquet files and the collection hold these fields, under these names.
     """
 
     ticker: str
-    """The symbol that Brapi answers with; a renamed paper carries its new one."""
+    """The symbol that Brapi answers with; an instrument that B3 renamed carries its new one."""
     name: str | None
     short_name: str | None
     price: float
+    """As traded: of a bar the close, never the adjusted one."""
     volume: int | None
+    """Shares or units traded in the session so far; None where only a part of it is known."""
     updated_at: datetime
-    """When the market made the price."""
+    """When the market made the price; the end of the window for a bar."""
     window_start: datetime
     window_end: datetime
     observed_at: datetime
     """When Brapi was asked."""
     source: Source
-    """`live`: the quote endpoint; `intraday` and `daily`: a bar of the price history."""
+    """`live`: the quote endpoint; `intraday`, `daily`: a bar of the price history."""
     requested_ticker: str
     """The symbol of the watchlist."""
+    bar_volume: int | None = None
+    """Shares or units traded in the bar; None for a live quote."""
+    previous_close: float | None = None
+    """The close of the session before, as Brapi had it with this price; None for a bar."""
+    origin: str | None = None
+    """The host that answered, or `brapi-sandbox` for a made-up price; None in old rows."""
+    reference_price: float | None = None
+    """The price that this one was compared with; None if there was none."""
+    decision: Decision = "clear"
+    """`clear`: may be published; `withheld`: moved too far; `accepted`: by an operator, since."""
+    replaces_live: bool = False
+    """Whether an operator let this bar replace a live quote."""
+
+    def replacing_live(self) -> Quote:
+        """This row, as one that a live quote gives way to."""
+        return replace(self, replaces_live=self.source != "live")
+
+    @property
+    def made_up(self) -> bool:
+        """Whether the price comes from the sandbox, not from a market."""
+        return self.origin == SANDBOX
+
+    @property
+    def trusted(self) -> bool:
+        """Whether it may be published, and later prices may be compared with it."""
+        return self.decision != "withheld"
 
 
-# Milliseconds are what a BSON date holds: a finer stamp would differ after a round trip.
-_INSTANT = "datetime64[ms, UTC]"
-COLUMNS: dict[str, str] = {
-    "ticker": "str",
-    "name": "str",
-    "short_name": "str",
-    "price": "float64",
-    "volume": "Int64",
-    "updated_at": _INSTANT,
-    "window_start": _INSTANT,
-    "window_end": _INSTANT,
-    "observed_at": _INSTANT,
-    "source": "str",
-    "requested_ticker": "str",
+COLUMNS: dict[str, tuple[str, str]] = {
+    "ticker": (
+        "string",
+        "Symbol that Brapi answers with; a renamed instrument carries its new one",
+    ),
+    "name": ("string", "Full name"),
+    "short_name": ("string", "Name as the exchange abbreviates it"),
+    "price": ("double", "Price in BRL as traded"),
+    "volume": ("int64", "Shares or units traded in the session so far"),
+    "updated_at": ("timestamp", "When the market made the price, UTC; the window's end for a bar"),
+    "window_start": ("timestamp", "Start of the window, UTC, included"),
+    "window_end": ("timestamp", "End of the window, UTC, not included"),
+    "observed_at": ("timestamp", "When Brapi was asked, UTC"),
+    "source": ("string", "live: the quote endpoint; intraday, daily: a bar of the price history"),
+    "requested_ticker": ("string", "Symbol of the watchlist"),
+    "bar_volume": ("int64", "Shares or units traded in the bar; null for a live quote"),
+    "previous_close": ("double", "Close of the session before, as Brapi had it; null for a bar"),
+    "origin": ("string", f"Host that answered; {SANDBOX} for a made-up price"),
+    "reference_price": ("double", "Price that this one was compared with; null if there was none"),
+    "decision": ("string", "clear, withheld (moved too far) or accepted (by an operator)"),
+    "replaces_live": ("bool", "Whether an operator let this bar replace a live quote"),
 }
-DESCRIPTIONS: dict[str, str] = {
-    "ticker": "Symbol that Brapi answers with; a renamed paper carries its new one",
-    "name": "Full name of the paper",
-    "short_name": "Name as the exchange abbreviates it",
-    "price": "Price in BRL that was traded",
-    "volume": "Papers traded: in the day so far for a live quote, in the bar for history",
-    "updated_at": "When the market made the price, UTC; the end of the bar for history",
-    "window_start": "Start of the window, UTC, included",
-    "window_end": "End of the window, UTC, not included",
-    "observed_at": "When Brapi was asked, UTC",
-    "source": "live: the quote endpoint; intraday, daily: a bar of the price history",
-    "requested_ticker": "Symbol of the watchlist",
-}
+"""Type and description of every field of a row, in their order."""
+
+_DEFAULTS: dict[str, Any] = {"decision": "clear", "replaces_live": False}
+_NAMES = tuple(field.name for field in fields(Quote))
 
 
-def quotes_frame(quotes: Iterable[Quote]) -> pd.DataFrame:
-    """The quotes as a DataFrame with the columns and dtypes of `COLUMNS`, in their order."""
-    rows = map(attrgetter(*COLUMNS), quotes)
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+def as_row(quote: Quote) -> dict[str, Any]:
+    """The fields of a quote by their names."""
+    return {name: getattr(quote, name) for name in _NAMES}
 
 
-def quotes_from(frame: pd.DataFrame) -> list[Quote]:
-    """The rows of such a DataFrame as quotes; what is missing in them is None."""
-    values = frame[list(COLUMNS)].astype(object)
-    values = values.where(values.notna(), None)
-    return [Quote(*row) for row in values.itertuples(index=False, name=None)]
+def from_row(row: dict[str, Any]) -> Quote:
+    """The quote of a row as it was stored; fields that older versions did not have are empty."""
+    known = {name: row[name] for name in _NAMES if row.get(name) is not None}
+    return Quote(**{**dict.fromkeys(_NAMES), **_DEFAULTS, **known})
+
+
+def merge(*rows: Iterable[Quote]) -> list[Quote]:
+    """What is kept of rows for the same instrument and window; the order of arguments is no matter.
+
+    A real price beats a made-up one, a live quote beats a bar (unless an operator let the bar
+    replace it), the newer observation beats the older one, and an accepted price the same one
+    withheld. Whatever has no rival stays. Both stores keep what this function says, so they hold
+    the same rows after any sequence of runs.
+
+    Returns:
+        One row for each (requested ticker, window), and no two of one symbol in a window; by
+        window, then in the order of first appearance.
+    """
+    by_request: dict[tuple[str, datetime], Quote] = {}
+    for quote in (each for group in rows for each in group):
+        _keep(by_request, (quote.requested_ticker, quote.window_start), quote)
+    by_symbol: dict[tuple[str, datetime], Quote] = {}
+    for quote in by_request.values():
+        _keep(by_symbol, (quote.ticker, quote.window_start), quote)
+    return sorted(by_symbol.values(), key=lambda quote: quote.window_start)
+
+
+def _keep(kept: dict[tuple[str, datetime], Quote], key: tuple[str, datetime], new: Quote) -> None:
+    old = kept.get(key)
+    if old is None or _rank(new) > _rank(old):
+        kept[key] = new
+
+
+def _rank(quote: Quote) -> tuple[Any, ...]:
+    return (
+        not quote.made_up,
+        quote.source == "live" or quote.replaces_live,
+        quote.observed_at,
+        quote.decision == "accepted",
+        # Nothing but a total order: two runs may ask in the same millisecond.
+        quote.decision,
+        quote.requested_ticker,
+        quote.price,
+    )

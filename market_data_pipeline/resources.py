@@ -10,6 +10,7 @@ from pydantic import Field
 from market_data_pipeline.brapi.client import MAX_OPEN_REQUESTS, BrapiClient
 from market_data_pipeline.brapi.connection import Connection
 from market_data_pipeline.brapi.plans import PLANS, Plan
+from market_data_pipeline.kafka.event import UpdatedAtFormat
 from market_data_pipeline.kafka.publisher import Publisher
 from market_data_pipeline.kafka.settings import config_from_environment
 
@@ -23,12 +24,11 @@ class BrapiResource(dg.ConfigurableResource[BrapiClient]):
         from market_data_pipeline.resources import BrapiResource
 
         @dg.asset
-        def prices(brapi: BrapiResource) -> dict[str, float]:
+        def usage(brapi: BrapiResource) -> None:
             with brapi.client() as client:
-                fetch = client.quotes(["PETR4", "VALE3"], on_progress=print)
-            return {ticker: answer.value.price for ticker, answer in fetch.answers.items()}
+                print(client.usage_window())
 
-        defs = dg.Definitions([prices], resources={"brapi": BrapiResource(token="…")})
+        defs = dg.Definitions([usage], resources={"brapi": BrapiResource(token="…")})
         ```
     """
 
@@ -119,7 +119,7 @@ class KafkaResource(dg.ConfigurableResource[Publisher]):
         description="Identity of the publication, the same for every run of this code location and "
         "of no other. Empty turns transactions off.",
     )
-    updated_at_format: str = Field(
+    updated_at_format: UpdatedAtFormat = Field(
         default="epoch", description="How `updated_at` is written: epoch (seconds) or iso8601."
     )
     timeout_seconds: float = Field(

@@ -1,4 +1,4 @@
-"""The papers that are asked for: 50 of them by default, or those of WATCHLIST_FILE."""
+"""The instruments that are asked for: 50 of them by default, or those of WATCHLIST_FILE."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from market_data_pipeline import environment
 
-# B3's trading codes: four characters for the issuer, a number for the kind of paper.
+# B3's trading codes: four characters for the issuer, a number for the kind of security.
 TICKER = re.compile(r"[A-Z][A-Z0-9]{3}\d{1,2}")
 
 
@@ -20,22 +20,22 @@ class WatchlistError(ValueError):
 
 
 @dataclass(frozen=True)
-class Paper:
+class Instrument:
     """One line of the watchlist: B3's ticker and the market segment it belongs to."""
 
     ticker: str
     segment: str = ""
 
 
-def load_watchlist(path: str | None = None) -> tuple[Paper, ...]:
+def load_watchlist(path: str | None = None) -> tuple[Instrument, ...]:
     """Reads the watchlist: a CSV file with a `ticker` column and, if wanted, a `segment` one.
 
     Args:
-        path: the file; by default WATCHLIST_FILE of the environment, else the 50 papers that
+        path: the file; by default WATCHLIST_FILE of the environment, else the 50 instruments that
             come with the package.
 
     Returns:
-        The papers, in the order of the file.
+        The instruments, in the order of the file.
 
     Raises:
         WatchlistError: the file is not there, is empty, or has a wrong or duplicate ticker.
@@ -51,17 +51,17 @@ def load_watchlist(path: str | None = None) -> tuple[Paper, ...]:
         raise WatchlistError(f"WATCHLIST_FILE {path} cannot be read: {reason}.") from None
 
 
-def _parse(text: str, name: str) -> tuple[Paper, ...]:
+def _parse(text: str, name: str) -> tuple[Instrument, ...]:
     rows = csv.DictReader(text.splitlines())
     if "ticker" not in (rows.fieldnames or ()):
         raise WatchlistError(f"{name} has no column 'ticker': its first line must name it.")
-    papers = tuple(_papers(rows, name))
-    if not papers:
-        raise WatchlistError(f"{name} names no paper: add one ticker a line below the header.")
-    return papers
+    instruments = tuple(_instruments(rows, name))
+    if not instruments:
+        raise WatchlistError(f"{name} names no instrument: add one ticker a line below the header.")
+    return instruments
 
 
-def _papers(rows: csv.DictReader[str], name: str) -> Iterator[Paper]:
+def _instruments(rows: csv.DictReader[str], name: str) -> Iterator[Instrument]:
     lines: dict[str, int] = {}
     for row in rows:
         ticker, line = _field(row, "ticker"), rows.line_num
@@ -75,7 +75,7 @@ def _papers(rows: csv.DictReader[str], name: str) -> Iterator[Paper]:
                 "remove one of them."
             )
         lines[ticker] = line
-        yield Paper(ticker, _field(row, "segment"))
+        yield Instrument(ticker, _field(row, "segment"))
 
 
 def _field(row: Mapping[str, str | None], name: str) -> str:

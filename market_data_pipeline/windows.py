@@ -6,6 +6,7 @@ recorded for it is the market as of `end`. This module is the only place that de
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -23,6 +24,8 @@ KEY_FORMAT = "%Y-%m-%dT%H:%M%z"
 INTERVALS_IN_MINUTES = (5, 10, 15, 20, 30, 60)
 FIRST_HOUR, LAST_HOUR = 10, 18
 DEFAULT_FIRST_DAY = date(2026, 1, 2)
+# How far the clocks of two machines may differ.
+LARGEST_CLOCK_SKEW = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, order=True)
@@ -63,60 +66,73 @@ class TradingWindows:
         self.interval = timedelta(minutes=interval_minutes)
         self.first_day = first_day
         minutes = "0" if interval_minutes == 60 else f"*/{interval_minutes}"
-        self.tick_cron = f"{minutes} * * * *"
+        self.tick_cron = f"{minutes} {FIRST_HOUR}-{LAST_HOUR} * * 1-5"
+        self._last_day, self._hours = _sessions(first_day)
+        self._days = sorted(self._hours)
         # The hour after the last window belongs to the cron, or that window would run until the
         # next morning; its ticks are then excluded.
         self.partitions = dg.TimeWindowPartitionsDefinition(
             start=_midnight(first_day).strftime(KEY_FORMAT),
             fmt=KEY_FORMAT,
-            cron_schedule=f"{minutes} {FIRST_HOUR}-{LAST_HOUR} * * 1-5",
+            cron_schedule=self.tick_cron,
             timezone=EXCHANGE_TIMEZONE.key,
             end_offset=0,
             exclusions=[f"{minutes} {LAST_HOUR} * * 1-5", *self._closed_ticks()],
         )
 
-    def last_ended(self, now: datetime) -> Window:
-        """The last window whose end is not after `now`.
-
-        Raises:
-            ValueError: no window has ended yet since `first_day`.
-        """
-        with dg.partition_loading_context(effective_dt=now):
-            span = self.partitions.get_last_partition_window()
-        if span is None:
-            raise ValueError(f"No window has ended since PARTITIONS_START ({self.first_day}).")
-        return _window(span)
+    def last_ended(self, now: datetime) -> Window | None:
+        """The last window whose end is not after `now` (aware); None before the first has ended."""
+        day = now.astimezone(EXCHANGE_TIMEZONE).date()
+        position = bisect_right(self._days, day)
+        for session in reversed(self._days[max(0, position - 2) : position]):
+            for window in reversed(self.of_session(session)):
+                if window.end <= now:
+                    return window
+        return None
 
     def live(self, now: datetime) -> Window | None:
-        """The window that the current quotes belong to: the last one that has ended.
+        """The window that the current quotes belong to at `now` (aware): the last that has ended.
 
         None while the first window of a session runs: the market has moved on from the last
         session, and its quotes must not be filed under that one.
         """
         last = self.last_ended(now)
-        following = self.after(last)
-        reopened = last.end < following.start <= now
-        return None if reopened else last
+        return last if last and now < self.live_until(last) else None
+
+    def is_live(self, window: Window, now: datetime) -> bool:
+        """Whether a window, which has ended by somebody's clock, is live at `now` (aware)."""
+        return window.end - LARGEST_CLOCK_SKEW <= now < self.live_until(window)
+
+    def live_until(self, window: Window) -> datetime:
+        """When a window stops being live: the next one of its session ends, or a session begins."""
+        following = self.after(window)
+        return following.end if following.start == window.end else following.start
 
     def after(self, window: Window) -> Window:
         """The window that follows `window`, in the same session or the next."""
-        span = self.partitions.get_next_partition_window(window.end, respect_bounds=False)
-        assert span is not None  # the grid has no last window
-        return _window(span)
+        return self.next_ending(window.end)
 
-    def before(self, window: Window) -> Window | None:
-        """The window that `window` follows, in the same session or the last; None for the first."""
-        span = self.partitions.get_prev_partition_window(window.start)
-        return span and _window(span)
+    def next_ending(self, instant: datetime) -> Window:
+        """The first window that ends after `instant` (aware).
+
+        Raises:
+            ValueError: the calendar, which ends a year after the start of the process, is over.
+        """
+        position = bisect_left(self._days, instant.astimezone(EXCHANGE_TIMEZONE).date())
+        for day in self._days[position : position + 2]:
+            for window in self.of_session(day):
+                if window.end > instant:
+                    return window
+        raise ValueError(f"The calendar of B3 ends on {self._last_day}: restart this process.")
 
     def is_last(self, window: Window) -> bool:
         """Whether it is the last window of its session."""
-        return self.after(window).start > window.end
+        return self.of_session(window.day)[-1] == window
 
     def ending_at(self, instant: datetime) -> Window | None:
         """The window that ends exactly at `instant`, if there is one."""
         last = self.last_ended(instant)
-        return last if last.end == instant else None
+        return last if last and last.end == instant else None
 
     def from_key(self, key: str) -> Window:
         """The window of a partition key.
@@ -124,33 +140,40 @@ class TradingWindows:
         Raises:
             ValueError: the key is not the start of a window.
         """
-        window = _window(self.partitions.time_window_for_partition_key(key))
-        if window.key != key:
+        start = start_of(key)
+        window = Window(start, start + self.interval)
+        if window not in self.of_session(window.day):
             raise ValueError(f"{key} is not the start of a window: B3 is closed then.")
         return window
 
     def of_session(self, day: date) -> list[Window]:
         """The windows of the session on `day` (São Paulo); none when B3 is closed that day."""
-        keys = self.partitions.get_partition_keys_in_time_window(
-            dg.TimeWindow(_midnight(day), _midnight(day + timedelta(days=1)))
-        )
-        # Dagster takes milliseconds to find the bounds of a key, and they are known.
-        return [Window(start, start + self.interval) for start in map(start_of, keys)]
+        if day not in self._hours:
+            return []
+        return [
+            Window(start, start + self.interval)
+            for tick in self._ticks(day)
+            if self._is_open(start := tick.replace(tzinfo=EXCHANGE_TIMEZONE).astimezone(UTC), day)
+        ]
+
+    def sessions_back(self, day: date, count: int) -> date:
+        """The day that lies so many sessions before `day` (or the first that has windows)."""
+        return self._days[max(0, bisect_left(self._days, day) - count)] if self._days else day
+
+    def _is_open(self, instant: datetime, day: date) -> bool:
+        opening, closing = self._hours[day]
+        return opening <= instant < closing
 
     def _closed_ticks(self) -> list[datetime]:
         """Every tick of the weekday grid at which B3 is closed, as naive local times."""
-        calendar = _calendar(self.first_day)
-        hours = {
-            session.date(): (opening.to_pydatetime(), closing.to_pydatetime())
-            for session, opening, closing in calendar.schedule[["open", "close"]].itertuples()
-        }
         closed = []
-        for day in _weekdays(self.first_day, calendar.last_session.date()):
-            opening, closing = hours.get(day, (None, None))
-            for tick in self._ticks(day):
-                instant = tick.replace(tzinfo=EXCHANGE_TIMEZONE)
-                if opening is None or not opening <= instant < closing:
-                    closed.append(tick)
+        for day in _weekdays(self.first_day, self._last_day):
+            opened = {window.start for window in self.of_session(day)}
+            closed += [
+                tick
+                for tick in self._ticks(day)
+                if tick.replace(tzinfo=EXCHANGE_TIMEZONE) not in opened
+            ]
         return closed
 
     def _ticks(self, day: date) -> Iterator[datetime]:
@@ -176,10 +199,6 @@ def start_of(key: str) -> datetime:
     return datetime.strptime(key, KEY_FORMAT).astimezone(UTC)
 
 
-def _window(span: dg.TimeWindow) -> Window:
-    return Window(span.start.astimezone(UTC), span.end.astimezone(UTC))
-
-
 def _midnight(day: date) -> datetime:
     return datetime.combine(day, time(), EXCHANGE_TIMEZONE)
 
@@ -189,8 +208,14 @@ def _weekdays(first: date, last: date) -> Iterable[date]:
     return (day for day in days if day.weekday() < 5)
 
 
-def _calendar(first_day: date) -> exchange_calendars.ExchangeCalendar:
+def _sessions(first_day: date) -> tuple[date, dict[date, tuple[datetime, datetime]]]:
+    """The last day of B3's calendar, and when each session from `first_day` on opens and closes."""
     try:
-        return exchange_calendars.get_calendar("BVMF", start=pd.Timestamp(first_day))
+        calendar = exchange_calendars.get_calendar("BVMF", start=pd.Timestamp(first_day))
     except ValueError as error:
         raise ValueError(f"PARTITIONS_START is {first_day}: {error}") from None
+    hours = calendar.schedule[["open", "close"]].itertuples()
+    return calendar.last_session.date(), {
+        session.date(): (opening.to_pydatetime(), closing.to_pydatetime())
+        for session, opening, closing in hours
+    }

@@ -12,11 +12,12 @@ import dagster as dg
 import pymongo
 import pytest
 from brapi_sandbox.sandbox import Sandbox, serve
-from dagster_mongo import MongoPandasIOManager, MongoResource
+from dagster_mongo import MongoResource
 
 from market_data_pipeline import clock
-from market_data_pipeline.assets import ASSETS, CHECKS
-from market_data_pipeline.parquet_io import QuotesParquetIOManager
+from market_data_pipeline.assets import ASSETS
+from market_data_pipeline.assets.accept_moves import accept_moves
+from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.resources import BrapiResource, KafkaResource
 from market_data_pipeline_dev.kafka import embedded_kafka
 from market_data_pipeline_dev.mongo import embedded_mongo
@@ -43,6 +44,11 @@ class Pipeline:
     kafka: dict[str, Any] = field(default_factory=dict)
     """The same of the KafkaResource."""
 
+    @property
+    def store(self) -> QuoteStore:
+        """The Parquet files."""
+        return QuoteStore(path=str(self.folder), publish_made_up_prices=True)
+
     def definitions(self) -> dg.Definitions:
         mongo = MongoResource(
             uri=self.mongo_uri,
@@ -57,15 +63,14 @@ class Pipeline:
         }
         return dg.Definitions(
             assets=ASSETS,
-            asset_checks=CHECKS,
+            jobs=[accept_moves],
             resources={
                 "brapi": BrapiResource(**(settings | self.brapi)),
                 "mongo": mongo,
-                "mongo_io_manager": MongoPandasIOManager(mongo=mongo),
                 "kafka": KafkaResource(
                     bootstrap_servers=self.bootstrap_servers, topic=self.topic, **self.kafka
                 ),
-                "quotes_io_manager": QuotesParquetIOManager(base_path=str(self.folder)),
+                "quote_store": self.store,
             },
             executor=dg.in_process_executor,
         )

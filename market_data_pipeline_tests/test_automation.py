@@ -69,7 +69,8 @@ def under_way(
 def test_the_end_of_a_window_launches_its_run(tick, instance) -> None:
     request = tick("2026-11-19T18:00", instance=instance)
 
-    assert request.partition_key == request.run_key == "2026-11-19T17:30-0300"
+    assert request.partition_key == "2026-11-19T17:30-0300"
+    assert request.run_key == "2026-11-19T17:30-0300 to 18:00"
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,7 @@ def test_a_start_launches_one_run_for_the_last_window(daemon: Daemon) -> None:
     assert isinstance(request, dg.RunRequest)
     assert request.partition_key == "2026-11-19T17:30-0300"
     for _ in range(3):
-        assert "This start was seen to. Next window ends Mon 23 Nov 10:30" in daemon.look()
+        assert "This start has had its run. Next window ends Mon 23 Nov 10:30" in daemon.look()
 
 
 def test_nothing_is_launched_before_the_daemon_has_reported(daemon: Daemon) -> None:
@@ -173,7 +174,7 @@ def test_a_second_start_launches_again_only_if_the_window_is_missing(daemon: Dae
     daemon.start()
     first = daemon.look()
     daemon.start()
-    assert daemon.look() == "The schedule sees to 2026-11-19T17:30-0300 first."
+    assert daemon.look() == "2026-11-19T17:30-0300 is left to the schedule first."
     second = daemon.look()
     assert isinstance(first, dg.RunRequest)
     assert isinstance(second, dg.RunRequest)
@@ -195,7 +196,7 @@ def test_a_window_is_not_asked_for_twice_where_the_schedule_catches_up(daemon: D
     looks.append(daemon.look())
 
     assert looks == [
-        "The schedule sees to 2026-11-19T11:00-0300 first.",
+        "2026-11-19T11:00-0300 is left to the schedule first.",
         f"Run {run_id} is on its way for 2026-11-19T11:00-0300.",
     ]
 
@@ -203,7 +204,7 @@ def test_a_window_is_not_asked_for_twice_where_the_schedule_catches_up(daemon: D
 def test_a_window_that_has_just_ended_is_the_schedules(daemon: Daemon) -> None:
     daemon.start()
     daemon.set_clock(at("2026-11-19T11:30:05").astimezone(UTC))
-    assert "The schedule sees to 2026-11-19T11:00-0300 first." in daemon.look()
+    assert "2026-11-19T11:00-0300 is left to the schedule first." in daemon.look()
     daemon.set_clock(at("2026-11-19T11:30:35").astimezone(UTC))
     assert isinstance(daemon.look(), dg.RunRequest)
 
@@ -213,7 +214,7 @@ def test_a_deployment_that_keeps_crashing_does_not_burn_the_quota(daemon: Daemon
     for _ in range(10):
         daemon.start()
         request = daemon.look()
-        if "The schedule sees to" in str(request):
+        if "left to the schedule" in str(request):
             request = daemon.look()
         if isinstance(request, dg.RunRequest):
             launched.append(request)

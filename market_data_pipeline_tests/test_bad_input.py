@@ -23,7 +23,10 @@ def test_no_token(pipeline: Pipeline) -> None:
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [("ticker\n", "names no paper"), ("ticker\nPETR4\nPETR4\n", "line 3: PETR4 stands on line 2")],
+    [
+        ("ticker\n", "names no instrument"),
+        ("ticker\nPETR4\nPETR4\n", "line 3: PETR4 stands on line 2"),
+    ],
 )
 def test_a_watchlist_that_cannot_be_used(
     pipeline: Pipeline,

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,15 @@ from market_data_pipeline.brapi import client as client_module
 from market_data_pipeline.brapi.client import Fetch, Progress
 from market_data_pipeline.brapi.errors import RunError
 from market_data_pipeline.resources import BrapiResource
+from market_data_pipeline.windows import TradingWindows
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TOKEN, Pipeline
 from market_data_pipeline_tests.observed import metadata
 from market_data_pipeline_tests.test_faults import TICKERS, failure, watch
 
 __all__ = ["watch"]
+
+WINDOW = TradingWindows().last_ended(datetime.now(UTC))
+assert WINDOW is not None
 
 
 @contextmanager
@@ -62,7 +67,7 @@ def answering(answer: bytes, *, pause: float = 0.0) -> Iterator[str]:
 def fetch(base_url: str, tickers: list[str], **settings: Any) -> Fetch[Any]:
     settings = {"token": TOKEN, "min_interval_seconds": 0.001, **settings}
     with BrapiResource(base_url=base_url, **settings).client() as client:
-        return client.quotes(tickers, on_progress=lambda progress: None)
+        return client.quotes(tickers, WINDOW, on_progress=lambda progress: None)
 
 
 @pytest.fixture
@@ -347,7 +352,7 @@ def test_progress_counts_every_ticker(sandbox: Sandbox) -> None:
     brapi = BrapiResource(base_url=sandbox.url, token=TOKEN, min_interval_seconds=0.001)
 
     with brapi.client() as client:
-        client.quotes(TICKERS, on_progress=seen.append)
+        client.quotes(TICKERS, WINDOW, on_progress=seen.append)
 
     assert [progress.done for progress in seen] == [1, 2, 3, 4]
     assert (seen[-1].failed, seen[-1].total) == (1, 4)

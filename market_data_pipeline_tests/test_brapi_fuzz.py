@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from market_data_pipeline.brapi import client
 from market_data_pipeline.brapi.errors import BrapiError
 from market_data_pipeline.resources import BrapiResource
+from market_data_pipeline.windows import TradingWindows
 
+WINDOW = TradingWindows().from_key("2026-11-17T14:30-0300")
 TICKERS = ["ABEV3", "TIMS3", "ELET3"]
 
 SCALARS = (
@@ -107,13 +109,13 @@ def test_a_quote_has_a_price_of_the_answer_or_a_reason(body: str, sandbox: Sandb
     sandbox.faults = [Fault(body=body)]
 
     with brapi(sandbox).client() as client:
-        fetch = client.quotes(TICKERS, on_progress=lambda progress: None)
+        fetch = client.quotes(TICKERS, WINDOW, on_progress=lambda progress: None)
 
     assert sorted([*fetch.answers, *fetch.failures]) == sorted(TICKERS)
     for answer in fetch.answers.values():
-        assert answer.value.price in numbers_of(body, "regularMarketPrice")
-        assert 0 < answer.value.price < 10**6 + 1
-        f"{answer.value.name} {answer.value.short_name}".encode()
+        assert answer.price in numbers_of(body, "regularMarketPrice")
+        assert 0 < answer.price < 10**6 + 1
+        f"{answer.name} {answer.short_name}".encode()
     " ".join(fetch.failures.values()).encode()
 
 
@@ -129,7 +131,7 @@ def test_a_bar_has_a_price_of_the_answer_or_none(body: str, sandbox: Sandbox) ->
         )
 
     for answer in fetch.answers.values():
-        for bar in answer.value.bars:
+        for bar in answer.bars:
             assert bar.close is None or bar.close in numbers_of(body, "close")
 
 
@@ -143,7 +145,7 @@ def test_a_refusal_is_a_reason_or_a_typed_error(
 
     with brapi(sandbox).client() as client:
         try:
-            fetch = client.quotes(TICKERS, on_progress=lambda progress: None)
+            fetch = client.quotes(TICKERS, WINDOW, on_progress=lambda progress: None)
         except BrapiError as error:
             said = str(error)
         else:

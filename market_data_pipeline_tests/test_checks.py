@@ -4,12 +4,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import dagster as dg
 import pymongo
 import pytest
 from brapi_sandbox.faults import Fault
 
-from market_data_pipeline.assets.checks import history_equals_quotes
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
 from market_data_pipeline_tests.observed import checks, metadata
 
@@ -53,6 +51,7 @@ def test_all_is_well(after_a_window: Pipeline) -> None:
         "watchlist_free_of_renames",
         "prices_plausible",
         "quotes_recent",
+        "observed_in_time",
         "history_equals_quotes",
         "every_quote_delivered",
     }
@@ -91,6 +90,7 @@ def test_a_wrong_price_is_no_measure_for_the_next_windows(
     assert published(after_a_window, "VALE3") == 1
 
     after_a_window.sandbox.faults = []
+    set_clock(TUESDAY_15_00 + 2 * HALF_AN_HOUR + timedelta(minutes=1))
     assert said(after_a_window, AFTER_NEXT)["prices_plausible"][0]
     assert published(after_a_window, "VALE3") == 2
 
@@ -115,10 +115,18 @@ def test_a_move_that_is_accepted_is_published_and_measured_by(
     assert published(after_a_window, "VALE3") == 3
 
 
-def test_the_first_window_ever_has_nothing_to_be_compared_with(pipeline: Pipeline) -> None:
-    pipeline.sandbox.faults = [Fault(ticker="VALE3", fields={"regularMarketPrice": 9_000})]
+def test_the_first_window_ever_is_compared_with_the_previous_close(pipeline: Pipeline) -> None:
+    pipeline.sandbox.faults = [
+        Fault(ticker="VALE3", fields={"regularMarketPrice": 9_000}),
+        Fault(ticker="PETR4", without=["regularMarketPreviousClose"]),
+    ]
 
-    assert said(pipeline, LIVE_ON_TUESDAY)["prices_plausible"][0]
+    passed, why = said(pipeline, LIVE_ON_TUESDAY)["prices_plausible"]
+
+    assert not passed
+    assert ", the previous close." in why
+    assert published(pipeline, "VALE3") == 0
+    assert published(pipeline, "PETR4") == 1
 
 
 def test_a_stored_close_of_the_last_session_is_a_measure_too(
@@ -127,7 +135,7 @@ def test_a_stored_close_of_the_last_session_is_a_measure_too(
     pipeline.run("2026-11-16T17:30-0300")
     pipeline.sandbox.faults = [Fault(ticker="VALE3", fields={"regularMarketPrice": 9_000})]
 
-    assert "VALE3 9000 after" in said(pipeline, LIVE_ON_TUESDAY)["prices_plausible"][1]
+    assert "VALE3 9000.00 after" in said(pipeline, LIVE_ON_TUESDAY)["prices_plausible"][1]
     assert published(pipeline, "VALE3") == 0
     assert published(pipeline, "PETR4") == 1
 
@@ -142,24 +150,16 @@ def test_a_quote_that_is_older_than_it_should_be_is_named(pipeline: Pipeline) ->
     assert why.startswith("1 of 50 live quotes are older than they should be: VALE3.")
 
 
-@pytest.mark.parametrize(
-    ("now", "window"),
-    [
-        (datetime(2026, 11, 17, 13, 30, 5, tzinfo=UTC), "2026-11-17T10:00-0300"),
-        (datetime(2026, 11, 22, 15, 0, tzinfo=UTC), "2026-11-19T17:30-0300"),
-    ],
-    ids=["the first window", "a Sunday, for Thursday's last window"],
-)
-def test_the_last_price_of_a_closed_market_is_recent(
-    make_pipeline: Callable[..., Any], now: datetime, window: str
-) -> None:
-    with make_pipeline(now=now) as pipeline:
-        thursdays_close = (
-            "2026-11-19T20:00:00.000Z" if now.day == 22 else "2026-11-16T20:00:00.000Z"
-        )
+def test_the_last_price_of_a_closed_market_is_recent(make_pipeline: Callable[..., Any]) -> None:
+    """On a Sunday, for Thursday's last window."""
+    with make_pipeline(now=datetime(2026, 11, 22, 15, 0, tzinfo=UTC)) as pipeline:
+        thursdays_close = "2026-11-19T20:00:00.000Z"
         pipeline.sandbox.faults = [Fault(fields={"regularMarketTime": thursdays_close})]
 
-        assert said(pipeline, window)["quotes_recent"][0]
+        verdicts = said(pipeline, "2026-11-19T17:30-0300")
+
+        assert verdicts["quotes_recent"][0]
+        assert verdicts["observed_in_time"][0]
 
 
 def test_a_rename_is_named(pipeline: Pipeline) -> None:
@@ -180,19 +180,19 @@ def test_a_ticker_without_an_answer_is_named(pipeline: Pipeline) -> None:
     assert why == "1 tickers failed: VALE3."
 
 
-def test_a_document_that_was_changed_is_named(pipeline: Pipeline) -> None:
+def test_a_document_that_somebody_else_observed_later_is_named(pipeline: Pipeline) -> None:
     pipeline.run(LIVE_ON_TUESDAY)
+    later = TUESDAY_15_00 + timedelta(minutes=1)
     with pymongo.MongoClient[dict[str, Any]](pipeline.mongo_uri) as client:
         client["market_data_db"]["price_history"].update_one(
-            {"_id": "VALE3|2026-11-17T17:30:00Z"}, {"$set": {"price": 1.0}}
+            {"_id": "VALE3|2026-11-17T17:30:00Z"}, {"$set": {"price": 1.0, "observed_at": later}}
         )
-    select = dg.AssetSelection.checks(history_equals_quotes)
 
-    verdicts = said(pipeline, LIVE_ON_TUESDAY, last=LIVE_ON_TUESDAY, select=select)
+    verdicts = said(pipeline, LIVE_ON_TUESDAY, select="mongo_price_history")
 
     passed, why = verdicts["history_equals_quotes"]
     assert not passed
-    assert "1 of 50 quotes are not in the collection as they were asked: VALE3." in why
+    assert "1 of 50 quotes are not in the collection as they are stored: VALE3." in why
 
 
 def test_events_that_nobody_acknowledges_fail_the_check(pipeline: Pipeline) -> None:

@@ -84,7 +84,7 @@ def test_whatever_runs_by_itself_says_what_it_does() -> None:
     assert defs.resolve_job_def("market_data_job").description
 
 
-@pytest.mark.parametrize("name", ["brapi", "mongo", "kafka", "quotes_io_manager"])
+@pytest.mark.parametrize("name", ["brapi", "mongo", "kafka", "quote_store"])
 def test_every_setting_of_a_resource_is_described(name: str) -> None:
     fields = type((defs.resources or {})[name]).model_fields
 

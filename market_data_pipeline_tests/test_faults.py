@@ -206,7 +206,7 @@ def test_too_many_tickers(pipeline: Pipeline) -> None:
     assert len(asked(pipeline, VICTIM)) == 2  # what was refused is not sent again
 
 
-def test_a_renamed_paper(pipeline: Pipeline, watch: Callable[[list[str]], None]) -> None:
+def test_a_renamed_instrument(pipeline: Pipeline, watch: Callable[[list[str]], None]) -> None:
     watch([*TICKERS[:-1], "ELET3"])
     row = rows()["renamed"]
 
@@ -226,7 +226,7 @@ def test_the_watchlist_that_ships_has_no_symbol_of_the_past() -> None:
 
 @pytest.mark.usefixtures("watch")
 def test_nobody_is_there(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "MOST_REQUESTS_TO_NOBODY", 6)
+    monkeypatch.setattr(client, "FAILURES_OF_A_BREAKDOWN", 6)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     pipeline.brapi = {"base_url": f"http://127.0.0.1:{port}"}

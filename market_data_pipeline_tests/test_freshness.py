@@ -101,8 +101,8 @@ def test_a_window_that_the_pacing_left_out_is_not_missed(watch: Watch) -> None:
         "quota_until": dg.MetadataValue.timestamp(datetime(2026, 12, 1, tzinfo=UTC)),
         "quota_window": "billing-cycle",
     }
-    last = dg.AssetMaterialization("quotes", partition=TUESDAY_14_00, metadata=spent)
-    watch.instance.report_runless_asset_event(last)
+    watch.instance.report_runless_asset_event(dg.AssetObservation("quotes", metadata=spent))
+    watch.store(TUESDAY_14_00, assets=("quotes",))
 
     said = watch.at("2026-11-17T15:10")
 

@@ -12,7 +12,7 @@ from dagster._daemon.types import DaemonHeartbeat
 from market_data_pipeline.automation import at_startup, every_window
 from market_data_pipeline.definitions import defs
 from market_data_pipeline.pacing import Quota
-from market_data_pipeline.quota import last_recorded, quota_metadata
+from market_data_pipeline.quota import last_recorded, record
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
 from market_data_pipeline_tests.observed import metadata
 
@@ -36,7 +36,10 @@ def test_a_run_records_what_is_left_and_until_when(pipeline: Pipeline) -> None:
 
     assert recorded(pipeline) == Quota(14_954, 15_000, 46, DECEMBER, "billing-cycle")
     told = metadata(result, "quotes")
-    assert (told["quota_left"], told["quota_cost_of_a_run"]) == (14_954, 46)
+    assert (told["quota_left"], told["quota"]) == (
+        14_954,
+        "14,954 of 15,000 requests left until 30 Nov 2026 21:00",
+    )
 
 
 def test_brapi_is_asked_for_the_usage_window_once(pipeline: Pipeline) -> None:
@@ -113,10 +116,9 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def record(instance: dg.DagsterInstance, key: str, quota: Quota) -> None:
-    instance.report_runless_asset_event(
-        dg.AssetMaterialization("quotes", partition=key, metadata=quota_metadata(quota))
-    )
+def stored(instance: dg.DagsterInstance, key: str, quota: Quota) -> None:
+    instance.report_runless_asset_event(record(quota))
+    instance.report_runless_asset_event(dg.AssetMaterialization("quotes", partition=key))
 
 
 def tick(instance: dg.DagsterInstance, set_clock: Any, at: str) -> dg.RunRequest | str:
@@ -134,7 +136,7 @@ def tick(instance: dg.DagsterInstance, set_clock: Any, at: str) -> dg.RunRequest
 def test_the_schedule_spreads_what_is_left(instance, set_clock) -> None:
     """60 runs for nine sessions of 16 windows: about every second window, and the last."""
     quota = QUOTA
-    record(instance, "2026-11-16T17:30-0300", quota)
+    stored(instance, "2026-11-16T17:30-0300", quota)
     ran, skipped = [], []
     for number in range(16):
         end = datetime(2026, 11, 17, 10, 30) + timedelta(minutes=30 * number)
@@ -142,7 +144,7 @@ def test_the_schedule_spreads_what_is_left(instance, set_clock) -> None:
         if isinstance(said, dg.RunRequest):
             ran.append(number)
             quota = replace(quota, left=quota.left - quota.cost)
-            record(instance, str(said.partition_key), quota)
+            stored(instance, str(said.partition_key), quota)
         else:
             skipped.append(said)
 
@@ -154,7 +156,7 @@ def test_the_schedule_spreads_what_is_left(instance, set_clock) -> None:
 
 
 def test_a_new_usage_window_has_all_of_the_quota(instance, set_clock) -> None:
-    record(instance, "2026-11-30T17:30-0300", replace(QUOTA, left=10))
+    stored(instance, "2026-11-30T17:30-0300", replace(QUOTA, left=10))
 
     said = tick(instance, set_clock, "2026-12-01T10:30")
 
@@ -175,7 +177,7 @@ def test_a_record_without_all_of_its_parts_is_none(instance, set_clock) -> None:
 
 
 def test_the_startup_does_not_undo_the_pacing(instance, set_clock) -> None:
-    record(instance, "2026-11-16T17:30-0300", QUOTA)
+    stored(instance, "2026-11-16T17:30-0300", QUOTA)
     set_clock(datetime(2026, 11, 17, 13, 40, tzinfo=UTC))
     instance.add_daemon_heartbeat(
         DaemonHeartbeat(datetime.now(UTC).timestamp(), "SENSOR", "daemon", [])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from market_data_pipeline.watchlist import Paper, WatchlistError, load_watchlist
+from market_data_pipeline.watchlist import Instrument, WatchlistError, load_watchlist
 
 
 def written(folder: Path, text: str) -> str:
@@ -27,13 +27,13 @@ def test_a_file_of_the_environment_replaces_them(
     text = "\ufeffticker,segment\nPETR4,oil\n HGLG11 ,\n"
     monkeypatch.setenv("WATCHLIST_FILE", written(tmp_path, text))
 
-    assert load_watchlist() == (Paper("PETR4", "oil"), Paper("HGLG11"))
+    assert load_watchlist() == (Instrument("PETR4", "oil"), Instrument("HGLG11"))
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("ticker\n", "names no paper"),
+        ("ticker\n", "names no instrument"),
         ("", "no column 'ticker'"),
         ("symbol\nPETR4\n", "no column 'ticker'"),
         ("ticker\nPETR4\nPETR\n", "line 3: 'PETR' is not a B3 ticker"),

@@ -1,7 +1,7 @@
 """Which windows exist, which one is live, and what comes next."""
 
 import itertools
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -87,7 +87,9 @@ def test_the_last_window_that_has_ended_is_live(now: str, live: str) -> None:
 def test_nothing_is_live_while_a_session_has_its_first_window(now: str) -> None:
     """The market trades again: its quotes are not those of the session before."""
     assert WINDOWS.live(at(now)) is None
-    assert WINDOWS.last_ended(at(now)).key.endswith("T17:30-0300")
+    last = WINDOWS.last_ended(at(now))
+    assert last is not None
+    assert last.key.endswith("T17:30-0300")
 
 
 def test_no_window_of_the_future_is_a_partition() -> None:
@@ -119,6 +121,19 @@ def test_an_instant_ends_a_window_only_at_its_end() -> None:
     assert WINDOWS.ending_at(at("2026-11-20T10:30")) is None
 
 
-def test_a_time_before_all_windows_is_an_error() -> None:
-    with pytest.raises(ValueError, match="PARTITIONS_START"):
-        TradingWindows(first_day=date(2026, 11, 23)).last_ended(at("2026-11-22T12:00"))
+def test_before_the_first_window_ends_there_is_none() -> None:
+    windows = TradingWindows(first_day=date(2026, 11, 23))
+
+    assert windows.last_ended(at("2026-11-22T12:00")) is None
+    assert windows.live(at("2026-11-23T10:15")) is None
+    assert windows.next_ending(at("2026-11-22T12:00")).key == "2026-11-23T10:00-0300"
+
+
+@pytest.mark.parametrize("minutes", [5, 30, 60])
+def test_the_partitions_are_the_windows(minutes: int) -> None:
+    windows = TradingWindows(minutes, date(2026, 1, 2))
+    with dg.partition_loading_context(effective_dt=at("2026-12-31T12:00")):
+        keys = windows.partitions.get_partition_keys()
+    days = (date(2026, 1, 1) + timedelta(days=n) for n in range(365))
+
+    assert keys == [window.key for day in days for window in windows.of_session(day)]

@@ -6,28 +6,32 @@ from datetime import datetime, time, timedelta
 from typing import Any
 
 import dagster as dg
-import pandas as pd
 
 from market_data_pipeline.asset_keys import HISTORY, PUBLICATION, QUOTES
 from market_data_pipeline.assets.common import WINDOWS
 from market_data_pipeline.assets.metadata import REASONS, failures_of, missing_in, table
-from market_data_pipeline.assets.moves import LARGEST_FACTOR, Move
-from market_data_pipeline.brapi.collect import Collection
-from market_data_pipeline.quote import COLUMNS, Quote
-from market_data_pipeline.windows import EXCHANGE_TIMEZONE, Window
+from market_data_pipeline.dagster_internals import last_evaluations
+from market_data_pipeline.observe import Observation
+from market_data_pipeline.price_guard import LARGEST_FACTOR, explain, run_config
+from market_data_pipeline.quote import Quote
+from market_data_pipeline.windows import EXCHANGE_TIMEZONE, Window, start_of
 
 ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
 # Stocks close at 17:00 while New York has daylight saving time, and at 17:55 otherwise.
 EARLIEST_CLOSE = time(17)
 MOST_ROWS = 100
+# Beyond the plan's delay, how late after a window's end it may be observed.
+OBSERVATION_GRACE = timedelta(minutes=10)
+WINDOW = "window"
 
 # Without partitions of their own: a check that has them is stored once for every window of a range,
 # each time with the whole calendar (40 KB), and its evaluation of a range reaches none of these.
+# Each evaluation names its window in the metadata, see `restate_newest`.
 ALL_TICKERS_QUOTED = dg.AssetCheckSpec(
     "all_tickers_quoted",
     asset=QUOTES,
     description="Brapi answered for every ticker of the watchlist, and every window has a row for "
-    "each that was traded. If not: mend the watchlist, or materialize the window again.",
+    "each that was traded. If not: correct the watchlist, or materialize the window again.",
 )
 WATCHLIST_FREE_OF_RENAMES = dg.AssetCheckSpec(
     "watchlist_free_of_renames",
@@ -39,57 +43,127 @@ PRICES_PLAUSIBLE = dg.AssetCheckSpec(
     "prices_plausible",
     asset=QUOTES,
     description=f"Every price is positive and at most {LARGEST_FACTOR:g} times, at least 1/"
-    f"{LARGEST_FACTOR:g} of the one in the window before. If not: it is stored, but withheld from "
-    "the topic. If the move is real (a split, a crash), launch `kafka_publication` for the live "
-    "window with the ticker in `accept_moves`.",
+    f"{LARGEST_FACTOR:g} of the last trusted one. If not: it is stored, but withheld from the "
+    "topic. If the move is real (a split, a crash), launch `kafka_publication` for the window with "
+    "the ticker in `accept_moves`, or the job `accept_moves`.",
 )
 QUOTES_RECENT = dg.AssetCheckSpec(
     "quotes_recent",
     asset=QUOTES,
     description="Every live quote is as recent as the plan's delay allows, within the session. If "
-    "not: the paper is not traded, or Brapi is late; see its status page.",
+    "not: the instrument is not traded, or Brapi is late; see its status page.",
 )
-QUOTES_CHECKS = [ALL_TICKERS_QUOTED, WATCHLIST_FREE_OF_RENAMES, PRICES_PLAUSIBLE, QUOTES_RECENT]
+OBSERVED_IN_TIME = dg.AssetCheckSpec(
+    "observed_in_time",
+    asset=QUOTES,
+    description="The live quotes were observed within the plan's delay and ten minutes after the "
+    "window's end, or after the session. If not: the run was late, and its prices are later than "
+    "the window.",
+)
+QUOTES_CHECKS = [
+    ALL_TICKERS_QUOTED,
+    WATCHLIST_FREE_OF_RENAMES,
+    PRICES_PLAUSIBLE,
+    QUOTES_RECENT,
+    OBSERVED_IN_TIME,
+]
+
+HISTORY_EQUALS_QUOTES = dg.AssetCheckSpec(
+    "history_equals_quotes",
+    asset=HISTORY,
+    description="Every quote of the window is in the collection as it is stored. If not: "
+    "materialize `mongo_price_history` again.",
+)
 
 EVERY_QUOTE_DELIVERED = dg.AssetCheckSpec(
     "every_quote_delivered",
     asset=PUBLICATION,
-    description="The broker acknowledged an event for every quote that was to be published. If "
-    "not: materialize `kafka_publication` alone again.",
+    description="The broker acknowledged an event for every live quote of the window. If not: "
+    "materialize `kafka_publication` alone while the window is live.",
 )
 
 
 def check_quotes(
-    quoted: Mapping[datetime, int],
-    collections: Sequence[Collection],
-    implausible: Sequence[Move],
+    windows: Sequence[Window],
+    rows: Sequence[Quote],
+    observations: Sequence[Observation],
     delay_minutes: int,
+    publication: str,
 ) -> list[dg.AssetCheckResult]:
-    """The checks of `quotes`.
+    """The checks of `quotes`, which speak of the windows of one run.
 
     Args:
-        quoted: how many rows there are, by the start of the window.
-        collections: where the rows come from, with the account of what is missing.
-        implausible: the rows whose price has moved too far.
+        windows: the windows, in the order of time.
+        rows: what is stored of them now.
+        observations: what the run observed, with the account of what is missing.
         delay_minutes: how late the plan's quotes may be.
+        publication: the name of the op that publishes, for the run config that accepts a move.
     """
-    rows = [quote for collection in collections for quote in collection.quotes]
-    return [
-        _all_tickers_quoted(quoted, collections),
-        _free_of_renames(collections),
-        _prices_plausible(len(rows), implausible),
-        _quotes_recent(rows, timedelta(minutes=delay_minutes)),
+    live = [quote for quote in rows if quote.source == "live"]
+    delay = timedelta(minutes=delay_minutes)
+    quoted = Counter(quote.window_start for quote in rows)
+    results = [
+        _all_tickers_quoted(quoted, observations, rows),
+        _free_of_renames(observations),
+        _prices_plausible(rows, publication),
+        _quotes_recent(live, delay),
+        _observed_in_time(live, delay),
     ]
+    return [_of_window(result, windows) for result in results]
+
+
+def restate_newest(
+    instance: dg.DagsterInstance, window: Window, specs: Sequence[dg.AssetCheckSpec]
+) -> None:
+    """Lets each check of an asset show its newest window, after a run of older ones.
+
+    Dagster shows the evaluation that came last. A run whose last window is `window` has just been
+    evaluated; where a later window was evaluated before, what was said of that is said again.
+    """
+    for evaluation in last_evaluations(instance, [spec.key for spec in specs]):
+        newest = evaluation.metadata.get(WINDOW)
+        if newest is None or start_of(str(newest.value)) <= window.start:
+            continue
+        said = evaluation.description or ""
+        said = said if str(newest.value) in said else f"{newest.value}: {said}"
+        instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(
+                asset_key=evaluation.asset_key,
+                check_name=evaluation.check_name,
+                passed=evaluation.passed,
+                severity=evaluation.severity,
+                metadata=evaluation.metadata,
+                description=said,
+            )
+        )
+
+
+def as_evaluation(asset_key: dg.AssetKey, result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
+    """The same result as an event that needs no step of the asset."""
+    assert result.check_name is not None
+    return dg.AssetCheckEvaluation(
+        asset_key=asset_key,
+        check_name=result.check_name,
+        passed=result.passed,
+        severity=result.severity,
+        description=result.description,
+        metadata=result.metadata,
+    )
+
+
+def _of_window(result: dg.AssetCheckResult, windows: Sequence[Window]) -> dg.AssetCheckResult:
+    return result.with_metadata({**result.metadata, WINDOW: windows[-1].key})
 
 
 def _all_tickers_quoted(
-    quoted: Mapping[datetime, int], collections: Sequence[Collection]
+    quoted: Mapping[datetime, int], observations: Sequence[Observation], rows: Sequence[Quote]
 ) -> dg.AssetCheckResult:
-    failures = failures_of(collections)
+    failures = failures_of(observations)
+    kept = sorted(failures.keys() & {quote.requested_ticker for quote in rows})
     coverage = sorted(
-        (window, quoted.get(window.start, 0), missing_in(window, collection))
-        for collection in collections
-        for window in collection.windows
+        (window, quoted.get(window.start, 0), missing_in(window, observation))
+        for observation in observations
+        for window in observation.windows
     )
     empty = [missing for _, rows, missing in coverage if not rows]
     # Which window lacks a row for most of the tickers because of what.
@@ -97,6 +171,7 @@ def _all_tickers_quoted(
     because = ", ".join(f"{reason}: {count}" for reason, count in reasons.items())
     sentences = [
         f"{len(failures)} tickers failed: {_some(list(failures))}." if failures else "",
+        f"Of {len(kept)} of them an earlier quote is kept." if kept else "",
         f"{len(empty)} of {len(coverage)} windows have no row ({because})." if empty else "",
     ]
     return dg.AssetCheckResult(
@@ -117,63 +192,71 @@ def _all_tickers_quoted(
     )
 
 
-def _free_of_renames(collections: Sequence[Collection]) -> dg.AssetCheckResult:
-    renamed = {old: new for each in collections for old, new in each.renamed.items()}
+def _free_of_renames(observations: Sequence[Observation]) -> dg.AssetCheckResult:
+    renamed = {old: new for each in observations for old, new in each.renamed.items()}
     pairs = [f"{old} is {new} now" for old, new in renamed.items()]
     return dg.AssetCheckResult(
         check_name=WATCHLIST_FREE_OF_RENAMES.name,
         passed=not renamed,
         severity=WARN,
         description=(
-            f"{', '.join(pairs)}: stored and published under the new symbol; mend the watchlist."
+            f"{', '.join(pairs)}: stored and published under the new symbol; put it into the "
+            "watchlist."
             if renamed
-            else "No paper was answered under another symbol."
+            else "No instrument was answered under another symbol."
         ),
         metadata={"renamed": renamed},
     )
 
 
-def _prices_plausible(rows: int, implausible: Sequence[Move]) -> dg.AssetCheckResult:
+def _prices_plausible(rows: Sequence[Quote], publication: str) -> dg.AssetCheckResult:
+    withheld = [quote for quote in rows if not quote.trusted]
+    accepting = run_config(publication, {quote.ticker for quote in withheld[:MOST_ROWS]})
     return dg.AssetCheckResult(
         check_name=PRICES_PLAUSIBLE.name,
-        passed=not implausible,
+        passed=not withheld,
         severity=ERROR,
         description=(
-            f"{len(implausible)} of {rows} prices have moved too far: "
-            f"{_some([str(move) for move in implausible])}. They are stored, but withheld from the "
-            "topic. If a move is real, launch `kafka_publication` for the live window with the "
-            "ticker in `accept_moves`."
-            if implausible
-            else f"All {rows} prices are plausible."
+            f"{len(withheld)} of {len(rows)} prices have moved too far: "
+            f"{_some([explain(quote) for quote in withheld], '; ')}. They are stored, but withheld "
+            "from the topic. If a move is real, launch `kafka_publication` for the window, with "
+            f"those tickers that are right in `accept_moves`: {accepting}"
+            if withheld
+            else f"All {len(rows)} prices are plausible."
         ),
         metadata=_rows(
-            "implausible",
+            "withheld",
             [
                 {
-                    "ticker": move.quote.ticker,
-                    "window": f"{move.quote.window_start:%Y-%m-%d %H:%M} UTC",
-                    "price": move.quote.price,
-                    "before": move.before,
+                    "ticker": quote.ticker,
+                    "window": window_key(quote),
+                    "price": quote.price,
+                    "reference_price": quote.reference_price,
+                    "previous_close": quote.previous_close,
                 }
-                for move in implausible[:MOST_ROWS]
+                for quote in withheld[:MOST_ROWS]
             ],
         ),
     )
 
 
-def _quotes_recent(rows: Sequence[Quote], delay: timedelta) -> dg.AssetCheckResult:
-    late = [quote for quote in rows if quote.source == "live" and _is_late(quote, delay)]
-    live = sum(quote.source == "live" for quote in rows)
+def window_key(quote: Quote) -> str:
+    """The partition key of the window of a quote."""
+    return Window(quote.window_start, quote.window_end).key
+
+
+def _quotes_recent(live: Sequence[Quote], delay: timedelta) -> dg.AssetCheckResult:
+    late = [quote for quote in live if _is_late(quote, delay)]
     return dg.AssetCheckResult(
         check_name=QUOTES_RECENT.name,
         passed=not late,
         severity=WARN,
         description=(
-            f"{len(late)} of {live} live quotes are older than they should be: "
-            f"{_some([quote.ticker for quote in late])}. The papers are not traded, or Brapi is "
-            "late: see its status page."
+            f"{len(late)} of {len(live)} live quotes are older than they should be: "
+            f"{_some([quote.ticker for quote in late])}. The instruments are not traded, or Brapi "
+            "is late: see its status page."
             if late
-            else f"All {live} live quotes are recent."
+            else f"All {len(live)} live quotes are recent."
         ),
         metadata=_rows(
             "late",
@@ -185,11 +268,33 @@ def _quotes_recent(rows: Sequence[Quote], delay: timedelta) -> dg.AssetCheckResu
     )
 
 
+def _observed_in_time(live: Sequence[Quote], delay: timedelta) -> dg.AssetCheckResult:
+    late = [quote for quote in live if _lateness(quote) > delay + OBSERVATION_GRACE]
+    latest = max(map(_lateness, late), default=timedelta(0)).total_seconds() / 60
+    return dg.AssetCheckResult(
+        check_name=OBSERVED_IN_TIME.name,
+        passed=not late,
+        severity=WARN,
+        description=(
+            f"{len(late)} of {len(live)} live quotes were observed up to {latest:.0f} minutes "
+            "after the window's end: their prices may be later than the window."
+            if late
+            else f"All {len(live)} live quotes were observed in time."
+        ),
+    )
+
+
+def _lateness(quote: Quote) -> timedelta:
+    """How long after its window's end a quote was observed, while the session went on."""
+    session_end = WINDOWS.of_session(Window(quote.window_start, quote.window_end).day)[-1].end
+    return min(quote.observed_at, session_end) - quote.window_end
+
+
 def _is_late(quote: Quote, delay: timedelta) -> bool:
     """Whether the market's last price should be newer, by the plan and the session.
 
-    A paper may go without a trade for as long as a window. Before the session is that old, the
-    last session's price will do; after its close, the closing price is as new as can be.
+    An instrument may go without a trade for as long as a window. Before the session is that old,
+    its first price will do; after its close, the closing price is as new as can be.
     """
     start, end = quote.window_start, quote.window_end
     day = start.astimezone(EXCHANGE_TIMEZONE).date()
@@ -203,75 +308,82 @@ def _rows(name: str, records: list[dict[str, Any]]) -> dict[str, Any]:
     return {name: table(records)} if records else {}
 
 
-def _some(tickers: Sequence[str]) -> str:
-    """A few of them by name, the others counted."""
-    shown = ", ".join(tickers[:10])
-    return shown if len(tickers) <= 10 else f"{shown} and {len(tickers) - 10} more"
+def _some(texts: Sequence[str], between: str = ", ") -> str:
+    """A few of them, the others counted."""
+    shown = between.join(texts[:10])
+    return shown if len(texts) <= 10 else f"{shown} and {len(texts) - 10} more"
 
 
-@dg.asset_check(
-    asset=HISTORY,
-    additional_ins={"quotes": dg.AssetIn(QUOTES)},
-    partitions_def=WINDOWS.partitions,
-    description="Every quote of the window is in the collection as it was asked. If not: "
-    "materialize `mongo_price_history` again.",
-)
 def history_equals_quotes(
-    mongo_price_history: pd.DataFrame,
-    quotes: pd.DataFrame,
+    windows: Sequence[Window], quotes: Sequence[Quote], found: Sequence[Quote]
 ) -> dg.AssetCheckResult:
-    """Reads the windows back from MongoDB and compares them with the quotes that were stored."""
-    differing = _differing(mongo_price_history, quotes)
-    return dg.AssetCheckResult(
-        passed=differing.empty,
+    """Compares what is stored of some windows with what the collection holds of them."""
+    in_collection = set(found)
+    differing = [quote.ticker for quote in quotes if quote not in in_collection]
+    result = dg.AssetCheckResult(
+        check_name=HISTORY_EQUALS_QUOTES.name,
+        passed=not differing,
         severity=ERROR,
         description=(
-            f"{len(differing)} of {len(quotes)} quotes are not in the collection as they were "
-            f"asked: {_some(list(differing['ticker']))}. Materialize `mongo_price_history` again."
-            if len(differing)
+            f"{len(differing)} of {len(quotes)} quotes are not in the collection as they are "
+            f"stored: {_some(differing)}. Materialize `mongo_price_history` again."
+            if differing
             else f"All {len(quotes)} quotes are in the collection."
         ),
         metadata={"compared": len(quotes), "differing": len(differing)},
     )
+    return _of_window(result, windows)
 
 
-def _differing(history: pd.DataFrame, quotes: pd.DataFrame) -> pd.DataFrame:
-    """The quotes whose document is missing or different.
+def every_quote_delivered(
+    windows: Sequence[Window], rows: Sequence[Quote], sent: Sequence[Window], published: int
+) -> dg.AssetCheckResult:
+    """Whether every live quote of some windows is on the topic.
 
-    A live price that was observed stays in the history when a bar comes later: no difference.
+    Args:
+        windows: the windows of the run.
+        rows: what is stored of them.
+        sent: those that are on the topic, from this run or an earlier one.
+        published: how many events this run sent.
     """
-    key = ["ticker", "window_start"]
-    found = quotes.merge(history, on=key, how="left", suffixes=("", " found"), indicator=True)
-    equal = found["_merge"] == "both"
-    for column in set(COLUMNS) - set(key):
-        asked, stored = found[column], found[f"{column} found"]
-        equal &= ((asked == stored) | (asked.isna() & stored.isna())).fillna(False).astype(bool)
-    kept_live = (found["source"] != "live") & (found["source found"] == "live")
-    return quotes[~(equal | kept_live).to_numpy()]
-
-
-def delivered(published: int, withheld: Sequence[str]) -> dg.AssetCheckResult:
-    """What `every_quote_delivered` says when all that could be published is on the topic."""
-    return dg.AssetCheckResult(
-        check_name=EVERY_QUOTE_DELIVERED.name,
-        passed=not withheld,
-        severity=ERROR,
-        description=(
+    observed = {quote.window_start for quote in rows if quote.source == "live"}
+    never = [each for each in windows if each.start in observed and each not in sent]
+    withheld = [quote for quote in rows if not quote.trusted and quote.window_start in observed]
+    sentences = [
+        f"{_some([_never_sent(window) for window in never])}." if never else "",
+        (
             f"{len(withheld)} quotes are withheld, as their prices have moved too far: "
-            f"{_some(list(withheld))}; the other {published} are on the topic. If a move is real, "
-            "launch `kafka_publication` again with the ticker in `accept_moves`."
-            if withheld
-            else f"The broker acknowledged all {published} events."
+            f"{_some([quote.ticker for quote in withheld])}; the other {published} are on the "
+            "topic. If a move is real, launch `kafka_publication` again with the ticker in "
+            "`accept_moves`."
+            if withheld and not never
+            else ""
         ),
-        metadata={"published": published, "withheld": list(withheld)},
+    ]
+    well = f"The broker acknowledged all {published} events."
+    if not published:
+        well = "Every live quote was sent before." if observed else "No live quote, none to send."
+    result = dg.AssetCheckResult(
+        check_name=EVERY_QUOTE_DELIVERED.name,
+        passed=not any(sentences),
+        severity=ERROR,
+        description=" ".join(filter(None, sentences)) or well,
+        metadata={"published": published, "withheld": [quote.ticker for quote in withheld]},
     )
+    return _of_window(result, windows)
 
 
-def not_delivered(window: Window, reason: str) -> dg.AssetCheckResult:
+def _never_sent(window: Window) -> str:
+    over = WINDOWS.live_until(window).astimezone(EXCHANGE_TIMEZONE)
+    return f"{window.key} was live until {over:%H:%M}, never sent"
+
+
+def not_delivered(windows: Sequence[Window], window: Window, reason: str) -> dg.AssetCheckResult:
     """What `every_quote_delivered` says when a window was not published whole."""
-    return dg.AssetCheckResult(
+    result = dg.AssetCheckResult(
         check_name=EVERY_QUOTE_DELIVERED.name,
         passed=False,
         severity=ERROR,
         description=f"{window.key} is not on the topic: {reason}",
     )
+    return _of_window(result, windows)

@@ -8,11 +8,14 @@ import dagster as dg
 from dagster_mongo import DagsterMongoError
 
 from market_data_pipeline.brapi.errors import BrapiError
+from market_data_pipeline.kafka.errors import PublicationError
+from market_data_pipeline.price_guard import AcceptanceError
+from market_data_pipeline.quote_store import MadeUpPricesError, MissingQuotesError
 from market_data_pipeline.watchlist import WatchlistError
 from market_data_pipeline.windows import Window, trading_windows
 
-# Checks that know their partition and runs of a whole range are previews in Dagster; what they do
-# is held by tests, so that every start need not warn of them.
+# Runs of a whole range are a preview in Dagster; what they do is held by tests, so that every start
+# need not warn of them.
 for category in (dg.BetaWarning, dg.PreviewWarning):
     warnings.filterwarnings("ignore", category=category, module=r"dagster|market_data_pipeline")
 
@@ -21,6 +24,17 @@ GROUP = "market_data"
 OWNERS = ["team:market-data"]
 # A range is one run: a request covers all of its windows.
 ONE_RUN_A_RANGE = dg.BackfillPolicy.single_run()
+
+# Errors whose text is one sentence that says what to do.
+CLEAR = (
+    AcceptanceError,
+    BrapiError,
+    DagsterMongoError,
+    MadeUpPricesError,
+    MissingQuotesError,
+    PublicationError,
+    WatchlistError,
+)
 
 
 def windows_of(context: dg.AssetExecutionContext) -> list[Window]:
@@ -33,5 +47,5 @@ def failing_clearly() -> Iterator[None]:
     """Ends the step with the one sentence of an error that says what to do."""
     try:
         yield
-    except (BrapiError, WatchlistError, DagsterMongoError) as error:
+    except CLEAR as error:
         raise dg.Failure(str(error), allow_retries=False) from None

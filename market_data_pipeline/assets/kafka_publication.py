@@ -1,27 +1,37 @@
 """The prices on Kafka, where other services react to them."""
 
-from typing import Any, cast
+from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
-import pandas as pd
+from dagster_mongo import MongoResource
 from pydantic import Field
 
 from market_data_pipeline import clock
 from market_data_pipeline.asset_keys import PUBLICATION, QUOTES
-from market_data_pipeline.assets.checks import EVERY_QUOTE_DELIVERED, delivered, not_delivered
+from market_data_pipeline.assets.checks import (
+    EVERY_QUOTE_DELIVERED,
+    every_quote_delivered,
+    not_delivered,
+    restate_newest,
+)
 from market_data_pipeline.assets.common import (
     GROUP,
     ONE_RUN_A_RANGE,
     OWNERS,
     WINDOWS,
+    failing_clearly,
     windows_of,
 )
-from market_data_pipeline.assets.moves import ACCEPTED, doubted_tickers
+from market_data_pipeline.assets.mongo_price_history import record_acceptance
 from market_data_pipeline.kafka.errors import PublicationError
-from market_data_pipeline.kafka.event import UpdatedAtFormat, quote_event
+from market_data_pipeline.kafka.event import quote_event
 from market_data_pipeline.kafka.publisher import Publication
-from market_data_pipeline.quote import Quote, quotes_from
+from market_data_pipeline.price_guard import accept
+from market_data_pipeline.quote import Quote
+from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.resources import KafkaResource
+from market_data_pipeline.windows import Window
 
 
 class PublicationConfig(dg.Config):
@@ -34,88 +44,144 @@ class PublicationConfig(dg.Config):
     )
     accept_moves: list[str] = Field(
         default=[],
-        description="Tickers whose price has really moved as far as it seems, after a split for "
-        "instance: publish them, and compare the next windows with their new price.",
+        description="Tickers whose price is withheld in this window although it is right, after a "
+        "split for instance: publish them, and compare the next windows with their new price.",
     )
 
 
 @dg.asset(
     key=PUBLICATION,
-    ins={"quotes": dg.AssetIn(QUOTES)},
+    deps=[QUOTES],
     partitions_def=WINDOWS.partitions,
     backfill_policy=ONE_RUN_A_RANGE,
     pool="kafka",  # two runs with one transactional id would end each other's transactions
     group_name=GROUP,
     owners=OWNERS,
     kinds={"kafka"},
+    output_required=False,
     check_specs=[EVERY_QUOTE_DELIVERED],
 )
-def kafka_publication(  # type: ignore[misc]  # of an iterator, Dagster takes the item's type alone
+def kafka_publication(
     context: dg.AssetExecutionContext,
     config: PublicationConfig,
-    quotes: pd.DataFrame,
+    quote_store: QuoteStore,
+    mongo: MongoResource,
     kafka: KafkaResource,
-) -> dg.MaterializeResult:  # type: ignore[type-arg]
+) -> Iterator[Any]:
     """One event for each quote of the live window, in one transaction.
 
-    A window that is not live is not published, unless the run config asks for it: the topic says
-    what the market does now. A price that has moved implausibly far is withheld.
+    A window is materialized when it is on the topic. One that is not live is not sent, unless the
+    run config asks for it: the topic says what the market does now. A price that has moved too far
+    is withheld until an operator accepts it.
     """
-    windows, live = windows_of(context), WINDOWS.live(clock.utc_now())
-    due = [window for window in windows if window == live or config.publish_history]
-    by_start = dict(list(quotes.groupby("window_start")))
-    published = 0
-    withheld: list[str] = []
-    for window in due:
-        doubted = doubted_tickers(context.instance, window) - set(config.accept_moves)
-        stored = quotes_from(by_start.get(window.start, quotes.iloc[:0]))
-        rows = [quote for quote in stored if quote.ticker not in doubted]
-        withheld += sorted(doubted)
-        refused = _why_not(rows, config)
-        try:
-            publication = None if refused else _publish(kafka, rows)
-        except PublicationError as error:
-            yield not_delivered(window, str(error))
-            raise dg.Failure(str(error), allow_retries=False) from None
-        published += publication.published if publication else 0
-        context.log.info(f"{window.key}: {refused or f'{len(rows)} events published'}")
-        reason = refused or ("the window is live" if window == live else "publish_history is set")
-        described = _describe(publication, reason)
-        described["withheld"] = len(doubted)
+    windows = windows_of(context)
+    with failing_clearly():
+        rows = quote_store.load([window.key for window in windows])
         if config.accept_moves:
-            described[ACCEPTED] = config.accept_moves
-        context.add_asset_metadata(described, partition_key=window.key)
-    now = f"the live one is {live.key}" if live else "a new session has begun"
-    not_live = f"not published: the window is not live ({now})"
+            rows = accept_in_stores(context, quote_store, mongo, rows, config.accept_moves)
+    published = 0
+    due = [each for each in windows if config.publish_history or _is_live(each)]
     if len(due) < len(windows):
-        context.log.info(f"{len(windows) - len(due)} of {len(windows)} windows {not_live}")
-    # It stands on every window that has not said otherwise above.
-    others = _describe(None, not_live)
-    yield dg.MaterializeResult(metadata=others, check_results=[delivered(published, withheld)])
+        passed = len(windows) - len(due)
+        context.log.info(
+            f"{passed} of {len(windows)} windows not published: the window is not live"
+        )
+    for window in due:
+        try:
+            sent_now = publish_window(context, kafka, window, rows, config.publish_history)
+        except PublicationError as error:
+            yield not_delivered(windows, window, str(error))
+            raise dg.Failure(str(error), allow_retries=False) from None
+        published += sent_now
+    yield every_quote_delivered(windows, rows, sent(context.instance, windows), published)
+    restate_newest(context.instance, windows[-1], [EVERY_QUOTE_DELIVERED])
 
 
-def _why_not(rows: list[Quote], config: PublicationConfig) -> str | None:
-    """Why nothing is published of a window that may be, None if it is."""
-    if not rows:
-        return "nothing to publish: the window has no quote"
-    if not config.publish_history and any(quote.source != "live" for quote in rows):
-        return "not published: its prices are from the price history"
-    return None
+def accept_in_stores(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    store: QuoteStore,
+    mongo: MongoResource,
+    rows: list[Quote],
+    tickers: list[str],
+) -> list[Quote]:
+    """Accepts withheld prices of some rows, in both stores, and says when that takes effect.
+
+    Raises:
+        AcceptanceError: a ticker is not withheld there.
+        DagsterMongoError: the collection does not know of it yet; accepting again completes it.
+    """
+    accepted = accept(rows, tickers)
+    changed = [new for old, new in zip(rows, accepted, strict=True) if new != old]
+    for window in sorted({Window(quote.window_start, quote.window_end) for quote in accepted}):
+        store.save([quote for quote in changed if quote.window_start == window.start], [window.key])
+        effect = (
+            "published now"
+            if _is_live(window)
+            else "the window is not live any more, so they count from the next window on"
+        )
+        context.log.info(f"{window.key}: accepted {', '.join(tickers)}; {effect}")
+    record_acceptance(mongo, accepted)
+    return accepted
 
 
-def _publish(kafka: KafkaResource, quotes: list[Quote]) -> Publication:
-    updated_at_format = cast(UpdatedAtFormat, kafka.updated_at_format)
-    events = [quote_event(quote, updated_at_format=updated_at_format) for quote in quotes]
-    return kafka.publisher().publish(events)
+def publish_window(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    kafka: KafkaResource,
+    window: Window,
+    rows: list[Quote],
+    publish_history: bool,
+) -> int:
+    """Publishes what is due of one window in one transaction, and logs its materialization.
+
+    Returns:
+        How many events were sent.
+
+    Raises:
+        PublicationError: they are not on the topic, or nobody can say whether they are.
+    """
+    of_window = [quote for quote in rows if quote.window_start == window.start]
+    due = [
+        quote
+        for quote in of_window
+        if quote.trusted and (publish_history or quote.source == "live")
+    ]
+    if not due or not (publish_history or _is_live(window)):
+        context.log.info(f"{window.key}: nothing to publish")
+        return 0
+    publication = kafka.publisher().publish(
+        [quote_event(quote, updated_at_format=kafka.updated_at_format) for quote in due]
+    )
+    context.log.info(f"{window.key}: {publication.published} events published")
+    reason = "the window is live" if _is_live(window) else "publish_history is set"
+    described = _describe(window, publication, len(of_window) - len(due), reason)
+    context.log_event(
+        dg.AssetMaterialization(PUBLICATION, partition=window.key, metadata=described)
+    )
+    return publication.published
 
 
-def _describe(publication: Publication | None, reason: str) -> dict[str, Any]:
-    if publication is None:
-        return {"published": 0, "reason": reason}
+def sent(instance: dg.DagsterInstance, windows: list[Window]) -> list[Window]:
+    """Those of some windows that are on the topic: their publication is materialized."""
+    keys = [window.key for window in windows]
+    wanted = dg.AssetRecordsFilter(asset_key=PUBLICATION, asset_partitions=keys)
+    found = instance.fetch_materializations(wanted, limit=10 * len(keys)).records
+    there = {record.partition_key for record in found}
+    return [window for window in windows if window.key in there]
+
+
+def _is_live(window: Window) -> bool:
+    return WINDOWS.is_live(window, clock.utc_now())
+
+
+def _describe(
+    window: Window, publication: Publication, withheld: int, reason: str
+) -> dict[str, Any]:
     return {
         "published": publication.published,
+        "withheld": withheld,
         "reason": reason,
         "topic": publication.topic,
+        "seconds_after_window_end": round((clock.utc_now() - window.end).total_seconds(), 1),
         "publish_milliseconds": round(sum(publication.seconds.values()) * 1000),
         "offsets": {
             f"partition {partition}": f"{first} to {last}"

@@ -1,94 +1,105 @@
 """What a materialization says about itself: numbers that the UI plots, and tables to read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, get_args
 
 import dagster as dg
 
-from market_data_pipeline.brapi.bars import Gap
-from market_data_pipeline.brapi.collect import Collection
+from market_data_pipeline.bars import Gap
+from market_data_pipeline.observe import Observation
 from market_data_pipeline.pacing import Quota
-from market_data_pipeline.quota import quota_metadata
-from market_data_pipeline.quote import COLUMNS, DESCRIPTIONS, Quote
-from market_data_pipeline.watchlist import Paper
-from market_data_pipeline.windows import Window
+from market_data_pipeline.quote import COLUMNS, Quote
+from market_data_pipeline.watchlist import Instrument
+from market_data_pipeline.windows import EXCHANGE_TIMEZONE, Window
 
 # Why a ticker has no row in a window.
 REASONS = (*get_args(Gap), "failed")
 
 
-def column_schema(extra: Mapping[str, tuple[str, str]] | None = None) -> dg.TableSchema:
-    """The columns of a quote, and those of `extra` (name: type and description)."""
-    columns = {name: (dtype, DESCRIPTIONS[name]) for name, dtype in COLUMNS.items()}
+def column_schema() -> dg.TableSchema:
+    """The columns of a quote."""
     return dg.TableSchema(
         [
-            dg.TableColumn(name, dtype, description=description)
-            for name, (dtype, description) in (columns | dict(extra or {})).items()
+            dg.TableColumn(name, kind, description=description)
+            for name, (kind, description) in COLUMNS.items()
         ]
     )
 
 
-def failures_of(collections: Sequence[Collection]) -> dict[str, str]:
+def failures_of(observations: Sequence[Observation]) -> dict[str, str]:
     """The tickers that Brapi gave nothing for, and why."""
-    return {ticker: why for each in collections for ticker, why in each.failures.items()}
+    return {ticker: why for each in observations for ticker, why in each.failures.items()}
 
 
-def missing_in(window: Window, collection: Collection) -> dict[str, list[str]]:
-    """The tickers without a row in one of the collection's windows, by the reason why."""
-    gaps = collection.gaps.get(window, {})
+def missing_in(window: Window, observation: Observation) -> dict[str, list[str]]:
+    """The tickers without a row in one of the observed windows, by the reason why."""
+    gaps = observation.gaps.get(window, {})
     missing: dict[str, list[str]] = {reason: [] for reason in REASONS}
     for ticker, reason in gaps.items():
         missing[reason].append(ticker)
-    missing["failed"] = [ticker for ticker in collection.failures if ticker not in gaps]
+    missing["failed"] = [ticker for ticker in observation.failures if ticker not in gaps]
     return missing
 
 
-def describe_window(window: Window, rows: int, collection: Collection) -> dict[str, Any]:
+def describe_window(
+    window: Window, rows: Sequence[Quote], observation: Observation
+) -> dict[str, Any]:
     """What one window holds and what it lacks."""
-    counts = {reason: len(tickers) for reason, tickers in missing_in(window, collection).items()}
-    return {
-        "dagster/partition_row_count": rows,
-        "quotes": rows,
-        **{f"tickers_without_row ({reason})": count for reason, count in counts.items() if count},
+    missing = missing_in(window, observation)
+    live = [quote for quote in rows if quote.source == "live"]
+    described: dict[str, Any] = {
+        "dagster/partition_row_count": len(rows),
+        "quotes": len(rows),
+        "withheld": sum(not quote.trusted for quote in rows),
+        **{f"tickers_without_row ({why})": len(each) for why, each in missing.items() if each},
     }
+    if live:
+        latest = max(quote.observed_at for quote in live) - window.end
+        described["observed_minutes_after_end"] = _minutes(latest)
+    return described
 
 
 def describe_run(
     windows: Sequence[Window],
-    quotes: Sequence[Quote],
-    collections: Sequence[Collection],
-    papers: Sequence[Paper],
+    rows: Sequence[Quote],
+    observations: Sequence[Observation],
+    instruments: Sequence[Instrument],
     quota: Quota | None,
-    before: Mapping[str, float],
 ) -> dict[str, Any]:
     """What the run asked and what it cost; for a single window also its tables.
 
     It stands on every window of a range, so what grows with the range stays out of it.
     """
-    failures = failures_of(collections)
+    failures = failures_of(observations)
     metadata: dict[str, Any] = {
         "failures": len(failures),
-        "requests": sum(each.requests for each in collections),
-        "fetch_seconds": round(sum(each.seconds for each in collections), 3),
+        "requests": sum(each.requests for each in observations),
+        "fetch_seconds": round(sum(each.seconds for each in observations), 1),
         "windows_in_run": len(windows),
     }
     if quota:
-        metadata |= quota_metadata(quota)
+        until = f"{quota.until.astimezone(EXCHANGE_TIMEZONE):%-d %b %Y %H:%M}"
+        metadata["quota_left"] = quota.left
+        metadata["quota"] = f"{quota.left:,} of {quota.limit:,} requests left until {until}"
     if failures:
         metadata["failed"] = table(
             [{"ticker": ticker, "reason": why} for ticker, why in failures.items()]
         )
-    if len(windows) == 1 and quotes:
-        oldest = max(quote.observed_at - quote.updated_at for quote in quotes)
-        metadata["oldest_quote_minutes"] = round(oldest.total_seconds() / 60, 1)
-        metadata["prices"] = _prices(quotes, papers, before)
+    if len(windows) == 1 and rows:
+        oldest = max(quote.observed_at - quote.updated_at for quote in rows)
+        metadata["oldest_quote_minutes"] = _minutes(oldest)
+        metadata["prices"] = _prices(rows, instruments)
     return metadata
 
 
-def _prices(
-    quotes: Sequence[Quote], papers: Sequence[Paper], before: Mapping[str, float]
-) -> dg.TableMetadataValue:
-    segments = {paper.ticker: paper.segment for paper in papers}
+def _minutes(span: timedelta) -> float:
+    return round(span.total_seconds() / 60, 1)
+
+
+def _prices(rows: Sequence[Quote], instruments: Sequence[Instrument]) -> dg.TableMetadataValue:
+    segments = {instrument.ticker: instrument.segment for instrument in instruments}
+    order = {instrument.ticker: number for number, instrument in enumerate(instruments)}
     return table(
         [
             {
@@ -96,17 +107,20 @@ def _prices(
                 "name": quote.short_name or "",
                 "segment": segments.get(quote.requested_ticker, ""),
                 "price": quote.price,
-                "change_percent": _change(quote.price, before.get(quote.ticker)),
+                "reference_price": quote.reference_price,
+                "change_percent": _change(quote.price, quote.reference_price),
+                "since_previous_close_percent": _change(quote.price, quote.previous_close),
+                "decision": quote.decision,
                 "volume": quote.volume,
-                "updated_at": quote.updated_at.isoformat(timespec="seconds"),
+                "updated_at": f"{quote.updated_at.astimezone(EXCHANGE_TIMEZONE):%Y-%m-%d %H:%M:%S}",
             }
-            for quote in quotes
+            for quote in sorted(rows, key=lambda quote: order.get(quote.requested_ticker, 0))
         ]
     )
 
 
 def _change(price: float, before: float | None) -> float | None:
-    """In percent, since the last window before that is stored."""
+    """In percent; None where there is nothing to compare with."""
     return round((price / before - 1) * 100, 2) if before else None
 
 

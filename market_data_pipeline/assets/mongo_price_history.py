@@ -1,13 +1,22 @@
-"""The history of all quotes, for audit: one document for each ticker and window."""
+"""The history of all quotes, for audit: one document for each instrument and window."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
-import pandas as pd
+from bson import CodecOptions
 from dagster_mongo import MongoResource
-from pydantic import Field
+from dagster_mongo.errors import translated
+from pymongo import IndexModel, ReplaceOne, WriteConcern
+from pymongo.collection import Collection
 
 from market_data_pipeline.asset_keys import HISTORY, QUOTES
+from market_data_pipeline.assets.checks import (
+    HISTORY_EQUALS_QUOTES,
+    history_equals_quotes,
+    restate_newest,
+)
 from market_data_pipeline.assets.common import (
     GROUP,
     ONE_RUN_A_RANGE,
@@ -17,89 +26,123 @@ from market_data_pipeline.assets.common import (
     windows_of,
 )
 from market_data_pipeline.assets.metadata import column_schema
+from market_data_pipeline.quote import Quote, as_row, from_row, merge
+from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.windows import Window
 
 COLLECTION = "price_history"
-IDS_IN_ONE_QUERY = 10_000
+INDEXES = [
+    IndexModel([("ticker", 1), ("window_start", -1)]),
+    IndexModel([("updated_at", -1)]),
+    IndexModel([("window_start", 1)]),
+]
+_CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, tzinfo=UTC)
 
-
-class HistoryConfig(dg.Config):
-    """How a run treats what is in the history already."""
-
-    overwrite_live: bool = Field(
-        default=False,
-        description="Let a bar of the price history replace a live quote that was observed.",
-    )
+Documents = Collection[dict[str, Any]]
 
 
 @dg.asset(
     key=HISTORY,
-    ins={"quotes": dg.AssetIn(QUOTES)},
+    deps=[QUOTES],
     partitions_def=WINDOWS.partitions,
     backfill_policy=ONE_RUN_A_RANGE,
-    io_manager_key="mongo_io_manager",
     group_name=GROUP,
     owners=OWNERS,
     kinds={"mongodb"},
-    metadata={
-        "dagster/column_schema": column_schema({"_id": ("str", "Ticker and start of the window")}),
-        "mongo/collection": COLLECTION,
-        "mongo/mode": "upsert",
-        "mongo/key": ["_id"],
-        "mongo/created_at": "created_at",
-        "mongo/run_id": "run_id",
-        "mongo/volatile": ["observed_at"],
-        "mongo/indexes": [[("ticker", 1), ("window_start", -1)], [("updated_at", -1)]],
-        "mongo/write_concern": "majority",
-        "partition_expr": "window_start",
-    },
+    check_specs=[HISTORY_EQUALS_QUOTES],
+    metadata={"dagster/column_schema": column_schema()},
 )
 def mongo_price_history(
-    context: dg.AssetExecutionContext,
-    config: HistoryConfig,
-    quotes: pd.DataFrame,
-    mongo: MongoResource,
-) -> pd.DataFrame:
+    context: dg.AssetExecutionContext, quote_store: QuoteStore, mongo: MongoResource
+) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
     """Every quote as a document of the collection `price_history`.
 
-    Materializing again replaces a document and never duplicates it, and touches nothing else in
-    the collection. A live quote that was observed is not replaced by a bar of the price history:
-    what was observed is the audit.
+    The stored quotes are merged with the documents of their windows by the rule of `merge`, so that
+    materializing again duplicates nothing, and an audit that is already there loses nothing.
     """
-    documents = quotes.assign(_id=document_ids(quotes))
-    context.add_output_metadata({"query": _query(windows_of(context))})
-    if config.overwrite_live:
-        return documents
+    windows = windows_of(context)
     with failing_clearly():
-        observed = _observed_live(mongo, documents.loc[documents["source"] != "live", "_id"])
-    context.add_output_metadata({"live_quotes_kept": len(observed)})
-    return documents[~documents["_id"].isin(observed)]
-
-
-def _query(windows: Sequence[Window]) -> dg.MarkdownMetadataValue:
-    """What to type into `mongosh` to see the documents of the windows."""
-    first, last = (
-        f"ISODate('{window.start:%Y-%m-%dT%H:%M:%SZ}')" for window in (windows[0], windows[-1])
+        rows = quote_store.load([window.key for window in windows])
+        with translated(mongo.address):
+            documents = _collection(mongo)
+            documents.create_indexes(INDEXES)
+            there = _find(documents, windows)
+            kept = merge(there, rows)
+            _write(documents, set(kept) & set(rows), there, context.run_id)
+            _delete(documents, {*map(document_id, there)} - {*map(document_id, kept)})
+            found = [*_find(documents, windows)]
+    for window in windows:
+        count = sum(quote.window_start == window.start for quote in found)
+        context.add_asset_metadata(
+            {"dagster/partition_row_count": count, "rows": count, "query": _query(window)},
+            partition_key=window.key,
+        )
+    yield dg.MaterializeResult(
+        metadata={
+            "collection": f"{mongo.database}.{COLLECTION}",
+            "rows_in_run": len(rows),
+            "windows_in_run": len(windows),
+        },
+        check_results=[history_equals_quotes(windows, rows, found)],
     )
-    return dg.MetadataValue.md(
-        f"`db.{COLLECTION}.find({{window_start: {{$gte: {first}, $lte: {last}}}}})`"
-    )
+    restate_newest(context.instance, windows[-1], [HISTORY_EQUALS_QUOTES])
 
 
-def document_ids(quotes: pd.DataFrame) -> "pd.Series[str]":
+def document_id(quote: Quote) -> str:
     """`PETR4|2026-11-23T13:00:00Z`: the ticker, and the start of the window in UTC."""
-    starts: pd.Series[str] = quotes["window_start"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return quotes["ticker"].str.cat(starts, sep="|")
+    return f"{quote.ticker}|{quote.window_start.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _observed_live(mongo: MongoResource, ids: "pd.Series[str]") -> set[str]:
-    """Those of the documents that hold a live quote already."""
-    if ids.empty:
-        return set()
-    collection = mongo.get_collection(COLLECTION)
-    observed: set[str] = set()
-    for first in range(0, len(ids), IDS_IN_ONE_QUERY):
-        some = ids.iloc[first : first + IDS_IN_ONE_QUERY].tolist()
-        found = collection.find({"_id": {"$in": some}, "source": "live"}, {"_id": True})
-        observed.update(document["_id"] for document in found)
-    return observed
+def record_acceptance(mongo: MongoResource, rows: Iterable[Quote]) -> None:
+    """Lets the documents of accepted prices say so; those that are not there yet stay away.
+
+    Raises:
+        DagsterMongoError: the collection cannot be written to.
+    """
+    with translated(mongo.address):
+        documents = _collection(mongo)
+        for quote in rows:
+            if quote.decision == "accepted":
+                same = {"_id": document_id(quote), "observed_at": quote.observed_at}
+                documents.update_one(same, {"$set": {"decision": "accepted"}})
+
+
+def _collection(mongo: MongoResource) -> Documents:
+    return mongo.get_collection(COLLECTION).with_options(
+        codec_options=_CODEC, write_concern=WriteConcern("majority")
+    )
+
+
+def _find(documents: Documents, windows: Sequence[Window]) -> dict[Quote, datetime]:
+    """The documents of some windows as quotes, with the moment of their creation."""
+    starts = {window.start for window in windows}
+    span = {"$gte": windows[0].start, "$lte": windows[-1].start}
+    found = documents.find({"window_start": span})
+    ours = (each for each in found if "requested_ticker" in each)
+    return {from_row(each): each["created_at"] for each in ours if each["window_start"] in starts}
+
+
+def _write(
+    documents: Documents, quotes: Iterable[Quote], there: Mapping[Quote, datetime], run_id: str
+) -> None:
+    now = datetime.now(UTC)
+    created = {document_id(quote): instant for quote, instant in there.items()}
+    writes = []
+    for quote in quotes:
+        key = document_id(quote)
+        document = {"_id": key, **as_row(quote), "created_at": created.get(key, now)}
+        writes.append(ReplaceOne({"_id": key}, {**document, "run_id": run_id}, upsert=True))
+    if writes:
+        documents.bulk_write(writes, ordered=False)
+
+
+def _delete(documents: Documents, ids: Iterable[str]) -> None:
+    """Removes what another row of the same instrument and window has replaced."""
+    if superseded := sorted(ids):
+        documents.delete_many({"_id": {"$in": superseded}})
+
+
+def _query(window: Window) -> dg.MarkdownMetadataValue:
+    """What to type into `mongosh` to see the documents of a window."""
+    start = f"ISODate('{window.start:%Y-%m-%dT%H:%M:%SZ}')"
+    return dg.MetadataValue.md(f"`db.{COLLECTION}.find({{window_start: {start}}})`")

@@ -1,16 +1,17 @@
 """The quotes of the watchlist, one window at a time."""
 
-from collections import Counter
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from math import ceil
 from time import monotonic
 
 import dagster as dg
-import pandas as pd
+from pydantic import Field
 
 from market_data_pipeline import clock
-from market_data_pipeline.asset_keys import QUOTES
-from market_data_pipeline.assets.checks import QUOTES_CHECKS, check_quotes
+from market_data_pipeline.asset_keys import PUBLICATION, QUOTES
+from market_data_pipeline.assets.checks import QUOTES_CHECKS, check_quotes, restate_newest
 from market_data_pipeline.assets.common import (
     GROUP,
     ONE_RUN_A_RANGE,
@@ -25,19 +26,28 @@ from market_data_pipeline.assets.metadata import (
     describe_window,
     failures_of,
 )
-from market_data_pipeline.assets.moves import moves, prices_before, record_of_doubts
-from market_data_pipeline.brapi.client import Progress
-from market_data_pipeline.brapi.collect import Collection, collect_history, collect_live
+from market_data_pipeline.brapi.client import BrapiClient, Progress
 from market_data_pipeline.brapi.errors import BrapiError
+from market_data_pipeline.observe import Observation, observe_history, observe_live
 from market_data_pipeline.pacing import Quota
-from market_data_pipeline.parquet_io import QuotesParquetIOManager
-from market_data_pipeline.quota import last_recorded, measured
-from market_data_pipeline.quote import quotes_frame
+from market_data_pipeline.price_guard import LOOK_BACK_SESSIONS, decide
+from market_data_pipeline.quota import last_recorded, measured, record
+from market_data_pipeline.quote import Quote
+from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.resources import BrapiResource
 from market_data_pipeline.watchlist import load_watchlist
-from market_data_pipeline.windows import Window
+from market_data_pipeline.windows import LARGEST_CLOCK_SKEW, Window
 
 SECONDS_BETWEEN_PROGRESS_LINES = 5.0
+
+
+class QuotesConfig(dg.Config):
+    """How a run treats what is stored already."""
+
+    overwrite_live: bool = Field(
+        default=False,
+        description="Let a bar of the price history replace a live quote that was observed.",
+    )
 
 
 @dg.asset(
@@ -45,81 +55,137 @@ SECONDS_BETWEEN_PROGRESS_LINES = 5.0
     partitions_def=WINDOWS.partitions,
     backfill_policy=ONE_RUN_A_RANGE,
     pool="brapi",
-    io_manager_key="quotes_io_manager",
     group_name=GROUP,
     owners=OWNERS,
-    kinds={"brapi", "pandas", "parquet"},
-    dagster_type=dg.PythonObjectDagsterType(pd.DataFrame),
+    kinds={"brapi", "parquet"},
     check_specs=QUOTES_CHECKS,
     metadata={"dagster/column_schema": column_schema()},
 )
 def quotes(
     context: dg.AssetExecutionContext,
+    config: QuotesConfig,
     brapi: BrapiResource,
-    quotes_io_manager: dg.ResourceParam[QuotesParquetIOManager],
-) -> dg.MaterializeResult:  # type: ignore[type-arg]
-    """The price of every paper of the watchlist as of the window's end.
+    quote_store: QuoteStore,
+) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
+    """The price of every instrument of the watchlist as of the window's end.
 
     The live window (the last one that has ended) takes them from Brapi's quote endpoint. Any
     earlier window takes them from the price history, and where the plan has no bar for a window,
-    the window has no row. A ticker that fails is reported and costs no other.
+    the window gets no row. A ticker that fails is reported and costs no other; what is stored of
+    it stays. A price that is far from the last trusted one is withheld from the topic.
     """
     windows = windows_of(context)
     with failing_clearly():
-        papers = load_watchlist()
-        tickers = [paper.ticker for paper in papers]
-        collections, quota = _collect(context, brapi, windows, tickers)
-        failures = failures_of(collections)
-        if any(collection.requests for collection in collections):
+        _wait_for_the_end(context, windows[-1])
+        instruments = load_watchlist()
+        tickers = [instrument.ticker for instrument in instruments]
+        observations, quota = _observe(context, brapi, windows, tickers)
+        failures = failures_of(observations)
+        if any(observation.requests for observation in observations):
             _report(context, tickers, failures)
         else:
-            context.log.info("Brapi was asked nothing: it has no bar for any of these windows.")
+            context.log.info("No request was sent: Brapi has no bar for any of these windows.")
         _demand_enough(tickers, failures, brapi.min_answered_share)
-    rows = [quote for collection in collections for quote in collection.quotes]
-    rows.sort(key=lambda quote: quote.window_start)  # stable: the watchlist's order remains
-    quoted = Counter(quote.window_start for quote in rows)
-    before = prices_before(context.instance, quotes_io_manager, windows[0])
-    implausible = [move for move in moves(rows, before.trusted) if not move.plausible]
-    for collection in collections:
-        for window in collection.windows:
-            described = describe_window(window, quoted[window.start], collection)
-            described |= record_of_doubts(window, implausible)
+    observed = [quote for observation in observations for quote in observation.quotes]
+    if config.overwrite_live:
+        observed = [quote.replacing_live() for quote in observed]
+    rows, looked_up = _decide(quote_store, windows, observed)
+    quote_store.save(rows, [window.key for window in windows])
+    for observation in observations:
+        for window in observation.windows:
+            of_window = [quote for quote in rows if quote.window_start == window.start]
+            described = describe_window(window, of_window, observation)
             context.add_asset_metadata(described, partition_key=window.key)
-    return dg.MaterializeResult(
-        value=quotes_frame(rows),
-        metadata=describe_run(windows, rows, collections, papers, quota, before.stored),
+    yield dg.MaterializeResult(
+        metadata={
+            **describe_run(windows, rows, observations, instruments, quota),
+            "path": dg.MetadataValue.path(str(quote_store.folder)),
+            "reference_milliseconds": round(looked_up * 1000, 1),
+        },
         check_results=check_quotes(
-            quoted, collections, implausible, brapi.effective_plan.delay_minutes
+            windows,
+            rows,
+            observations,
+            brapi.effective_plan.delay_minutes,
+            PUBLICATION.to_python_identifier(),
         ),
     )
+    restate_newest(context.instance, windows[-1], QUOTES_CHECKS)
 
 
-def _collect(
+def _wait_for_the_end(context: dg.AssetExecutionContext, window: Window) -> None:
+    """Waits for the end of a window that is a moment away on this machine's clock.
+
+    Raises:
+        dg.Failure: the window ends later than clocks can differ.
+    """
+    missing = window.end - clock.utc_now()
+    if missing > LARGEST_CLOCK_SKEW:
+        raise dg.Failure(
+            f"{window.key} has not ended: materialize it in {missing.total_seconds():.0f} s, or "
+            "set this machine's clock.",
+            allow_retries=False,
+        )
+    if missing > timedelta(0):
+        context.log.info(f"This clock is behind: waiting {missing.total_seconds():.1f} s.")
+        time.sleep(missing.total_seconds())
+
+
+def _observe(
     context: dg.AssetExecutionContext,
     brapi: BrapiResource,
     windows: list[Window],
     tickers: list[str],
-) -> tuple[list[Collection], Quota | None]:
-    """One collection for the past windows and one for the live one, whichever are asked for.
+) -> tuple[list[Observation], Quota | None]:
+    """One observation of the past windows and one of the live one, whichever are asked for.
 
-    And what is left of the quota, if that is known.
+    And what is left of the quota, if that is known; it is recorded also when the requests fail.
     """
-    now = clock.utc_now()
+    now = max(clock.utc_now(), windows[-1].end)
     live = WINDOWS.live(now)
     past = [window for window in windows if window != live]
-    collections = []
-    cost = 0
+    observations = []
     with brapi.client() as client:
-        # The live one first: it does not stay live for long.
-        if live is not None and live in windows:
-            on_progress = _progress_log(context, f"live window {live.key}")
-            collections.append(collect_live(client, tickers, live, WINDOWS, on_progress))
+        try:
+            # The live one first: it does not stay live for long.
+            if live is not None and live in windows:
+                on_progress = _progress_log(context, f"live window {live.key}")
+                observations.append(observe_live(client, tickers, live, WINDOWS, on_progress))
             cost = client.account.spent
-        if past:
-            on_progress = _progress_log(context, f"{len(past)} past windows")
-            collections.append(collect_history(client, tickers, past, WINDOWS, now, on_progress))
-        quota = measured(client, last_recorded(context.instance, now), cost, now)
-    return collections, quota
+            if past:
+                on_progress = _progress_log(context, f"{len(past)} past windows")
+                observations.append(
+                    observe_history(client, tickers, past, WINDOWS, now, on_progress)
+                )
+        except BrapiError:
+            _record_quota(context, client, 0, now)
+            raise
+        return observations, _record_quota(context, client, cost, now)
+
+
+def _record_quota(
+    context: dg.AssetExecutionContext, client: BrapiClient, cost: int, now: datetime
+) -> Quota | None:
+    quota = measured(client, last_recorded(context.instance, now), cost, now)
+    if quota:
+        context.log_event(record(quota))
+    return quota
+
+
+def _decide(
+    store: QuoteStore, windows: list[Window], observed: list[Quote]
+) -> tuple[list[Quote], float]:
+    """The rows of the windows with what was observed merged in, and the seconds of the look-up."""
+    stored = [quote for window in windows for quote in store.stored(window.key) or ()]
+    started = monotonic()
+    wanted = {symbol for quote in observed for symbol in (quote.requested_ticker, quote.ticker)}
+    trusted = store.last_trusted(
+        wanted,
+        windows[0].key,
+        WINDOWS.sessions_back(windows[0].day, LOOK_BACK_SESSIONS),
+        made_up=any(quote.made_up for quote in observed),
+    )
+    return decide(stored, observed, trusted), monotonic() - started
 
 
 def _progress_log(context: dg.AssetExecutionContext, what: str) -> Callable[[Progress], None]:

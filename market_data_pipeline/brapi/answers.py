@@ -13,28 +13,31 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from market_data_pipeline.brapi.errors import TickerError
+from market_data_pipeline.quote import Quote
 from market_data_pipeline.watchlist import TICKER
+from market_data_pipeline.windows import EXCHANGE_TIMEZONE, Window
 
-# No paper of B3 trades above it: a price beyond is a fault of the source.
+# No instrument of B3 trades above it: a price beyond is a fault of the source.
 HIGHEST_PRICE = 1_000_000.0
 EARLIEST_TIME = datetime(2000, 1, 1, tzinfo=UTC)
+# How far Brapi's clock may be ahead of this one.
+LARGEST_CLOCK_SKEW = timedelta(minutes=1)
+LONGEST_NAME = 500
+CURRENCY = "BRL"
 
 
 @dataclass(frozen=True)
-class MarketQuote:
-    """The current quote of a paper: `price` in BRL, `volume` in papers so far today, UTC."""
+class Asked:
+    """What was asked for one ticker: when (UTC, to the millisecond), and which host answered."""
 
-    symbol: str
-    name: str | None
-    short_name: str | None
-    price: float
-    volume: int | None
-    updated_at: datetime
+    ticker: str
+    at: datetime
+    origin: str
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar of the history: its start (UTC), its last traded price in BRL, papers traded."""
+    """One bar of the history: its start (UTC), its last traded price in BRL, its volume."""
 
     start: datetime
     close: float | None
@@ -51,12 +54,17 @@ class UsageWindow:
 
 @dataclass(frozen=True)
 class History:
-    """The bars of a paper in the order of their time, one for each start."""
+    """The bars of an instrument in the order of their time, one for each start.
+
+    `observed_at` is when Brapi was asked, `origin` which host answered.
+    """
 
     symbol: str
     name: str | None
     short_name: str | None
     bars: tuple[Bar, ...]
+    observed_at: datetime
+    origin: str
 
 
 def results_by_ticker(body: Any, tickers: tuple[str, ...]) -> dict[str, Mapping[str, Any]]:
@@ -87,35 +95,47 @@ def results_by_ticker(body: Any, tickers: tuple[str, ...]) -> dict[str, Mapping[
     return claimed
 
 
-def read_quote(result: Mapping[str, Any], observed_at: datetime) -> MarketQuote:
-    """The current quote in one result of an answer.
+def read_quote(result: Mapping[str, Any], asked: Asked, window: Window) -> Quote:
+    """The current quote in one result of an answer, filed under a window.
 
     Raises:
-        TickerError: it has no usable price or time.
+        TickerError: it has no usable price, time, name or currency, or the price is older than the
+            window's session.
     """
     price = result.get("regularMarketPrice")
     if price is None:
-        raise TickerError("no price: the paper is suspended or newly listed")
+        raise TickerError("no price: the instrument is suspended or newly listed")
     if (amount := _price(price)) is None:
         raise TickerError(f"unusable price {_shown(price)}")
     updated_at = _instant(result.get("regularMarketTime"))
-    if updated_at is None or not EARLIEST_TIME < updated_at < observed_at + timedelta(days=1):
+    if updated_at is None or not EARLIEST_TIME < updated_at < asked.at + LARGEST_CLOCK_SKEW:
         raise TickerError(f"unusable market time {_shown(result.get('regularMarketTime'))}")
-    return MarketQuote(
-        symbol=result["symbol"],
-        name=_text(result.get("longName")),
-        short_name=_text(result.get("shortName")),
+    if updated_at.astimezone(EXCHANGE_TIMEZONE).date() < window.day:
+        local = updated_at.astimezone(EXCHANGE_TIMEZONE)
+        raise TickerError(f"no price of this session: the last one is of {local:%Y-%m-%d %H:%M}")
+    name, short_name = _names(result)
+    return Quote(
+        ticker=result["symbol"],
+        name=name,
+        short_name=short_name,
         price=amount,
         volume=_volume(result.get("regularMarketVolume")),
         updated_at=updated_at,
+        window_start=window.start,
+        window_end=window.end,
+        observed_at=asked.at,
+        source="live",
+        requested_ticker=asked.ticker,
+        previous_close=_price(result.get("regularMarketPreviousClose")),
+        origin=asked.origin,
     )
 
 
-def read_history(result: Mapping[str, Any]) -> History:
+def read_history(result: Mapping[str, Any], asked: Asked) -> History:
     """The bars in one result of an answer, sorted; a bar without a time is left out.
 
     Raises:
-        TickerError: the result has no list of bars.
+        TickerError: the result has no list of bars, or no usable name or currency.
     """
     bars = result.get("historicalDataPrice")
     if not isinstance(bars, list):
@@ -125,11 +145,14 @@ def read_history(result: Mapping[str, Any]) -> History:
         start = _instant(bar.get("date")) if isinstance(bar, Mapping) else None
         if start is not None:
             by_start[start] = Bar(start, _price(bar.get("close")), _volume(bar.get("volume")))
+    name, short_name = _names(result)
     return History(
         symbol=result["symbol"],
-        name=_text(result.get("longName")),
-        short_name=_text(result.get("shortName")),
+        name=name,
+        short_name=short_name,
         bars=tuple(by_start[start] for start in sorted(by_start)),
+        observed_at=asked.at,
+        origin=asked.origin,
     )
 
 
@@ -166,6 +189,18 @@ def _volume(value: Any) -> int | None:
     return int(number) if number is not None and 0 <= number < 2**63 else None
 
 
+def _names(result: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """The long and the short name of an instrument that is priced in BRL."""
+    currency = result.get("currency")
+    if currency not in (None, CURRENCY):
+        raise TickerError(f"priced in {_shown(currency)}, not in {CURRENCY}")
+    names = _text(result.get("longName")), _text(result.get("shortName"))
+    for name in filter(None, names):
+        if len(name) > LONGEST_NAME:
+            raise TickerError(f"unusable name of {len(name):,} characters")
+    return names
+
+
 def _text(value: Any) -> str | None:
     """A text that can be stored: JSON may hold half a surrogate pair, UTF-8 cannot."""
     if not isinstance(value, str):
@@ -174,15 +209,20 @@ def _text(value: Any) -> str | None:
 
 
 def _instant(value: Any) -> datetime | None:
-    """An instant from ISO 8601 or, as older answers and bars have it, Unix seconds."""
+    """An instant to the millisecond, from ISO 8601 or (older answers, bars) Unix seconds."""
     try:
         if isinstance(value, str):
             instant = datetime.fromisoformat(value)
-            return instant.astimezone(UTC) if instant.tzinfo else None
+            return to_milliseconds(instant.astimezone(UTC)) if instant.tzinfo else None
         number = _number(value)
-        return None if number is None else datetime.fromtimestamp(number, UTC)
+        return None if number is None else to_milliseconds(datetime.fromtimestamp(number, UTC))
     except (ValueError, OverflowError, OSError):
         return None
+
+
+def to_milliseconds(instant: datetime) -> datetime:
+    """The instant without its microseconds, as a BSON date and a Parquet file hold it."""
+    return instant.replace(microsecond=instant.microsecond // 1000 * 1000)
 
 
 def _shown(value: Any) -> str:

@@ -19,13 +19,14 @@ from typing import Any, Generic, Self, TypeVar
 
 from market_data_pipeline import clock
 from market_data_pipeline.brapi.answers import (
+    Asked,
     History,
-    MarketQuote,
     UsageWindow,
     read_history,
     read_quote,
     read_usage_window,
     results_by_ticker,
+    to_milliseconds,
 )
 from market_data_pipeline.brapi.connection import Connection, Reply
 from market_data_pipeline.brapi.errors import (
@@ -38,24 +39,18 @@ from market_data_pipeline.brapi.errors import (
 )
 from market_data_pipeline.brapi.pace import Pace, Stopped
 from market_data_pipeline.brapi.plans import Plan, batches, plan_of_quota
+from market_data_pipeline.quote import Quote
+from market_data_pipeline.windows import Window
 
 T = TypeVar("T")
 Results = dict[str, Mapping[str, Any]]
-Read = Callable[[Mapping[str, Any], datetime], T]
+Read = Callable[[Mapping[str, Any], Asked], T]
 
 MAX_ATTEMPTS = 4
 FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 1.0, 20.0
 MAX_OPEN_REQUESTS = 24
-# So many requests without any answer, the first among them: nobody is there.
-MOST_REQUESTS_TO_NOBODY = 40
-
-
-@dataclass(frozen=True)
-class Answer(Generic[T]):
-    """What Brapi said of one ticker, and when it was asked (UTC)."""
-
-    value: T
-    observed_at: datetime
+# So many failures of Brapi (5xx, time-outs, connections) before its first answer: it is down.
+FAILURES_OF_A_BREAKDOWN = 12
 
 
 @dataclass(frozen=True)
@@ -65,7 +60,7 @@ class Fetch(Generic[T]):
     `answers` and `failures` (the reason, in words) share out the tickers between them.
     """
 
-    answers: dict[str, Answer[T]]
+    answers: dict[str, T]
     failures: dict[str, str]
     requests: int
     seconds: float
@@ -73,8 +68,9 @@ class Fetch(Generic[T]):
 
 @dataclass(frozen=True)
 class Account:
-    """The requests of a client that the quota counted, and the quota as the last answer had it."""
+    """The requests of a client, those that the quota counted, and the quota by the last answer."""
 
+    requests: int
     spent: int
     limit: int | None
     left: int | None
@@ -101,6 +97,8 @@ class _Ledger:
     """Whether anything that could be Brapi has answered."""
     answered: bool = False
     """Whether any request had the answer that it asked for."""
+    breakdowns: int = 0
+    """How many requests failed on Brapi's side."""
     quota_spent: int = 0
     quota_limit: int | None = None
     quota_left: int | None = None
@@ -173,14 +171,16 @@ class BrapiClient:
         time.sleep(max(0.0, self._ledger.last_start + self._min_interval - time.monotonic()))
 
     def quotes(
-        self, tickers: Sequence[str], on_progress: Callable[[Progress], None]
-    ) -> Fetch[MarketQuote]:
-        """The current quote of each ticker.
+        self, tickers: Sequence[str], window: Window, on_progress: Callable[[Progress], None]
+    ) -> Fetch[Quote]:
+        """The current quote of each ticker, filed under a window.
 
         Raises:
             RunError: the token, the plan or the quota stops everything.
         """
-        return self._fetch(tickers, {}, read_quote, on_progress)
+        return self._fetch(
+            tickers, {}, lambda result, asked: read_quote(result, asked, window), on_progress
+        )
 
     def history(
         self,
@@ -199,9 +199,9 @@ class BrapiClient:
         """
         parameters = {"interval": self.plan.bar_interval(window_minutes)}
         parameters |= self.plan.history_span(*days, today)
-        return self._fetch(tickers, parameters, lambda result, _: read_history(result), on_progress)
+        return self._fetch(tickers, parameters, read_history, on_progress)
 
-    def mend_plan(self) -> bool:
+    def adopt_actual_plan(self) -> bool:
         """Takes the plan that the answers' quota tells of for `plan`; whether that is another.
 
         To be called when Brapi has refused what `plan` was thought to allow.
@@ -216,7 +216,7 @@ class BrapiClient:
     def account(self) -> Account:
         """What the requests so far have cost, and what is left."""
         ledger = self._ledger
-        return Account(ledger.quota_spent, ledger.quota_limit, ledger.quota_left)
+        return Account(ledger.requests, ledger.quota_spent, ledger.quota_limit, ledger.quota_left)
 
     def usage_window(self) -> UsageWindow | None:
         """The time that the quota is for, None if Brapi does not tell."""
@@ -236,7 +236,7 @@ class BrapiClient:
     ) -> Fetch[T]:
         started, ledger = time.monotonic(), self._ledger
         requests_before = ledger.requests
-        answers: dict[str, Answer[T]] = {}
+        answers: dict[str, T] = {}
         failures: dict[str, str] = {}
         asked = [
             (lambda batch=batch: self._ask_until_answered(batch, parameters, read))
@@ -298,10 +298,10 @@ class BrapiClient:
 
     def _ask_until_answered(
         self, batch: tuple[str, ...], parameters: Mapping[str, str], read: Read[T]
-    ) -> Iterator[tuple[dict[str, Answer[T]], dict[str, str]]]:
+    ) -> Iterator[tuple[dict[str, T], dict[str, str]]]:
         """Answers and failures, part by part, that between them hold every ticker of the batch."""
         try:
-            results, observed_at = self._ask_with_retries(batch, parameters)
+            results, observed_at, origin = self._ask_with_retries(batch, parameters)
         except BatchTooLargeError:
             size = self._ledger.batch_size
         except (TemporaryError, TickerError) as error:
@@ -311,19 +311,20 @@ class BrapiClient:
                 return
             size = (len(batch) + 1) // 2
         else:
-            yield _read_each(batch, results, observed_at, read)
+            asked = {ticker: Asked(ticker, observed_at, origin) for ticker in batch}
+            yield _read_each(batch, results, asked, read)
             return
         for smaller in batches(batch, size):
             yield from self._ask_until_answered(smaller, parameters, read)
 
     def _ask_with_retries(
         self, batch: tuple[str, ...], parameters: Mapping[str, str]
-    ) -> tuple[Results, datetime]:
+    ) -> tuple[Results, datetime, str]:
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 return self._ask(batch, parameters)
             except TemporaryError as error:
-                self._check_reachable(error)
+                self._stop_if_brapi_is_down(error)
                 delay = _backoff(attempt)
                 if error.retry_after is not None:
                     delay = self._wait_asked_for(error)
@@ -332,13 +333,21 @@ class BrapiClient:
             self._pace.sleep(delay)
         raise AssertionError("the last attempt returns or raises")
 
-    def _check_reachable(self, error: TemporaryError) -> None:
+    def _stop_if_brapi_is_down(self, error: TemporaryError) -> None:
         ledger = self._ledger
-        if not ledger.reached and ledger.requests >= MOST_REQUESTS_TO_NOBODY:
+        with ledger.lock:
+            ledger.breakdowns += not error.too_many
+            if ledger.answered or ledger.breakdowns < FAILURES_OF_A_BREAKDOWN:
+                return
+        if not ledger.reached:
             raise RunError(
                 f"Brapi cannot be reached at {self._connection.host}: {error}. Check "
                 "BRAPI_BASE_URL and the network, then materialize the window again."
             )
+        raise RunError(
+            f"Brapi is down: none of the first {FAILURES_OF_A_BREAKDOWN} requests was answered "
+            f"({error}), so no more were sent. Materialize the window again while it is live."
+        )
 
     def _wait_asked_for(self, error: TemporaryError) -> float:
         """Holds back every request for as long as Brapi asks; ends the fetch if it is too long."""
@@ -354,12 +363,12 @@ class BrapiClient:
 
     def _ask(
         self, batch: tuple[str, ...], parameters: Mapping[str, str]
-    ) -> tuple[Results, datetime]:
-        """One request: the results of its answer by ticker, and when it was asked."""
+    ) -> tuple[Results, datetime, str]:
+        """One request: the results of its answer by ticker, when it was asked, and who answered."""
         self._pace.wait_for_turn()
         if len(batch) > self._ledger.batch_size:
             raise BatchTooLargeError("a batch of this size was refused already")
-        observed_at = clock.utc_now()
+        observed_at = to_milliseconds(clock.utc_now())
         reply = self._request(f"/api/quote/{','.join(batch)}", parameters)
         if reply.status != 200:
             # An answer to the many sent at once may lack the header that those before it had.
@@ -375,7 +384,7 @@ class BrapiClient:
         except ValueError as error:
             raise TemporaryError(f"the answer cannot be read: {error}") from None
         self._ledger.answered = True
-        return results, observed_at
+        return results, observed_at, reply.origin
 
     def _request(self, path: str, parameters: Mapping[str, str]) -> Reply:
         """One request whose turn has come."""
@@ -388,16 +397,16 @@ class BrapiClient:
 
 
 def _read_each(
-    batch: tuple[str, ...], results: Results, observed_at: datetime, read: Read[T]
-) -> tuple[dict[str, Answer[T]], dict[str, str]]:
-    answers: dict[str, Answer[T]] = {}
+    batch: tuple[str, ...], results: Results, asked: Mapping[str, Asked], read: Read[T]
+) -> tuple[dict[str, T], dict[str, str]]:
+    answers: dict[str, T] = {}
     failures: dict[str, str] = {}
     for ticker in batch:
         if ticker not in results:
             failures[ticker] = "missing in the answer"
             continue
         try:
-            answers[ticker] = Answer(read(results[ticker], observed_at), observed_at)
+            answers[ticker] = read(results[ticker], asked[ticker])
         except TickerError as error:
             failures[ticker] = str(error)
     return answers, failures

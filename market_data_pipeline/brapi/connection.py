@@ -20,6 +20,7 @@ from requests.auth import AuthBase
 from urllib3.exceptions import HTTPError
 
 from market_data_pipeline.brapi.errors import RunError, TemporaryError
+from market_data_pipeline.quote import SANDBOX
 
 LARGEST_BODY_BYTES = 64 * 2**20
 # What a bearer token is made of (RFC 6750).
@@ -32,8 +33,11 @@ SHORTEST_SECRET = 8
 class Reply:
     """An HTTP answer: the JSON of its body (None where it is none) and the headers that count.
 
-    `retry_after` is in seconds; `quota_limit` and `quota_left` are requests in the usage window.
+    `origin` is the host that answered, or `brapi-sandbox` if it says that it is one. `retry_after`
+    is in seconds; `quota_limit` and `quota_left` are requests in the usage window.
     """
+
+    origin: str
 
     status: int
     body: Any
@@ -127,7 +131,9 @@ class Connection:
             if len(content) > LARGEST_BODY_BYTES:
                 raise TemporaryError("the answer is too large")
         headers = response.headers
+        sandbox = headers.get("Server", "").startswith(SANDBOX)
         return Reply(
+            origin=SANDBOX if sandbox else self.host,
             status=response.status_code,
             body=_json(self._token.sub(b"***", bytes(content))),
             retry_after=_retry_after(headers.get("Retry-After")),

@@ -19,11 +19,15 @@ class TemporaryError(BrapiError):
 
     Args:
         retry_after: seconds that Brapi asks to wait, if it does.
+        too_many: whether Brapi works, and there were too many requests at once.
     """
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
+    def __init__(
+        self, message: str, retry_after: float | None = None, *, too_many: bool = False
+    ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.too_many = too_many
 
 
 class TickerError(BrapiError):
@@ -74,7 +78,7 @@ def refusal(
     if status in (404, 417) and isinstance(body, Mapping):
         return TickerError(f"unknown ticker ({status})")
     if status == 429 or status >= 500:
-        return TemporaryError(said, retry_after)
+        return TemporaryError(said, retry_after, too_many=status == 429)
     return TickerError(said)
 
 

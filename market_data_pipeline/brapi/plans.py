@@ -41,6 +41,18 @@ class Plan:
             return "1d"
         return f"{next(size for size in BAR_MINUTES if window_minutes % size == 0)}m"
 
+    def first_day(self, today: date) -> date:
+        """The first day (São Paulo) that the price history reaches back to."""
+        return _reaches_back_to(self.longest_range, today)
+
+    def too_far_back(self, first: date, today: date) -> PlanError:
+        """The error for a day that the plan does not reach back to."""
+        return PlanError(
+            f"The plan '{self.name}' reaches back {self.longest_range}, to "
+            f"{self.first_day(today)}; {first} is too far back. Nothing was asked: choose later "
+            "windows, or set BRAPI_PLAN (or BRAPI_LONGEST_RANGE) to what your token allows."
+        )
+
     def history_span(self, first: date, last: date, today: date) -> dict[str, str]:
         """The query parameters that cover the days `first` to `last`.
 
@@ -53,12 +65,7 @@ class Plan:
         ranges = RANGES[: RANGES.index(self.longest_range) + 1]
         reaching = [name for name in ranges if _reaches_back_to(name, today) <= first]
         if not reaching:
-            raise PlanError(
-                f"The plan '{self.name}' reaches back {self.longest_range}, to "
-                f"{_reaches_back_to(self.longest_range, today)}; {first} is too far back. Nothing "
-                "was asked: choose later windows, or set BRAPI_PLAN (or BRAPI_LONGEST_RANGE) to "
-                "what your token allows."
-            )
+            raise self.too_far_back(first, today)
         if not self.intraday:
             return {"range": reaching[0]}
         span = {"startDate": first.isoformat()}

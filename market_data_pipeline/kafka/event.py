@@ -12,6 +12,7 @@ from market_data_pipeline.quote import Quote
 UpdatedAtFormat = Literal["epoch", "iso8601"]
 
 SOURCE = "/market-data-pipeline/quotes"
+MADE_UP_SOURCE = "/market-data-pipeline/made-up-quotes"
 TYPE = "market_data.quote.v1"
 
 
@@ -62,7 +63,7 @@ def _cloud_event(quote: Quote) -> tuple[tuple[str, bytes], ...]:
         "ce_specversion": "1.0",
         # Deterministic, so that a consumer can drop what a repeated run sends again.
         "ce_id": f"{quote.ticker}|{window_start}|{price_time}",
-        "ce_source": SOURCE,
+        "ce_source": MADE_UP_SOURCE if quote.made_up else SOURCE,
         "ce_type": TYPE,
         "ce_subject": quote.ticker,
         "ce_time": price_time,

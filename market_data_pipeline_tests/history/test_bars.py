@@ -13,8 +13,8 @@ from brapi_sandbox.faults import Fault
 from brapi_sandbox.sandbox import Sandbox, serve
 
 from market_data_pipeline import clock
-from market_data_pipeline.brapi.collect import Collection, collect_history
 from market_data_pipeline.brapi.errors import PlanError
+from market_data_pipeline.observe import Observation, observe_history
 from market_data_pipeline.resources import BrapiResource
 from market_data_pipeline.watchlist import load_watchlist
 from market_data_pipeline.windows import TradingWindows, Window
@@ -47,10 +47,10 @@ class Brapi:
         windows: list[Window],
         tickers: tuple[str, ...] = TICKERS[:4],
         trading_windows: TradingWindows = WINDOWS,
-    ) -> Collection:
+    ) -> Observation:
         with self._resource.client() as client:
             now = clock.utc_now()
-            return collect_history(client, tickers, windows, trading_windows, now, lambda _: None)
+            return observe_history(client, tickers, windows, trading_windows, now, lambda _: None)
 
     def truth(self, windows: list[Window], tickers: tuple[str, ...]) -> dict[Any, float]:
         pairs = [(ticker, window) for ticker in tickers for window in windows]
@@ -75,14 +75,14 @@ def brapi(make_brapi: Callable[..., Any]) -> Iterator[Brapi]:
         yield brapi
 
 
-def filed(collection: Collection) -> dict[Any, float]:
+def filed(collection: Observation) -> dict[Any, float]:
     return {
         (quote.ticker, Window(quote.window_start, quote.window_end)): quote.price
         for quote in collection.quotes
     }
 
 
-def gaps_of(collection: Collection, ticker: str) -> dict[Window, str]:
+def gaps_of(collection: Observation, ticker: str) -> dict[Window, str]:
     return {w: gaps[ticker] for w, gaps in collection.gaps.items() if ticker in gaps}
 
 
@@ -171,7 +171,7 @@ def test_what_the_plan_would_reject_is_refused_before_it_is_asked(
     with make_brapi(plan, **settings) as brapi:
         quota = brapi.sandbox.remaining
         with pytest.raises(PlanError) as refused:
-            brapi.history([windows.of_session(first)[-1], *MONDAYS], trading_windows=windows)
+            brapi.history([windows.of_session(first)[-1]], trading_windows=windows)
 
         assert told in str(refused.value)
         assert "Nothing was asked" in str(refused.value)

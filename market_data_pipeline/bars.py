@@ -15,12 +15,12 @@ from typing import Literal
 from market_data_pipeline.brapi.answers import Bar, History
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE, Window
 
-Gap = Literal["no trade", "plan", "off the grid", "too early"]
+Gap = Literal["no trade", "plan", "too far back", "off the grid", "too early"]
 """Why a window has no row although Brapi answered.
 
-`no trade`: nobody traded the paper in it. `plan`: the plan has no bar for it. `off the grid`: the
-only bars that begin in it begin elsewhere than at its start. `too early`: it ended so lately that
-its bar may be incomplete.
+`no trade`: the instrument was not traded in it. `plan`: the plan has no bar for it. `too far back`:
+the plan's history begins later. `off the grid`: the only bars that begin in it begin elsewhere than
+at its start. `too early`: it ended so recently that its bar may be incomplete.
 """
 
 
@@ -30,7 +30,7 @@ def bars_of_windows(
     """The bar of each window, or why it has none.
 
     Args:
-        history: the bars of one paper.
+        history: the bars of one instrument.
         windows: the windows asked for; with daily bars, each the last of its session.
         bar_interval: `1d`, or the length of a bar in minutes: `30m`.
     """

@@ -1,0 +1,71 @@
+"""The job with which an operator accepts withheld prices, given nothing but their tickers."""
+
+import dagster as dg
+from dagster_mongo import MongoResource
+from pydantic import Field
+
+from market_data_pipeline import clock
+from market_data_pipeline.asset_keys import PREFIX, PUBLICATION
+from market_data_pipeline.assets.checks import as_evaluation, every_quote_delivered
+from market_data_pipeline.assets.common import WINDOWS, failing_clearly
+from market_data_pipeline.assets.kafka_publication import accept_in_stores, publish_window, sent
+from market_data_pipeline.price_guard import LOOK_BACK_SESSIONS, AcceptanceError
+from market_data_pipeline.quote_store import QuoteStore
+from market_data_pipeline.resources import KafkaResource
+
+
+class AcceptanceConfig(dg.Config):
+    """Which withheld prices are right."""
+
+    tickers: list[str] = Field(description="Tickers whose withheld price is right.")
+
+
+@dg.op(name="_".join(filter(None, [PREFIX, "accept"])), pool="kafka")
+def accept(
+    context: dg.OpExecutionContext,
+    config: AcceptanceConfig,
+    quote_store: QuoteStore,
+    mongo: MongoResource,
+    kafka: KafkaResource,
+) -> None:
+    """Accepts each ticker in the newest window where it is withheld; a live window is published."""
+    with failing_clearly():
+        for key, tickers in _newest_withheld(quote_store, config.tickers).items():
+            window = WINDOWS.from_key(key)
+            rows = accept_in_stores(context, quote_store, mongo, quote_store.load([key]), tickers)
+            published = publish_window(context, kafka, window, rows, publish_history=False)
+            there = sent(context.instance, [window])
+            delivered = every_quote_delivered([window], rows, there, published)
+            context.instance.report_runless_asset_event(as_evaluation(PUBLICATION, delivered))
+
+
+def _newest_withheld(store: QuoteStore, tickers: list[str]) -> dict[str, list[str]]:
+    """The tickers by the newest window where they are withheld.
+
+    Raises:
+        AcceptanceError: a ticker is not withheld in the newest window that has a row of it.
+    """
+    now = clock.utc_now()
+    newest = WINDOWS.next_ending(now)
+    oldest = WINDOWS.sessions_back(newest.day, LOOK_BACK_SESSIONS)
+    wanted, found = set(tickers), dict[str, list[str]]()
+    for key in store.stored_keys(newest.key, oldest):
+        rows = {quote.ticker: quote for quote in store.stored(key) or ()}
+        for ticker in sorted(wanted & rows.keys()):
+            if rows[ticker].trusted:
+                raise AcceptanceError(f"{ticker} is not withheld: see {key}, its newest window.")
+            found.setdefault(key, []).append(ticker)
+            wanted.remove(ticker)
+        if not wanted:
+            return found
+    raise AcceptanceError(f"{', '.join(sorted(wanted))}: no price is stored.")
+
+
+@dg.job(
+    name="accept_moves",
+    description="Accepts withheld prices, given their tickers: in the newest window where they are "
+    "withheld. A live window is published at once; otherwise the next window compares with them.",
+)
+def accept_moves() -> None:
+    """The op alone."""
+    accept()
