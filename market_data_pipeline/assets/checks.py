@@ -1,7 +1,8 @@
 """What is checked of every window, and what to do when a check fails."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, time, timedelta
 from typing import Any
 
@@ -26,7 +27,7 @@ WINDOW = "window"
 
 # Without partitions of their own: a check that has them is stored once for every window of a range,
 # each time with the whole calendar (40 KB), and its evaluation of a range reaches none of these.
-# Each evaluation names its window in the metadata, see `restate_newest`.
+# Each evaluation names its window in the metadata, see `showing_the_newest`.
 ALL_TICKERS_QUOTED = dg.AssetCheckSpec(
     "all_tickers_quoted",
     asset=QUOTES,
@@ -112,15 +113,18 @@ def check_quotes(
     return [_of_window(result, windows) for result in results]
 
 
-def restate_newest(
+@contextmanager
+def showing_the_newest(
     instance: dg.DagsterInstance, window: Window, specs: Sequence[dg.AssetCheckSpec]
-) -> None:
-    """Lets each check of an asset show its newest window, after a run of older ones.
+) -> Iterator[None]:
+    """Lets each check of an asset go on showing its newest window while a run evaluates older ones.
 
-    Dagster shows the evaluation that came last. A run whose last window is `window` has just been
-    evaluated; where a later window was evaluated before, what was said of that is said again.
+    Dagster shows the evaluation that came last. Where a window later than `window`, the last of the
+    run, was evaluated before, what was said of that is said again at the end.
     """
-    for evaluation in last_evaluations(instance, [spec.key for spec in specs]):
+    shown = last_evaluations(instance, [spec.key for spec in specs])
+    yield
+    for evaluation in shown:
         newest = evaluation.metadata.get(WINDOW)
         if newest is None or start_of(str(newest.value)) <= window.start:
             continue

@@ -13,7 +13,7 @@ from market_data_pipeline.assets.checks import (
     EVERY_QUOTE_DELIVERED,
     every_quote_delivered,
     not_delivered,
-    restate_newest,
+    showing_the_newest,
 )
 from market_data_pipeline.assets.common import (
     GROUP,
@@ -93,8 +93,8 @@ def kafka_publication(
             yield not_delivered(windows, window, str(error))
             raise dg.Failure(str(error), allow_retries=False) from None
         published += sent_now
-    yield every_quote_delivered(windows, rows, sent(context.instance, windows), published)
-    restate_newest(context.instance, windows[-1], [EVERY_QUOTE_DELIVERED])
+    with showing_the_newest(context.instance, windows[-1], [EVERY_QUOTE_DELIVERED]):
+        yield every_quote_delivered(windows, rows, sent(context.instance, windows), published)
 
 
 def accept_in_stores(

@@ -15,7 +15,7 @@ from market_data_pipeline.asset_keys import HISTORY, QUOTES
 from market_data_pipeline.assets.checks import (
     HISTORY_EQUALS_QUOTES,
     history_equals_quotes,
-    restate_newest,
+    showing_the_newest,
 )
 from market_data_pipeline.assets.common import (
     GROUP,
@@ -77,15 +77,15 @@ def mongo_price_history(
             {"dagster/partition_row_count": count, "rows": count, "query": _query(window)},
             partition_key=window.key,
         )
-    yield dg.MaterializeResult(
-        metadata={
-            "collection": f"{mongo.database}.{COLLECTION}",
-            "rows_in_run": len(rows),
-            "windows_in_run": len(windows),
-        },
-        check_results=[history_equals_quotes(windows, rows, found)],
-    )
-    restate_newest(context.instance, windows[-1], [HISTORY_EQUALS_QUOTES])
+    with showing_the_newest(context.instance, windows[-1], [HISTORY_EQUALS_QUOTES]):
+        yield dg.MaterializeResult(
+            metadata={
+                "collection": f"{mongo.database}.{COLLECTION}",
+                "rows_in_run": len(rows),
+                "windows_in_run": len(windows),
+            },
+            check_results=[history_equals_quotes(windows, rows, found)],
+        )
 
 
 def document_id(quote: Quote) -> str:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from market_data_pipeline import clock
 from market_data_pipeline.asset_keys import PUBLICATION, QUOTES
-from market_data_pipeline.assets.checks import QUOTES_CHECKS, check_quotes, restate_newest
+from market_data_pipeline.assets.checks import QUOTES_CHECKS, check_quotes, showing_the_newest
 from market_data_pipeline.assets.common import (
     GROUP,
     ONE_RUN_A_RANGE,
@@ -96,21 +96,21 @@ def quotes(
             of_window = [quote for quote in rows if quote.window_start == window.start]
             described = describe_window(window, of_window, observation)
             context.add_asset_metadata(described, partition_key=window.key)
-    yield dg.MaterializeResult(
-        metadata={
-            **describe_run(windows, rows, observations, instruments, quota),
-            "path": dg.MetadataValue.path(str(quote_store.folder)),
-            "reference_milliseconds": round(looked_up * 1000, 1),
-        },
-        check_results=check_quotes(
-            windows,
-            rows,
-            observations,
-            brapi.effective_plan.delay_minutes,
-            PUBLICATION.to_python_identifier(),
-        ),
-    )
-    restate_newest(context.instance, windows[-1], QUOTES_CHECKS)
+    with showing_the_newest(context.instance, windows[-1], QUOTES_CHECKS):
+        yield dg.MaterializeResult(
+            metadata={
+                **describe_run(windows, rows, observations, instruments, quota),
+                "path": dg.MetadataValue.path(str(quote_store.folder)),
+                "reference_milliseconds": round(looked_up * 1000, 1),
+            },
+            check_results=check_quotes(
+                windows,
+                rows,
+                observations,
+                brapi.effective_plan.delay_minutes,
+                PUBLICATION.to_python_identifier(),
+            ),
+        )
 
 
 def _wait_for_the_end(context: dg.AssetExecutionContext, window: Window) -> None:

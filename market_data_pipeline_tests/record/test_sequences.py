@@ -1,0 +1,341 @@
+"""What is known of a price survives every sequence of runs, and the guard never leaks."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import pytest
+from brapi_sandbox.faults import Fault
+
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
+from market_data_pipeline_tests.observed import checks, logs, metadata
+
+SetClock = Callable[[datetime], None]
+HALF_AN_HOUR = timedelta(minutes=30)
+SECOND, THIRD, FOURTH = (f"2026-11-17T{time}-0300" for time in ("15:00", "15:30", "16:00"))
+VICTIM = "VALE3"
+
+pytestmark = pytest.mark.usefixtures("four_instruments")
+
+
+def times(pipeline: Pipeline, factor: float, ticker: str = VICTIM, **fields: Any) -> Fault:
+    """The sandbox's price of a ticker, so many times as high."""
+    (first,) = pipeline.documents(
+        {"ticker": ticker, "window_start": datetime(2026, 11, 17, 17, 30)}
+    )
+    return Fault(ticker=ticker, fields={"regularMarketPrice": first["price"] * factor, **fields})
+
+
+def prices(pipeline: Pipeline, ticker: str = VICTIM) -> list[float]:
+    """Every price of a ticker on the topic."""
+    events = [json.loads(seen.event.value) for seen in pipeline.events()]
+    return [event["price"] for event in events if event["ticker"] == ticker]
+
+
+def row(pipeline: Pipeline, key: str, ticker: str = VICTIM) -> Any:
+    """The stored row of a ticker in a window."""
+    (found,) = [quote for quote in pipeline.store.load([key]) if quote.ticker == ticker]
+    return found
+
+
+def accept(pipeline: Pipeline, key: str, *tickers: str) -> dg.ExecuteInProcessResult:
+    config = {"kafka_publication": {"accept_moves": list(tickers)}}
+    return pipeline.run(key, select="kafka_publication", config=config)
+
+
+@pytest.fixture
+def later(set_clock: SetClock) -> Callable[[float], None]:
+    """Sets the clock to so many windows after 15:00."""
+    return lambda windows: set_clock(TUESDAY_15_00 + windows * HALF_AN_HOUR)
+
+
+@pytest.fixture
+def stored(pipeline: Pipeline, later: Callable[[float], None]) -> Pipeline:
+    """The pipeline in the second window, the first one stored and published."""
+    assert pipeline.run(LIVE_ON_TUESDAY).success
+    later(1)
+    return pipeline
+
+
+def test_wrong_then_no_answer_then_wrong_again(
+    stored: Pipeline, later: Callable[[float], None]
+) -> None:
+    right = prices(stored)
+    wrong = times(stored, 100)
+    for number, fault in enumerate([wrong, Fault(ticker=VICTIM, status=404), wrong], 1):
+        later(number)
+        stored.sandbox.faults = [fault]
+        assert stored.run((SECOND, THIRD, FOURTH)[number - 1]).success
+
+    assert prices(stored) == right
+    assert row(stored, FOURTH).decision == "withheld"
+    assert row(stored, FOURTH).reference_price == right[0]
+
+
+def test_a_withheld_row_that_is_filled_in_later_stays_withheld(
+    stored: Pipeline, later: Callable[[float], None]
+) -> None:
+    right = prices(stored)
+    stored.sandbox.faults = [times(stored, 100)]
+    stored.run(SECOND)
+    later(2)
+    stored.run(SECOND)  # the free plan has no bar for it
+    assert row(stored, SECOND).decision == "withheld"
+    stored.run(THIRD)
+    assert prices(stored) == right
+
+    later(3)
+    stored.sandbox.faults = []
+    stored.run(FOURTH)
+    assert row(stored, FOURTH).decision == "clear"
+    assert len(prices(stored)) == 2
+
+
+def test_a_rerun_with_few_answers_keeps_the_others(
+    stored: Pipeline, later: Callable[[float], None]
+) -> None:
+    first = stored.run(SECOND)
+    assert first.success
+    before = len(stored.events())
+    later(1.5)
+    stored.sandbox.faults = [
+        Fault(ticker=ticker, status=404) for ticker in ("PETR4", "BBAS3", "HGLG11")
+    ]
+
+    result = stored.run(SECOND)
+
+    assert result.success
+    assert len(stored.store.load([SECOND])) == len(stored.documents()) / 2 == 4
+    assert metadata(result, "quotes")["quotes"] == 4
+    assert len(stored.events()) == before + 4
+    assert "Of 3 of them an earlier quote is kept." in checks(result)["all_tickers_quoted"][1]
+
+
+@pytest.mark.parametrize("days", [2, 80])
+def test_a_gap_is_no_escape(pipeline: Pipeline, set_clock: SetClock, days: int) -> None:
+    set_clock(TUESDAY_15_00 - timedelta(days=days))
+    first = {2: "2026-11-13T17:30-0300", 80: "2026-08-28T17:30-0300"}[days]
+    pipeline.run(first)
+    assert row(pipeline, first)
+    set_clock(TUESDAY_15_00)
+    pipeline.sandbox.faults = [
+        Fault(
+            ticker=VICTIM,
+            fields={"regularMarketPrice": 9_000},
+            without=["regularMarketPreviousClose"],
+        )
+    ]
+
+    result = pipeline.run(LIVE_ON_TUESDAY)
+
+    assert not checks(result)["prices_plausible"][0]
+    assert 9_000 not in prices(pipeline)
+    assert row(pipeline, LIVE_ON_TUESDAY).reference_price == row(pipeline, first).price
+
+
+def test_a_move_that_is_accepted_too_late_counts_from_the_next_window_on(
+    stored: Pipeline, later: Callable[[float], None]
+) -> None:
+    stored.sandbox.faults = [times(stored, 0.1)]
+    stored.run(SECOND)
+    later(2)
+
+    result = accept(stored, SECOND, VICTIM)
+
+    assert result.success
+    assert "they count from the next window on" in logs(stored, result)
+    assert len(prices(stored)) == 1
+    assert row(stored, SECOND).decision == "accepted"
+    (document,) = stored.documents({"_id": f"{VICTIM}|2026-11-17T18:00:00Z"})
+    assert document["decision"] == "accepted"
+    stored.run(THIRD)
+    assert len(prices(stored)) == 2
+
+
+def test_two_moves_are_accepted_one_after_the_other(
+    stored: Pipeline, later: Callable[[float], None]
+) -> None:
+    stored.sandbox.faults = [times(stored, 0.1), times(stored, 0.1, "BBAS3")]
+    stored.run(SECOND)
+
+    assert not checks(accept(stored, SECOND, VICTIM))["every_quote_delivered"][0]
+    assert checks(accept(stored, SECOND, "BBAS3"))["every_quote_delivered"][0]
+
+    later(2)
+    stored.run(THIRD)
+    assert row(stored, THIRD).decision == row(stored, THIRD, "BBAS3").decision == "clear"
+    assert stored.run(SECOND, select="kafka_publication").success
+    assert row(stored, SECOND).decision == row(stored, SECOND, "BBAS3").decision == "accepted"
+
+
+def test_an_accepted_move_holds_when_the_window_is_observed_again(
+    stored: Pipeline, later: Callable[[float], None]
+) -> None:
+    stored.sandbox.faults = [times(stored, 0.1)]
+    stored.run(SECOND)
+    accept(stored, SECOND, VICTIM)
+    for minutes in (10, 20):
+        later(1 + minutes / 30)
+        stored.sandbox.faults = [times(stored, 0.1 + minutes / 1000)]
+        assert checks(stored.run(SECOND))["prices_plausible"][0]
+
+    assert len(prices(stored)) == 4
+    assert row(stored, SECOND).decision == "accepted"
+
+
+@pytest.mark.parametrize("ticker", ["VALE", "PETR4"], ids=["a typo", "a plausible price"])
+def test_a_ticker_that_is_not_withheld_cannot_be_accepted(stored: Pipeline, ticker: str) -> None:
+    stored.sandbox.faults = [times(stored, 0.1)]
+    stored.run(SECOND)
+    before = len(stored.events())
+
+    result = accept(stored, SECOND, ticker)
+
+    assert not result.success
+    assert f"{ticker} cannot be accepted: withheld are VALE3." in logs(stored, result)
+    assert len(stored.events()) == before
+
+
+def test_nothing_but_the_ticker_is_needed(stored: Pipeline, later: Callable[[float], None]) -> None:
+    stored.sandbox.faults = [times(stored, 0.1)]
+    stored.run(SECOND)
+    job = stored.definitions().resolve_job_def("accept_moves")
+
+    def launch(ticker: str) -> dg.ExecuteInProcessResult:
+        config = {"ops": {"accept": {"config": {"tickers": [ticker]}}}}
+        return job.execute_in_process(config, instance=stored.instance, raise_on_error=False)
+
+    assert launch(VICTIM).success
+    assert len(prices(stored)) == 2
+    shown = stored.instance.event_log_storage.get_asset_check_execution_history(
+        dg.AssetCheckKey(dg.AssetKey("kafka_publication"), "every_quote_delivered"), limit=1
+    )
+    assert shown[0].evaluation is not None
+    assert shown[0].evaluation.passed
+    refused = launch(VICTIM)
+    assert not refused.success
+    assert f"{VICTIM} is not withheld" in logs(stored, refused)
+
+
+def test_a_window_that_was_never_sent_stays_red(
+    pipeline: Pipeline, later: Callable[[float], None]
+) -> None:
+    servers = pipeline.bootstrap_servers
+    pipeline.kafka, pipeline.bootstrap_servers = {"timeout_seconds": 1.0}, "127.0.0.1:1"
+    assert not pipeline.run(LIVE_ON_TUESDAY).success
+    pipeline.kafka, pipeline.bootstrap_servers = {}, servers
+    later(1)
+
+    result = pipeline.run(LIVE_ON_TUESDAY, select="kafka_publication")
+
+    passed, why = checks(result)["every_quote_delivered"]
+    assert not passed
+    assert why == f"{LIVE_ON_TUESDAY} was live until 15:30, never sent."
+
+
+def shown(pipeline: Pipeline, asset: str, check: str) -> tuple[bool, str]:
+    """What the page of an asset shows of a check."""
+    key = dg.AssetCheckKey(dg.AssetKey(asset), check)
+    records = pipeline.instance.event_log_storage.get_asset_check_summary_records([key])
+    record = records[key].last_check_execution_record
+    assert record is not None
+    assert record.evaluation is not None
+    return record.evaluation.passed, record.evaluation.description or ""
+
+
+def test_a_run_of_an_older_window_does_not_change_what_is_shown_of_the_newest(
+    stored: Pipeline, later: Callable[[float], None]
+) -> None:
+    stored.sandbox.faults = [times(stored, 100)]
+    stored.run(SECOND)
+    stored.sandbox.faults = []
+
+    result = stored.run(LIVE_ON_TUESDAY)  # history by now: its own verdicts are green
+
+    assert checks(result)["prices_plausible"][0]
+    passed, why = shown(stored, "quotes", "prices_plausible")
+    assert not passed
+    assert why.startswith(f"{SECOND}: 1 of 4 prices have moved too far: VALE3")
+    assert not shown(stored, "kafka_publication", "every_quote_delivered")[0]
+    stored.run("2026-11-16T16:30-0300", "2026-11-16T17:30-0300")
+    assert not shown(stored, "quotes", "prices_plausible")[0]
+    assert shown(stored, "mongo_price_history", "history_equals_quotes")[0]
+
+
+def test_a_range_over_observed_windows_tells_what_is_stored_of_them(
+    stored: Pipeline, later: Callable[[float], None]
+) -> None:
+    stored.run(SECOND)
+    later(2)
+
+    result = stored.run(LIVE_ON_TUESDAY, SECOND)
+
+    for key in (LIVE_ON_TUESDAY, SECOND):
+        assert metadata(result, "quotes", key)["quotes"] == len(stored.store.load([key])) == 4
+        assert metadata(result, "mongo_price_history", key)["rows"] == 4
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"),
+    [
+        (0.1, "looks like a 1:10 split: previous close"),
+        (100, "looks like a 100:1 reverse split or a unit error: previous close"),
+    ],
+)
+def test_a_move_that_explains_itself_says_so(stored: Pipeline, factor: float, words: str) -> None:
+    before = row(stored, LIVE_ON_TUESDAY)
+    close = round(before.previous_close * factor, 2)
+    stored.sandbox.faults = [times(stored, factor, regularMarketPreviousClose=close)]
+
+    passed, why = checks(stored.run(SECOND))["prices_plausible"]
+
+    assert not passed
+    assert f"{words} {close:.2f} where {before.price:.2f} was stored" in why
+    assert '{"ops": {"kafka_publication": {"config": {"accept_moves": ["VALE3"]}}}}' in why
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"currency": "USD"}, "priced in 'USD', not in BRL"),
+        ({"longName": "x" * 2**20}, "unusable name of 1,048,576 characters"),
+        ({"regularMarketTime": "2026-11-17T18:02:00.000Z"}, "unusable market time"),
+        (
+            {"regularMarketTime": "2026-11-16T20:00:00.000Z"},
+            "no price of this session: the last one is of 2026-11-16 17:00",
+        ),
+    ],
+)
+def test_an_odd_field_costs_its_ticker_alone(
+    pipeline: Pipeline, fields: dict[str, Any], reason: str
+) -> None:
+    pipeline.sandbox.faults = [Fault(ticker=VICTIM, fields=fields)]
+
+    result = pipeline.run(LIVE_ON_TUESDAY)
+
+    assert result.success
+    [failed] = metadata(result, "quotes")["failed"]
+    assert failed["ticker"] == VICTIM
+    assert reason in failed["reason"]
+    assert len(pipeline.events()) == len(pipeline.documents()) == 3
+
+
+@pytest.mark.parametrize(("plan", "passed"), [("pro", False), ("free", True)])
+def test_a_window_that_was_observed_late_says_so(
+    make_pipeline: Callable[..., Any], plan: str, passed: bool
+) -> None:
+    with make_pipeline(datetime(2026, 11, 17, 18, 29, tzinfo=UTC), plan=plan) as pipeline:
+        result = pipeline.run(LIVE_ON_TUESDAY)
+
+        assert metadata(result, "quotes")["observed_minutes_after_end"] == 29
+        assert checks(result)["observed_in_time"][0] is passed
+
+
+def test_the_row_says_where_the_price_came_from(pipeline: Pipeline) -> None:
+    pipeline.run(LIVE_ON_TUESDAY)
+
+    origins = {quote.origin for quote in pipeline.store.load([LIVE_ON_TUESDAY])}
+    assert origins == {document["origin"] for document in pipeline.documents()}
+    assert len(origins) == 1
