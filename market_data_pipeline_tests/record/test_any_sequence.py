@@ -18,7 +18,13 @@ import pytest
 from brapi_sandbox.faults import Fault
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from market_data_pipeline.quote import from_row
 from market_data_pipeline.windows import TradingWindows, Window
@@ -95,6 +101,12 @@ def machine(make: Callable[[], Any], set_clock: Callable[[datetime], None], fold
             set_clock(self.now)
             return bool(self.pipeline.run(first, *rest, **options).success)
 
+        @initialize(first=ANSWERS, second=ANSWERS)
+        def some_windows(self, first: float | None, second: float | None) -> None:
+            self.live_run((1.0, first))
+            self.next_window()
+            self.live_run((second, 1.0))
+
         @rule(answers=st.tuples(ANSWERS, ANSWERS))
         def live_run(self, answers: tuple[float | None, float | None]) -> None:
             faults, answered = [], {}
@@ -119,7 +131,7 @@ def machine(make: Callable[[], Any], set_clock: Callable[[datetime], None], fold
                 self.live = WINDOWS.after(self.live)
                 self.now = self.live.end + timedelta(seconds=5)
 
-        @rule(back=st.integers(1, 4), length=st.integers(1, 3))
+        @rule(back=st.integers(1, 2), length=st.integers(1, 3))
         def fill_in(self, back: int, length: int) -> None:
             windows = WINDOWS.of_session(self.live.day)
             end = windows.index(self.live) - back
@@ -185,7 +197,7 @@ def test_any_sequence(
         machine(lambda: make_pipeline(plan="pro"), set_clock, tmp_path),
         settings=settings(
             max_examples=int(os.environ.get("SEQUENCES", "6")),
-            stateful_step_count=10,
+            stateful_step_count=16,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
