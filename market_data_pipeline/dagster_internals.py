@@ -28,3 +28,39 @@ def last_evaluations(
     records = storage.get_asset_check_summary_records(list(keys)).values()
     completed = (record.last_completed_check_execution_record for record in records)
     return [record.evaluation for record in completed if record and record.evaluation]
+
+
+def claim(instance: dg.DagsterInstance, pool: str, run_id: str, step: str) -> list[str]:
+    """Claims the one place of a pool for a step, after setting the pool's limit to one.
+
+    Returns:
+        The ids of the runs that are before this one; none if the place is taken. An instance in
+        memory knows no pools, and no other process.
+    """
+    storage = instance.event_log_storage
+    if not storage.supports_global_concurrency_limits:
+        return []
+    if storage.get_concurrency_info(pool).slot_count != 1:
+        storage.set_concurrency_slots(pool, 1)
+    if storage.claim_concurrency_slot(pool, run_id, step).is_claimed:
+        return []
+    info = storage.get_concurrency_info(pool)
+    assigned = [each.run_id for each in info.pending_steps if each.assigned_timestamp]
+    claimed = [each.run_id for each in info.claimed_slots]
+    return sorted({*claimed, *assigned} - {run_id})
+
+
+def release(instance: dg.DagsterInstance, run_id: str, step: str | None = None) -> None:
+    """Gives the places of a run in all pools back, or those of one of its steps."""
+    storage = instance.event_log_storage
+    if not storage.supports_global_concurrency_limits:
+        return
+    if step is None:
+        storage.free_concurrency_slots_for_run(run_id)
+    else:
+        storage.free_concurrency_slot_for_step(run_id, step)
+
+
+def fail_run(instance: dg.DagsterInstance, run: dg.DagsterRun, reason: str) -> None:
+    """Records that a run has failed whose process cannot record it any more."""
+    instance.report_run_failed(run, reason)

@@ -184,9 +184,10 @@ def test_a_document_that_somebody_else_observed_later_is_named(pipeline: Pipelin
     pipeline.run(LIVE_ON_TUESDAY)
     later = TUESDAY_15_00 + timedelta(minutes=1)
     with pymongo.MongoClient[dict[str, Any]](pipeline.mongo_uri) as client:
-        client["market_data_db"]["price_history"].update_one(
-            {"_id": "VALE3|2026-11-17T17:30:00Z"}, {"$set": {"price": 1.0, "observed_at": later}}
-        )
+        collection = client["market_data_db"]["price_history"]
+        key = {"_id": "VALE3|2026-11-17T17:30:00Z"}
+        there = collection.find_one(key) or {}
+        collection.replace_one(key, {**there, "price": 1.0, "observed_at": later})
 
     verdicts = said(pipeline, LIVE_ON_TUESDAY, select="mongo_price_history")
 

@@ -50,17 +50,6 @@ def test_every_asset_says_what_it_is(name: str) -> None:
     assert node.backfill_policy == dg.BackfillPolicy.single_run()
 
 
-def test_what_two_runs_may_not_do_at_once_is_in_a_pool() -> None:
-    """Ask Brapi, and publish with one transactional id."""
-    pools = {name: GRAPH.get(dg.AssetKey(name)).pools for name in ASSETS}
-
-    assert pools == {
-        "quotes": {"brapi"},
-        "mongo_price_history": set(),
-        "kafka_publication": {"kafka"},
-    }
-
-
 @pytest.mark.parametrize("name", ["quotes", "mongo_price_history"])
 def test_every_column_has_a_type_and_a_description(name: str) -> None:
     schema = GRAPH.get(dg.AssetKey(name)).metadata["dagster/column_schema"]

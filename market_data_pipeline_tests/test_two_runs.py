@@ -1,9 +1,9 @@
 """Two real runs at the same time, as processes on one instance: Brapi's rate holds over both."""
 
-import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import dagster as dg
 from brapi_sandbox.sandbox import Sandbox, serve
 
 from market_data_pipeline.windows import trading_windows
-from market_data_pipeline_tests.supervised import ROOT, settings
+from market_data_pipeline_tests.supervised import settings
 
 WINDOWS = trading_windows()
 INTERVAL = 0.2
@@ -44,6 +44,19 @@ def start_run(home: Path, sandbox: Sandbox, tickers: list[str], key: str) -> sub
     )
 
 
+def start(home: Path) -> dg.DagsterInstance:
+    """An instance that says nothing of pools."""
+    (home / "dagster.yaml").touch()
+    return dg.DagsterInstance.from_config(str(home))
+
+
+def keys_of_past_sessions() -> list[str]:
+    """The last windows of two sessions that are over: each ticker is asked for once."""
+    today = datetime.now(UTC).date()
+    sessions = (WINDOWS.of_session(today - timedelta(days=n)) for n in range(1, 15))
+    return [session[-1].key for session in sessions if session][1:3]
+
+
 def now_that_both_run(instance: dg.DagsterInstance) -> datetime:
     """The present instant, as soon as two runs have started: nothing is answered before."""
     until = time.monotonic() + 60
@@ -54,13 +67,9 @@ def now_that_both_run(instance: dg.DagsterInstance) -> datetime:
 
 
 def test_the_rate_holds_over_two_runs(tmp_path: Path) -> None:
-    shutil.copy(ROOT / "dagster.yaml", tmp_path)
-    # Two sessions that are over: each paper is asked for once, for its history.
-    today = datetime.now(UTC).date()
-    sessions = (WINDOWS.of_session(today - timedelta(days=n)) for n in range(1, 15))
-    keys = [session[-1].key for session in sessions if session][1:3]
+    keys = keys_of_past_sessions()
     with (
-        dg.DagsterInstance.from_config(str(tmp_path)) as instance,
+        start(tmp_path) as instance,
         serve(burst=1_000, now=lambda: now_that_both_run(instance)) as sandbox,
     ):
         runs = [
@@ -77,3 +86,39 @@ def test_the_rate_holds_over_two_runs(tmp_path: Path) -> None:
     assert set(asked[:5]) in (set(FIRST), set(SECOND))
     assert starts[-1] - starts[0] > 0.7 * INTERVAL * (len(starts) - 1)
     assert starts[5] - starts[4] > 0.7 * INTERVAL
+
+
+def lines_of(instance: dg.DagsterInstance, run_id: str) -> str:
+    return "\n".join(entry.user_message for entry in instance.all_logs(run_id))
+
+
+def wait_until(true: Callable[[], object]) -> None:
+    until = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def test_a_run_says_whom_it_waits_for_and_takes_the_place_of_one_that_was_killed(
+    tmp_path: Path,
+) -> None:
+    """No daemon runs here."""
+    first_key, second_key = keys_of_past_sessions()
+    with start(tmp_path) as instance, serve(burst=1_000, latency=30) as sandbox:
+        first = start_run(tmp_path, sandbox, FIRST, first_key)
+        wait_until(lambda: sandbox.requests)
+        second = start_run(tmp_path, sandbox, SECOND, second_key)
+        wait_until(lambda: len(instance.get_runs()) == 2)
+        newest, oldest = instance.get_runs()
+        waiting = f"Waiting for run {oldest.run_id[:8]}"
+        wait_until(lambda: waiting in lines_of(instance, newest.run_id))
+        first.kill()
+        sandbox.latency = 0
+        errors = second.communicate(timeout=120)[1]
+
+        assert second.returncode == 0, errors
+        assert "has ended without leaving" in lines_of(instance, newest.run_id)
+        killed = instance.get_run_by_id(oldest.run_id)
+        assert killed is not None
+        assert killed.status is dg.DagsterRunStatus.FAILURE
+        first.communicate()

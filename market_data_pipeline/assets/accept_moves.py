@@ -20,7 +20,7 @@ class AcceptanceConfig(dg.Config):
     tickers: list[str] = Field(description="Tickers whose withheld price is right.")
 
 
-@dg.op(name="_".join(filter(None, [PREFIX, "accept"])), pool="kafka")
+@dg.op(name="_".join(filter(None, [PREFIX, "accept"])))
 def accept(
     context: dg.OpExecutionContext,
     config: AcceptanceConfig,

@@ -27,6 +27,7 @@ from market_data_pipeline.assets.mongo_price_history import record_acceptance
 from market_data_pipeline.kafka.errors import PublicationError
 from market_data_pipeline.kafka.event import quote_event
 from market_data_pipeline.kafka.publisher import Publication
+from market_data_pipeline.one_at_a_time import KAFKA, one_at_a_time
 from market_data_pipeline.price_guard import accept
 from market_data_pipeline.quote import Quote
 from market_data_pipeline.quote_store import QuoteStore
@@ -54,7 +55,6 @@ class PublicationConfig(dg.Config):
     deps=[QUOTES],
     partitions_def=WINDOWS.partitions,
     backfill_policy=ONE_RUN_A_RANGE,
-    pool="kafka",  # two runs with one transactional id would end each other's transactions
     group_name=GROUP,
     owners=OWNERS,
     kinds={"kafka"},
@@ -88,11 +88,10 @@ def kafka_publication(
         )
     for window in due:
         try:
-            sent_now = publish_window(context, kafka, window, rows, config.publish_history)
+            published += publish_window(context, kafka, window, rows, config.publish_history)
         except PublicationError as error:
             yield not_delivered(windows, window, str(error))
             raise dg.Failure(str(error), allow_retries=False) from None
-        published += sent_now
     with showing_the_newest(context.instance, windows[-1], [EVERY_QUOTE_DELIVERED]):
         yield every_quote_delivered(windows, rows, sent(context.instance, windows), published)
 
@@ -148,9 +147,10 @@ def publish_window(
     if not due or not (publish_history or _is_live(window)):
         context.log.info(f"{window.key}: nothing to publish")
         return 0
-    publication = kafka.publisher().publish(
-        [quote_event(quote, updated_at_format=kafka.updated_at_format) for quote in due]
-    )
+    events = [quote_event(quote, updated_at_format=kafka.updated_at_format) for quote in due]
+    # Two runs with one transactional id would end each other's transactions.
+    with one_at_a_time(context, KAFKA):
+        publication = kafka.publisher().publish(events)
     context.log.info(f"{window.key}: {publication.published} events published")
     reason = "the window is live" if _is_live(window) else "publish_history is set"
     described = _describe(window, publication, len(of_window) - len(due), reason)

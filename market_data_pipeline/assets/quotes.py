@@ -29,6 +29,7 @@ from market_data_pipeline.assets.metadata import (
 from market_data_pipeline.brapi.client import BrapiClient, Progress
 from market_data_pipeline.brapi.errors import BrapiError
 from market_data_pipeline.observe import Observation, observe_history, observe_live
+from market_data_pipeline.one_at_a_time import BRAPI, one_at_a_time
 from market_data_pipeline.pacing import Quota
 from market_data_pipeline.price_guard import LOOK_BACK_SESSIONS, decide
 from market_data_pipeline.quota import last_recorded, measured, record
@@ -54,7 +55,6 @@ class QuotesConfig(dg.Config):
     key=QUOTES,
     partitions_def=WINDOWS.partitions,
     backfill_policy=ONE_RUN_A_RANGE,
-    pool="brapi",
     group_name=GROUP,
     owners=OWNERS,
     kinds={"brapi", "parquet"},
@@ -79,7 +79,8 @@ def quotes(
         _wait_for_the_end(context, windows[-1])
         instruments = load_watchlist()
         tickers = [instrument.ticker for instrument in instruments]
-        observations, quota = _observe(context, brapi, windows, tickers)
+        with one_at_a_time(context, BRAPI):
+            observations, quota = _observe(context, brapi, windows, tickers)
         failures = failures_of(observations)
         if any(observation.requests for observation in observations):
             _report(context, tickers, failures)

@@ -105,10 +105,9 @@ def test_the_instance_is_one_that_dagster_takes() -> None:
 
 def test_helm_asks_for_what_the_instance_asks_for() -> None:
     daemon, (deployment,) = HELM["dagsterDaemon"], HELM["dagster-user-deployments"]["deployments"]
-    monitoring, pools = INSTANCE["run_monitoring"], INSTANCE["concurrency"]["pools"]
+    monitoring = INSTANCE["run_monitoring"]
     assert daemon["runMonitoring"]["maxRuntimeSeconds"] == monitoring["max_runtime_seconds"]
     assert daemon["runRetries"]["maxRetries"] == INSTANCE["run_retries"]["max_retries"]
-    assert HELM["additionalInstanceConfig"]["concurrency"]["pools"] == pools
     assert PROJECT["version"] == deployment["image"]["tag"]
     assert deployment["env"].keys() <= known_variables()
     importlib.import_module(deployment["codeServerArgs"][1])

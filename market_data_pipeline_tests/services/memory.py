@@ -40,10 +40,7 @@ SESSION = datetime(2026, 11, 19, 13, 0, tzinfo=UTC)
 WINDOWS = 480
 AT_A_TIME = 8
 SECONDS_BETWEEN_LOOKS, SECONDS_AT_REST = 3, 10
-# Of a pool of one, runs would wait for each other most of the time.
-FOUR_AT_A_TIME = {
-    "concurrency": {"runs": {"max_concurrent_runs": 4}, "pools": {"default_limit": 4}}
-}
+FOUR_AT_A_TIME = {"concurrency": {"runs": {"max_concurrent_runs": 4}}}
 # A part of the command line of each process.
 PROGRAMS = {
     "daemon": "dagster-daemon",

@@ -1,0 +1,83 @@
+"""Lets one run at a time do a thing, over all runs of an instance, wherever they run.
+
+A pool of Dagster, whose limit this module sets itself: no `dagster.yaml` has to, and the pools of
+other projects are left alone. A pool on the asset would do it before the step begins, where nobody
+can say who is waited for, nor take the place of a run that was killed where no daemon runs.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+
+from market_data_pipeline.dagster_internals import claim, fail_run, release
+
+BRAPI, KAFKA = "market_data_brapi", "market_data_kafka"
+PROCESS_TAG = "market_data/process"
+SECONDS_BETWEEN_LOOKS, SECONDS_BETWEEN_LINES = 0.5, 60.0
+
+
+@contextmanager
+def one_at_a_time(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext, pool: str
+) -> Iterator[None]:
+    """Waits until no other run is within such a context of the same pool, and keeps others out.
+
+    The log says for which runs this one waits. A run whose process is gone is failed and waited for
+    no longer, if it ran on this machine; elsewhere Dagster's run monitoring does that.
+    """
+    instance, run_id = context.instance, context.run_id
+    step = context.op_def.name
+    instance.add_run_tags(run_id, {PROCESS_TAG: _process(os.getpid())})
+    told = float("-inf")
+    while holders := claim(instance, pool, run_id, step):
+        for holder in holders:
+            run = instance.get_run_by_id(holder)
+            if run is None or run.is_finished or _is_dead(run):
+                context.log.warning(f"Run {holder[:8]} has ended without leaving {pool}.")
+                release(instance, holder)
+                if run and not run.is_finished:
+                    fail_run(instance, run, "The process of this run has ended.")
+        if time.monotonic() - told >= SECONDS_BETWEEN_LINES:
+            told = time.monotonic()
+            context.log.info(f"Waiting for run {', '.join(each[:8] for each in holders)} ({pool}).")
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    try:
+        yield
+    finally:
+        release(instance, run_id, step)
+
+
+def _process(pid: int) -> str:
+    """Names a process of this machine, also after its number has been given to another."""
+    return f"{socket.gethostname()} {pid} {_start(pid)}"
+
+
+def _is_dead(run: dg.DagsterRun) -> bool:
+    """Whether the process of a run, which ran on this machine, is gone."""
+    host, _, process = run.tags.get(PROCESS_TAG, "").partition(" ")
+    if host != socket.gethostname():
+        return False
+    pid, _, start = process.partition(" ")
+    return _start(int(pid)) != start
+
+
+def _start(pid: int) -> str:
+    """When a process was started, in ticks since the machine was; empty if there is none.
+
+    Where there is no /proc (outside Linux), every process counts as alive.
+    """
+    if not Path("/proc/self/stat").exists():
+        return "?"
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    fields = stat.rpartition(")")[2].split()
+    return "" if fields[0] == "Z" else fields[19]
