@@ -24,12 +24,12 @@ from typing import Any
 import dagster as dg
 from brapi_sandbox.sandbox import serve
 from dagster_mongo import MongoPandasIOManager, MongoResource
+from market_data_pipeline.parquet_io import QuotesParquetIOManager
 
 from market_data_pipeline.assets import ASSETS, CHECKS
 from market_data_pipeline.brapi.answers import Bar, History
 from market_data_pipeline.brapi.client import Answer, BrapiClient, Fetch
 from market_data_pipeline.clock import utc_now
-from market_data_pipeline.parquet_io import QuotesParquetIOManager
 from market_data_pipeline.resources import BrapiResource, KafkaResource
 from market_data_pipeline.watchlist import load_watchlist
 from market_data_pipeline.windows import trading_windows

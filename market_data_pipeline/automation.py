@@ -4,29 +4,21 @@ Neither asks Brapi for a window that is there already or on its way: every reque
 for more windows than what is left of it can last for.
 """
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from itertools import chain
 
 import dagster as dg
-from dagster import DagsterRunStatus as Status
 
 from market_data_pipeline import clock, environment
 from market_data_pipeline.asset_keys import HISTORY, PUBLICATION, QUOTES
-from market_data_pipeline.dagster_internals import (
-    ASSET_PARTITION_RANGE_END_TAG,
-    ASSET_PARTITION_RANGE_START_TAG,
-    PARTITION_TAG,
-    daemon_id,
-)
+from market_data_pipeline.dagster_internals import PARTITION_TAG, daemon_id
 from market_data_pipeline.pacing import next_run
 from market_data_pipeline.quota import last_recorded
+from market_data_pipeline.run_history import UNFINISHED, materialized, runs_of
 from market_data_pipeline.windows import (
     EXCHANGE_TIMEZONE,
-    LARGEST_CLOCK_SKEW,
     Window,
-    start_of,
     trading_windows,
 )
 
@@ -37,8 +29,6 @@ MOST_STARTUP_RUNS_A_WINDOW = 3
 WAITING = "waiting"
 TIME_OF_THE_SCHEDULE = timedelta(seconds=20)
 LONGEST_USAGE_WINDOW_DAYS = 31
-MOST_MATERIALIZATIONS_A_SESSION = 500
-UNFINISHED = [Status.QUEUED, Status.NOT_STARTED, Status.STARTING, Status.STARTED]
 
 QUOTA_SHARE = environment.share("BRAPI_QUOTA_SHARE", 1)
 
@@ -133,57 +123,12 @@ def _has_passed(window: Window, now: datetime) -> bool:
 
 def _why_not_again(instance: dg.DagsterInstance, window: Window) -> str | None:
     """Why a window needs no run: its quotes are there, or a run for it is under way."""
-    if _stored(instance, [window]):
+    if materialized(instance, QUOTES, [window]):
         return f"The quotes of {window.key} are there already."
-    wanted = dg.RunsFilter(statuses=UNFINISHED)
-    if under_way := _of_our_quotes(instance, wanted, window):
-        return f"Run {under_way[0][:8]} is on its way for {window.key}."
+    if under_way := runs_of(instance, window, QUOTES, dg.RunsFilter(statuses=UNFINISHED)):
+        run_id = under_way[0].dagster_run.run_id
+        return f"Run {run_id[:8]} is on its way for {window.key}."
     return None
-
-
-def _of_our_quotes(
-    instance: dg.DagsterInstance, wanted: dg.RunsFilter, window: Window
-) -> list[str]:
-    """The ids of those runs that are to ask for the quotes of a window, alone or in a range."""
-    planned = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
-    return [
-        run.run_id
-        for run in instance.get_runs(wanted)
-        if covers(run, window)
-        and any(
-            record.asset_key == QUOTES
-            for record in instance.get_records_for_run(run.run_id, of_type=planned).records
-        )
-    ]
-
-
-def covers(run: dg.DagsterRun, window: Window) -> bool:
-    """Whether a window is among the partitions of a run."""
-    first = run.tags.get(PARTITION_TAG) or run.tags.get(ASSET_PARTITION_RANGE_START_TAG)
-    last = run.tags.get(PARTITION_TAG) or run.tags.get(ASSET_PARTITION_RANGE_END_TAG)
-    if first is None or last is None:
-        return False
-    return start_of(first) <= window.start <= start_of(last)
-
-
-def _stored(instance: dg.DagsterInstance, windows: Sequence[Window]) -> int:
-    """How many of the windows have quotes.
-
-    What was materialized before the end of a window is of a shorter one with the same start, from
-    before SYNC_INTERVAL_MINUTES was changed.
-    """
-    if not windows:
-        return 0
-    ends = {window.key: (window.end - LARGEST_CLOCK_SKEW).timestamp() for window in windows}
-    wanted = dg.AssetRecordsFilter(asset_key=QUOTES, asset_partitions=list(ends))
-    stored = instance.fetch_materializations(wanted, limit=MOST_MATERIALIZATIONS_A_SESSION)
-    return len(
-        {
-            record.partition_key
-            for record in stored.records
-            if record.partition_key and record.timestamp >= ends[record.partition_key]
-        }
-    )
 
 
 def why_not_yet(instance: dg.DagsterInstance, window: Window) -> str | None:
@@ -198,7 +143,7 @@ def why_not_yet(instance: dg.DagsterInstance, window: Window) -> str | None:
     days = (window.day + timedelta(days=n) for n in range(LONGEST_USAGE_WINDOW_DAYS + 1))
     windows = [[each for each in _session(day) if each.end < quota.until] for day in days]
     sessions = [windows_of_day for windows_of_day in windows if windows_of_day]
-    ran = _stored(instance, [each for each in session if each < window])
+    ran = len(materialized(instance, QUOTES, [each for each in session if each < window]))
     following = next_run(window, sessions, ran, quota)
     if following == window:
         return None
@@ -213,7 +158,7 @@ def why_not_yet(instance: dg.DagsterInstance, window: Window) -> str | None:
 def _why_no_more_starts(instance: dg.DagsterInstance, window: Window) -> str | None:
     """Why a deployment that keeps crashing does not ask for the same window for ever."""
     tags = {PARTITION_TAG: window.key, STARTUP_TAG: "true"}
-    starts = len(_of_our_quotes(instance, dg.RunsFilter(tags=tags), window))
+    starts = len(runs_of(instance, window, QUOTES, dg.RunsFilter(tags=tags)))
     if starts < MOST_STARTUP_RUNS_A_WINDOW:
         return None
     return (

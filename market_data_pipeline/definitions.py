@@ -19,6 +19,7 @@ from market_data_pipeline.freshness import freshness, watch_freshness
 from market_data_pipeline.kafka.event import UpdatedAtFormat
 from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.resources import BrapiResource, KafkaResource
+from market_data_pipeline.retries import retry_live_window
 
 brapi = BrapiResource(
     base_url=text("BRAPI_BASE_URL", "https://brapi.dev"),
@@ -66,7 +67,7 @@ defs = dg.Definitions(
     asset_checks=[freshness],
     jobs=[market_data_job, accept_moves],
     schedules=[every_window],
-    sensors=[at_startup, alert_on_failure, watch_freshness],
+    sensors=[at_startup, retry_live_window, alert_on_failure, watch_freshness],
     resources={
         "brapi": brapi,
         "mongo": mongo,

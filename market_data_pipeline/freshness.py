@@ -14,6 +14,7 @@ import dagster as dg
 from market_data_pipeline import clock
 from market_data_pipeline.assets.checks import as_evaluation
 from market_data_pipeline.automation import FRESHNESS_CHECKS, why_not_yet
+from market_data_pipeline.run_history import materialized
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE, Window, trading_windows
 
 WINDOWS = trading_windows()
@@ -79,9 +80,7 @@ def _result(instance: dg.DagsterInstance, key: dg.AssetKey, now: datetime) -> dg
         return dg.AssetCheckResult(
             asset_key=key, check_name="fresh", passed=True, description="No window is due yet."
         )
-    keys = [due.key, last.key]  # the next one may be there before it is due
-    wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=keys)
-    there = bool(instance.fetch_materializations(wanted, limit=1).records)
+    there = bool(materialized(instance, key, [due, last]))  # the next one may be there already
     end = f"{due.end.astimezone(EXCHANGE_TIMEZONE):%a %d %b %H:%M}"
     return dg.AssetCheckResult(
         asset_key=key,

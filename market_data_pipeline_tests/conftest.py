@@ -82,6 +82,7 @@ class Pipeline:
         *,
         select: str = "*",
         config: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> dg.ExecuteInProcessResult:
         """A run of the assets for one window, or for all from `first` to `last`."""
         job = dg.define_asset_job("everything", selection=select)
@@ -92,6 +93,7 @@ class Pipeline:
             partitions = {
                 "tags": {f"dagster/asset_partition_range_{end}": ends[end] for end in ends}
             }
+        partitions["tags"] = {**partitions.get("tags", {}), **(tags or {})}
         return definitions.resolve_job_def("everything").execute_in_process(
             instance=self.instance,
             run_config={"ops": {name: {"config": each} for name, each in (config or {}).items()}},

@@ -25,6 +25,14 @@ def checks(result: dg.ExecuteInProcessResult) -> dict[str, tuple[bool, str]]:
     }
 
 
+def failure_of(result: dg.ExecuteInProcessResult, asset: str = "quotes") -> str:
+    """The sentence that the step of an asset failed with."""
+    data = result.failure_data_for_node(asset)
+    assert data is not None
+    assert data.user_failure_data is not None, data.error
+    return str(data.user_failure_data.description)
+
+
 def logs(pipeline: Pipeline, result: dg.ExecuteInProcessResult) -> str:
     """Every line of the run's log, errors and their causes included."""
     lines = []

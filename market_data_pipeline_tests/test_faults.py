@@ -93,7 +93,7 @@ BATCH_FAULTS: dict[str, dict[str, Any]] = {
     "one spoils the batch": {"status": 500},
     "refused batch": {"status": 404},
 }
-TESTED_ALONE = {"not a paper of B3", "too many tickers", "renamed", "nobody is there"}
+TESTED_ALONE = {"not an instrument of B3", "too many tickers", "renamed", "nobody is there"}
 # Long enough for an answer on a busy machine; the others have the usual ten seconds.
 TIMED_OUT = {"no answer", "slow drip"}
 
@@ -188,12 +188,12 @@ def test_batches(case: str, make_pipeline: Callable[..., Any]) -> None:
         check(rows()[case], pipeline, pipeline.run(LIVE_ON_TUESDAY, select="quotes"), VICTIM)
 
 
-def test_not_a_paper_of_b3(pipeline: Pipeline, watch: Callable[[list[str]], None]) -> None:
+def test_not_an_instrument_of_b3(pipeline: Pipeline, watch: Callable[[list[str]], None]) -> None:
     watch([*TICKERS[:-1], "ZZZZ3"])
 
     result = pipeline.run(LIVE_ON_TUESDAY, select="quotes")
 
-    check(rows()["not a paper of B3"], pipeline, result, "ZZZZ3")
+    check(rows()["not an instrument of B3"], pipeline, result, "ZZZZ3")
 
 
 @pytest.mark.usefixtures("watch")

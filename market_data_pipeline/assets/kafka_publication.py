@@ -32,6 +32,7 @@ from market_data_pipeline.price_guard import accept
 from market_data_pipeline.quote import Quote
 from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.resources import KafkaResource
+from market_data_pipeline.run_history import materialized
 from market_data_pipeline.windows import Window
 
 
@@ -162,11 +163,7 @@ def publish_window(
 
 def sent(instance: dg.DagsterInstance, windows: list[Window]) -> list[Window]:
     """Those of some windows that are on the topic: their publication is materialized."""
-    keys = [window.key for window in windows]
-    wanted = dg.AssetRecordsFilter(asset_key=PUBLICATION, asset_partitions=keys)
-    found = instance.fetch_materializations(wanted, limit=10 * len(keys)).records
-    there = {record.partition_key for record in found}
-    return [window for window in windows if window.key in there]
+    return materialized(instance, PUBLICATION, windows)
 
 
 def _is_live(window: Window) -> bool:

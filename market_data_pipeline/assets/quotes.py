@@ -1,7 +1,7 @@
 """The quotes of the watchlist, one window at a time."""
 
-import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from math import ceil
 from time import monotonic
@@ -27,7 +27,7 @@ from market_data_pipeline.assets.metadata import (
     failures_of,
 )
 from market_data_pipeline.brapi.client import BrapiClient, Progress
-from market_data_pipeline.brapi.errors import BrapiError
+from market_data_pipeline.brapi.errors import BrapiError, OutageError
 from market_data_pipeline.observe import Observation, observe_history, observe_live
 from market_data_pipeline.one_at_a_time import BRAPI, one_at_a_time
 from market_data_pipeline.pacing import Quota
@@ -36,6 +36,7 @@ from market_data_pipeline.quota import last_recorded, measured, record
 from market_data_pipeline.quote import Quote
 from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.resources import BrapiResource
+from market_data_pipeline.run_history import OUTAGE_TAG
 from market_data_pipeline.watchlist import load_watchlist
 from market_data_pipeline.windows import LARGEST_CLOCK_SKEW, Window
 
@@ -75,7 +76,7 @@ def quotes(
     it stays. A price that is far from the last trusted one is withheld from the topic.
     """
     windows = windows_of(context)
-    with failing_clearly():
+    with failing_clearly(), _tagged_after_an_outage(context):
         _wait_for_the_end(context, windows[-1])
         instruments = load_watchlist()
         tickers = [instrument.ticker for instrument in instruments]
@@ -114,6 +115,16 @@ def quotes(
         )
 
 
+@contextmanager
+def _tagged_after_an_outage(context: dg.AssetExecutionContext) -> Iterator[None]:
+    """Marks a run that ends because Brapi is down: `retry_live_window` launches it once more."""
+    try:
+        yield
+    except OutageError:
+        context.instance.add_run_tags(context.run_id, {OUTAGE_TAG: "true"})
+        raise
+
+
 def _wait_for_the_end(context: dg.AssetExecutionContext, window: Window) -> None:
     """Waits for the end of a window that is a moment away on this machine's clock.
 
@@ -129,7 +140,7 @@ def _wait_for_the_end(context: dg.AssetExecutionContext, window: Window) -> None
         )
     if missing > timedelta(0):
         context.log.info(f"This clock is behind: waiting {missing.total_seconds():.1f} s.")
-        time.sleep(missing.total_seconds())
+        clock.sleep(missing.total_seconds())
 
 
 def _observe(
@@ -222,7 +233,7 @@ def _demand_enough(tickers: list[str], failures: dict[str, str], share: float) -
     if answered < needed:
         reasons = list(failures.values())
         commonest = max(set(reasons), key=reasons.count)
-        raise BrapiError(
+        raise OutageError(
             f"Brapi answered for {answered} of {len(tickers)} tickers, at least {needed} must be; "
             f"most often because: {commonest}. Nothing was stored; materialize the window again."
         )

@@ -32,7 +32,7 @@ from market_data_pipeline.brapi.connection import Connection, Reply
 from market_data_pipeline.brapi.errors import (
     BatchTooLargeError,
     BrapiError,
-    RunError,
+    OutageError,
     TemporaryError,
     TickerError,
     refusal,
@@ -340,11 +340,11 @@ class BrapiClient:
             if ledger.answered or ledger.breakdowns < FAILURES_OF_A_BREAKDOWN:
                 return
         if not ledger.reached:
-            raise RunError(
+            raise OutageError(
                 f"Brapi cannot be reached at {self._connection.host}: {error}. Check "
                 "BRAPI_BASE_URL and the network, then materialize the window again."
             )
-        raise RunError(
+        raise OutageError(
             f"Brapi is down: none of the first {FAILURES_OF_A_BREAKDOWN} requests was answered "
             f"({error}), so no more were sent. Materialize the window again while it is live."
         )

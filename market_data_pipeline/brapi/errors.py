@@ -42,6 +42,10 @@ class RunError(BrapiError):
     """Every other request would fail too: the run ends, and the text says what to do."""
 
 
+class OutageError(RunError):
+    """Brapi is down or out of reach: another try some minutes later may go through."""
+
+
 class PlanError(RunError):
     """The plan does not allow what was asked, or what was to be asked and therefore was not."""
 

@@ -1,0 +1,76 @@
+"""Which runs there were of a window, and what of it is materialized, as the instance knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import dagster as dg
+from dagster import DagsterRunStatus as Status
+
+from market_data_pipeline.dagster_internals import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_TAG,
+)
+from market_data_pipeline.windows import LARGEST_CLOCK_SKEW, Window, start_of
+
+# On a run that an outage of Brapi has ended.
+OUTAGE_TAG = "market_data/brapi_outage"
+UNFINISHED = [Status.QUEUED, Status.NOT_STARTED, Status.STARTING, Status.STARTED]
+# A window is materialized once or twice; a backfill that is launched again adds one each.
+_MOST_A_WINDOW = 20
+_MOST_RUNS = 200
+
+
+def runs_of(
+    instance: dg.DagsterInstance,
+    window: Window,
+    asset: dg.AssetKey,
+    wanted: dg.RunsFilter | None = None,
+) -> list[dg.RunRecord]:
+    """The runs that were to materialize a window of an asset, alone or in a range; newest first."""
+    planned = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+    return [
+        record
+        for record in instance.get_run_records(wanted, limit=_MOST_RUNS)
+        if covers(record.dagster_run, window)
+        and any(
+            event.asset_key == asset
+            for event in instance.get_records_for_run(
+                record.dagster_run.run_id, of_type=planned
+            ).records
+        )
+    ]
+
+
+def covers(run: dg.DagsterRun, window: Window) -> bool:
+    """Whether a window is among the partitions of a run."""
+    first = run.tags.get(PARTITION_TAG) or run.tags.get(ASSET_PARTITION_RANGE_START_TAG)
+    last = run.tags.get(PARTITION_TAG) or run.tags.get(ASSET_PARTITION_RANGE_END_TAG)
+    if first is None or last is None:
+        return False
+    return start_of(first) <= window.start <= start_of(last)
+
+
+def materialized(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, windows: Sequence[Window]
+) -> list[Window]:
+    """Those of some windows that are materialized of an asset.
+
+    What was materialized before the end of a window is of a shorter one with the same start, from
+    before SYNC_INTERVAL_MINUTES was changed.
+    """
+    if not windows:
+        return []
+    keys = [window.key for window in windows]
+    wanted = dg.AssetRecordsFilter(asset_key=asset, asset_partitions=keys)
+    found = instance.fetch_materializations(wanted, limit=_MOST_A_WINDOW * len(keys)).records
+    last: dict[str, float] = {}
+    for record in found:
+        key = record.partition_key or ""
+        last[key] = max(record.timestamp, last.get(key, 0.0))
+    return [
+        window
+        for window in windows
+        if last.get(window.key, 0.0) >= (window.end - LARGEST_CLOCK_SKEW).timestamp()
+    ]
