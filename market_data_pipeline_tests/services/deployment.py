@@ -88,7 +88,6 @@ class Deployment(Processes):
         whole |= {name: {**whole[name], **part} for name, part in instance.items()}
         (folder / "state").mkdir()
         ours = {
-            "MARKET_DATA_ENV": "production",
             "MARKET_DATA_STATE": str(folder / "state"),
             "QUOTES_PATH": str(folder / "state" / "quotes"),
             "DAGSTER_POSTGRES_HOST": "127.0.0.1",
