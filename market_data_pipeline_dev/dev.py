@@ -92,8 +92,6 @@ class Deployment:
             ChildDiedError: the embedded Kafka did not come up.
         """
         say(f"Market data pipeline, a deployment for development. Its state is in {self._state}")
-        for sentence in misspelled(self._env):
-            say(f"  {sentence}")
         self._state.mkdir(parents=True, exist_ok=True)
         say(f"  Brapi    {self._start_brapi()}")
         say(f"  MongoDB  {self._start_mongo()}")
@@ -277,6 +275,7 @@ def main() -> int:
     """Runs the deployment in the foreground."""
     try:
         env = settings()
+        sys.stderr.writelines(f"{sentence}\n" for sentence in misspelled(env))
         with _alone(state_folder(env)) as was_killed:
             deployment = Deployment(env)
             if was_killed and (closed := close_orphans(state_of_brapi(env) / "dagster")):
