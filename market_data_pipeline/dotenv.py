@@ -20,8 +20,8 @@ from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from dotenv import dotenv_values
 
 FILE = ".env"
-# Set by whoever has read `.env` already, for the processes that it starts: a JSON object with every
-# setting that counts. Neither a blank nor a later line of `.env` changes them.
+# `make dev` sets it for the processes that it starts: a JSON object with every setting. In them
+# no line of `.env` changes a setting, be it blank or written later.
 FINAL = "MARKET_DATA_SETTINGS"
 
 KAFKA_PROPERTY = "KAFKA_CONFIG_"
@@ -81,12 +81,12 @@ def known_names() -> tuple[str, ...]:
 
 
 def final(env: Mapping[str, str]) -> dict[str, str]:
-    """A variable that keeps the settings in `env` as they are in all processes that get it."""
+    """A variable for child processes that keeps the settings of `env` as they are there."""
     return {FINAL: json.dumps({name: env[name] for name in env if _is_setting(name)})}
 
 
 def misspelled(env: Mapping[str, str]) -> list[str]:
-    """A sentence for each variable that is set, looks like a setting, and is none."""
+    """A sentence for each variable of `env` that is set and resembles a setting, but is none."""
     said = []
     for name in sorted(env):
         if not env[name].strip() or _is_setting(name) or name in DEPLOYMENT:
@@ -103,7 +103,7 @@ def misspelled(env: Mapping[str, str]) -> list[str]:
 def warn_of_misspelled() -> None:
     """Logs a warning for each variable of this process that `misspelled` names.
 
-    Those of a process that got its settings as `final` were named by whoever read `.env`.
+    A process that got its settings as `final` logs nothing: `make dev` has shown them.
     """
     if FINAL not in os.environ:
         for sentence in misspelled(os.environ):

@@ -69,7 +69,7 @@ class Child:
 
     def stop(self) -> None:
         """Ends it and all that it has started, by force when its patience is over."""
-        self._shown = None  # how its parts take the signal concerns nobody
+        self._shown = None  # what its parts say about the signal is for the log
         os.killpg(self._guard.pid, self._stop_signal)
         # The pipe ends with the last process that may write to it, not with the first.
         self._reader.join(self._patience)

@@ -46,7 +46,7 @@ LINE = re.compile(
     rb"(?:\x1b\[\d+m)?\d{4}-\d\d-\d\d [^-]+ - (\S+) - (?:\x1b\[\d+m)?([A-Z]+)\S* - (.*)"
 )
 RUN_ID = re.compile(rb"\S+ - [0-9a-f]{8}-[0-9a-f-]{27} - ")
-# A warning at every start that needs nobody to do anything.
+# A warning at every start that asks for nothing.
 NOISE = b"Found a dagster instance configuration value (dagster.yaml) in the current folder"
 
 Say = Callable[[str], None]
@@ -144,7 +144,7 @@ def ended_lines(
             continue
         if run["status"] in FAILED:
             page = f"{address}/runs/{run['runId']}"
-            yield run["runId"], f"{_windows(run)}: {FAILED[run['status']]}. It says why at {page}"
+            yield run["runId"], f"{_windows(run)} {FAILED[run['status']]}. It says why at {page}"
         else:
             assets = ", ".join(_asset(each) for each in run["assetMaterializations"])
             seconds = run["endTime"] - run["startTime"]
