@@ -130,7 +130,7 @@ class DotEnvLoader(SecretsLoader, ConfigurableClass):
         """What Dagster puts into the environment of a code location and of its runs."""
         corrected = dict(_corrections())
         lines = {name: corrected.get(name, line) for name, line in _lines().items()}
-        return {name: value for name, value in lines.items() if value}
+        return {name: value for name, value in lines.items() if value.strip()}
 
     @property
     def inst_data(self) -> ConfigurableClassData | None:

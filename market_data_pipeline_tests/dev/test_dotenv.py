@@ -148,6 +148,33 @@ def test_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found == {"BRAPI_TOKEN": "shell", "KAFKA_TOPIC": "file", "MONGO_HOST": "shell"}
 
 
+def test_final_settings_do_without_what_the_system_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(dotenv, "_environment_at_start", dict)
+    for name, value in dotenv.final({"MONGO_URI": "of-make-dev", "HOME": "/x"}).items():
+        monkeypatch.setenv(name, value)
+    # As Dagster does, from lines that were written later.
+    lines = {"MONGO_URI": "", "MONGO_DB": "later", "BRAPI_TOKEN": "later", "OTHER": "later"}
+    (tmp_path / ".env").write_text("".join(f"{name}={lines[name]}\n" for name in lines))
+    for name in lines:
+        monkeypatch.setenv(name, lines[name])
+
+    loader = dotenv.DotEnvLoader()
+
+    assert {name: os.environ.get(name) for name in lines} == {
+        "MONGO_URI": "of-make-dev",
+        "MONGO_DB": None,
+        "BRAPI_TOKEN": None,
+        "OTHER": "later",
+    }
+    assert loader.get_secrets_for_environment("any") == {
+        "MONGO_URI": "of-make-dev",
+        "OTHER": "later",
+    }
+
+
 def test_the_names_are_those_of_the_example() -> None:
     names = [name for name in EXAMPLE if not name.startswith(dotenv.KAFKA_PROPERTY)]
     assert sorted(names) == sorted(dotenv.known_names())
