@@ -6,7 +6,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /src
-COPY constraints.txt pyproject.toml setup.py README.md ./
+COPY constraints.txt pyproject.toml setup.py README.md LICENSE ./
 COPY libraries/dagster-mongo libraries/dagster-mongo
 COPY market_data_pipeline market_data_pipeline
 # Both paths in one command: dagster-mongo is on no public index, and is not looked up there.
@@ -22,7 +22,6 @@ COPY deploy/workspace.yaml /opt/dagster/deploy/workspace.yaml
 COPY deploy/watchlists /opt/dagster/deploy/watchlists
 ENV PATH=/opt/venv/bin:$PATH \
     DAGSTER_HOME=/opt/dagster \
-    MARKET_DATA_ENV=production \
     MARKET_DATA_STATE=/var/lib/market-data \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1

@@ -9,11 +9,8 @@ so that it takes no time of the client's.
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from market_data_pipeline.resources import BrapiResource
 from market_data_pipeline.watchlist import load_watchlist
@@ -27,15 +24,12 @@ TICKERS = [paper.ticker for paper in load_watchlist()]
 @contextmanager
 def sandbox(plan: str, latency: float) -> Iterator[str]:
     """The address of a sandbox that answers after so many seconds."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "address"
-        command = [sys.executable, "-m", "brapi_sandbox.sandbox", "--port", "0"]
-        command += ["--plan", plan, "--latency", str(latency), "--address-file", str(file)]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-            while not (file.exists() and file.read_text()):
-                time.sleep(0.05)
-            yield file.read_text().strip()
-            process.terminate()
+    command = [sys.executable, "-m", "brapi_sandbox", "--port", "0"]
+    command += ["--plan", plan, "--latency", str(latency)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().split()[-1]
+        process.terminate()
 
 
 def fetch_once(address: str, plan: str) -> tuple[int, float]:

@@ -14,12 +14,15 @@ from market_data_pipeline.assets import ASSETS
 from market_data_pipeline.assets.accept_moves import accept_moves
 from market_data_pipeline.automation import at_startup, every_window, market_data_job
 from market_data_pipeline.brapi.plans import PLANS, RANGES
+from market_data_pipeline.dotenv import warn_of_misspelled
 from market_data_pipeline.environment import choice, flag, number, secret, share, text, whole_number
 from market_data_pipeline.freshness import freshness, watch_freshness
 from market_data_pipeline.kafka.event import UpdatedAtFormat
 from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.resources import BrapiResource, KafkaResource
 from market_data_pipeline.retries import retry_live_window
+
+warn_of_misspelled()
 
 brapi = BrapiResource(
     base_url=text("BRAPI_BASE_URL", "https://brapi.dev"),

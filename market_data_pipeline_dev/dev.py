@@ -1,25 +1,28 @@
 """The supervisor of `make dev`: Dagster, and stand-ins for what is not configured.
 
 It stays in the foreground, keeps what must outlive it in one folder, and ends all that it started
-when it is told to stop, when a part of it dies, and when it is killed itself.
+when it is told to stop, when a part of it dies, and when it is killed itself. What belongs to
+made-up prices and what belongs to real ones is in folders of their own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
+import re
+import shutil
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from market_data_pipeline_dev import ProductionRefusedError, refuse_production
+from market_data_pipeline.dotenv import final, misspelled, settings
+from market_data_pipeline.watchlist import WatchlistError, load_watchlist
 from market_data_pipeline_dev.orphans import close_orphans
 from market_data_pipeline_dev.process import (
     Child,
@@ -30,36 +33,19 @@ from market_data_pipeline_dev.process import (
     stop_on_signals,
     wait_for_address,
 )
+from market_data_pipeline_dev.report import Filter, report_runs
 from market_data_pipeline_dev.settings import (
     Environment,
     SettingError,
-    environment,
     port,
     setting,
     state_folder,
 )
-from market_data_pipeline_dev.startup import startup_report
 
-# The supervisor hands the settings of `.env` on. Dagster must not read them again, or a blank line
-# would erase the address of a stand-in: it is told to look where there is no such file.
-SECRETS = """
-secrets:
-  custom:
-    module: dagster._core.secrets.env_file
-    class: EnvFileLoader
-    config:
-      base_dir: {folder}
-"""
-
-
-# What Dagster says at every start that does not concern whoever runs this.
-NOISE = (
-    b"Found a dagster instance configuration value (dagster.yaml) in the current folder",
-    b"SupersessionWarning: Function `dev_command` is superseded",
-    b"  return callback(*args, **kwargs)",
-    b"runs for monitoring",
-    b" - Checking run ",
-)
+BRAPI = "https://brapi.dev"
+MONGO = ("MONGO_URI", "MONGO_HOST")
+KAFKA = ("KAFKA_BOOTSTRAP_SERVERS",)
+PUBLISH = "PUBLISH_MADE_UP_PRICES"
 
 
 class AlreadyRunningError(RuntimeError):
@@ -71,19 +57,23 @@ class Deployment:
 
     Raises:
         SettingError: a setting does not say what it must, a port that is needed cannot be used,
-            or the working directory is not the repository's root.
+            made-up prices would go to a real service, or the working directory is not the
+            repository's root.
+        WatchlistError: the watchlist cannot be used.
     """
 
     def __init__(self, env: Environment) -> None:
+        refuse_made_up_prices(env)
         self._env = dict(env)
-        self._folder = state_folder(env)
+        self._folder, self._state = state_folder(env), state_of_brapi(env)
         self._children: list[Child] = []
         self._dagster_port = port(env, "DAGSTER_PORT", 3000)
         needed = {"DAGSTER_PORT": self._dagster_port}
         self._sandbox_port = self._mongo_port = 0
-        if not _is_set(env, "BRAPI_TOKEN", "BRAPI_BASE_URL"):
+        if brapi_is_sandbox(env):
             needed["SANDBOX_PORT"] = self._sandbox_port = port(env, "SANDBOX_PORT", 8790)
-        if not _is_set(env, "MONGO_URI", "MONGO_HOST"):
+            self._tickers = [each.ticker for each in load_watchlist(setting(env, "WATCHLIST_FILE"))]
+        if not configured(env, MONGO):
             self._mongo_port = port(env, "EMBEDDED_MONGO_PORT", 27117)
             needed["EMBEDDED_MONGO_PORT"] = self._mongo_port
         _check_free(needed)
@@ -101,12 +91,12 @@ class Deployment:
         Raises:
             ChildDiedError: the embedded Kafka did not come up.
         """
-        say(f"Market data pipeline, a deployment for development. Its state is in {self._folder}")
+        say(f"Market data pipeline, a deployment for development. Its state is in {self._state}")
+        self._state.mkdir(parents=True, exist_ok=True)
         say(f"  Brapi    {self._start_brapi()}")
         say(f"  MongoDB  {self._start_mongo()}")
         say(f"  Kafka    {self._start_kafka()}")
-        self._start_dagster()
-        say(f"  Dagster  {self.address}")
+        say(f"  Dagster  {self.address}, its log is {self._start_dagster()}")
 
     def watch(self) -> NoReturn:
         """Watches over the children.
@@ -126,25 +116,30 @@ class Deployment:
 
     def _start_brapi(self) -> str:
         if not self._sandbox_port:
-            return "as BRAPI_TOKEN and BRAPI_BASE_URL say"
-        plan = setting(self._env, "BRAPI_PLAN", "free")
-        self._stand_in("sandbox", "--port", str(self._sandbox_port), "--plan", plan)
+            return setting(self._env, "BRAPI_BASE_URL", BRAPI)
+        command = [sys.executable, "-m", "brapi_sandbox", "--port", str(self._sandbox_port)]
+        command += ["--plan", setting(self._env, "BRAPI_PLAN", "free")]
+        command += ["--tickers", ",".join(self._tickers)]
+        log = self._folder / "sandbox.log"
+        self._children.append(Child("The Brapi sandbox", command, self._env, log))
         address = f"http://127.0.0.1:{self._sandbox_port}"
         self._env |= {"BRAPI_BASE_URL": address, "BRAPI_TOKEN": "sandbox"}
+        if not configured(self._env, MONGO + KAFKA):
+            self._env.setdefault(PUBLISH, "true")
         for name in ("no_proxy", "NO_PROXY"):
             self._env[name] = ",".join(filter(None, ["127.0.0.1", self._env.get(name)]))
         return f"sandbox with made-up prices at {address}, as BRAPI_TOKEN is not set"
 
     def _start_mongo(self) -> str:
         if not self._mongo_port:
-            return "as MONGO_URI or MONGO_HOST says"
-        data = str(self._folder / "mongo")
+            return f"as {configured(self._env, MONGO)} says"
+        data = str(self._state / "mongo")
         self._stand_in("mongo", "--port", str(self._mongo_port), "--folder", data)
         address = self._env["MONGO_URI"] = f"mongodb://127.0.0.1:{self._mongo_port}"
         return f"embedded, over SQLite, at {address}, as MONGO_URI is not set"
 
     def _start_kafka(self) -> str:
-        if _is_set(self._env, "KAFKA_BOOTSTRAP_SERVERS"):
+        if configured(self._env, KAFKA):
             return self._env["KAFKA_BOOTSTRAP_SERVERS"]
         child = self._stand_in("kafka")
         address = wait_for_address(child, address_file(self._folder, "kafka"))
@@ -156,20 +151,19 @@ class Deployment:
         self._children.append(child)
         return child
 
-    def _start_dagster(self) -> None:
-        home = self._folder / "dagster"
+    def _start_dagster(self) -> Path:
+        home, log = self._state / "dagster", self._state / "dagster.log"
         home.mkdir(exist_ok=True)
-        config = Path("dagster.yaml").read_text() + SECRETS.format(folder=json.dumps(str(home)))
-        (home / "dagster.yaml").write_text(config)
+        shutil.copy("dagster.yaml", home)
         self._env["DAGSTER_HOME"] = str(home)
-        if not _is_set(self._env, "QUOTES_PATH"):
-            self._env["QUOTES_PATH"] = str(self._folder / "quotes")
         command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml"]
         command += ["-h", "127.0.0.1", "-p", str(self._dagster_port)]
+        env = self._env | final(self._env)
         dagster = Child(
-            "Dagster", command, self._env, noise=NOISE, stop_signal=signal.SIGINT, patience=20
+            "Dagster", command, env, log, Filter(), stop_signal=signal.SIGINT, patience=20
         )
         self._children.append(dagster)
+        return log
 
 
 def say(text: str) -> None:
@@ -177,8 +171,40 @@ def say(text: str) -> None:
     show(f"{text}\n".encode())
 
 
-def _is_set(env: Environment, *names: str) -> bool:
-    return any(setting(env, name) for name in names)
+def brapi_is_sandbox(env: Environment) -> bool:
+    """Whether the prices are to be made up, as there is neither a token nor another address."""
+    return not (setting(env, "BRAPI_TOKEN") or setting(env, "BRAPI_BASE_URL"))
+
+
+def configured(env: Environment, names: Sequence[str]) -> str:
+    """Those of the settings that are set, as words; blank for none."""
+    return " and ".join(name for name in names if setting(env, name))
+
+
+def state_of_brapi(env: Environment) -> Path:
+    """The folder of what comes from one Brapi: the instance, its quotes, the embedded MongoDB.
+
+    An address other than Brapi's own has a folder of its own: prices there may be made up too.
+    """
+    if brapi_is_sandbox(env):
+        return state_folder(env) / "sandbox"
+    address = setting(env, "BRAPI_BASE_URL", BRAPI).rstrip("/")
+    return state_folder(env) / ("brapi" if address == BRAPI else re.sub(r"\W+", "-", address))
+
+
+def refuse_made_up_prices(env: Environment) -> None:
+    """Keeps made-up prices out of a database and a broker that are configured.
+
+    Raises:
+        SettingError: they would get there, and PUBLISH_MADE_UP_PRICES is not `true`.
+    """
+    real = configured(env, MONGO + KAFKA)
+    if brapi_is_sandbox(env) and real and setting(env, PUBLISH).lower() != "true":
+        raise SettingError(
+            f"{real} {'are' if ' and ' in real else 'is'} set, but the prices would be made up "
+            f"because BRAPI_TOKEN is not set: set BRAPI_TOKEN, unset {real}, or set "
+            f"{PUBLISH}=true to write made-up prices there."
+        )
 
 
 def _check_free(ports: dict[str, int]) -> None:
@@ -226,7 +252,7 @@ def _run(deployment: Deployment) -> int:
     """Runs the deployment until it is told to stop (0) or a part of it ends (1)."""
     stop_on_signals()
     report = threading.Thread(
-        target=lambda: say(startup_report(deployment.address, time.time())), daemon=True
+        target=report_runs, args=(deployment.address, time.time(), say), daemon=True
     )
     try:
         deployment.start()
@@ -248,14 +274,14 @@ def _run(deployment: Deployment) -> int:
 def main() -> int:
     """Runs the deployment in the foreground."""
     try:
-        env = environment()
-        refuse_production("`make dev`", env)
+        env = settings()
+        sys.stderr.writelines(f"{sentence}\n" for sentence in misspelled(env))
         with _alone(state_folder(env)) as was_killed:
             deployment = Deployment(env)
-            if was_killed and (closed := close_orphans(state_folder(env) / "dagster")):
+            if was_killed and (closed := close_orphans(state_of_brapi(env) / "dagster")):
                 say(f"{closed} runs were under way when `make dev` was killed: they have failed.")
             return _run(deployment)
-    except (ProductionRefusedError, SettingError, AlreadyRunningError) as error:
+    except (SettingError, WatchlistError, AlreadyRunningError) as error:
         sys.stderr.write(f"{error}\n")
     except OSError as error:
         sys.stderr.write(f"{error.filename} cannot be used: {error.strerror}.\n")

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from confluent_kafka import Producer
 
-from market_data_pipeline_dev import refuse_production
 from market_data_pipeline_dev.process import (
     announced,
     stand_in,
@@ -36,10 +35,8 @@ def embedded_kafka() -> Iterator[str]:
         Its bootstrap servers.
 
     Raises:
-        ProductionRefusedError: MARKET_DATA_ENV is `production`.
         ChildDiedError: it did not come up.
     """
-    refuse_production(NAME)
     with (
         tempfile.TemporaryDirectory() as folder,
         stand_in("kafka", Path(folder)) as bootstrap_servers,

@@ -16,7 +16,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from market_data_pipeline_dev import refuse_production
 from market_data_pipeline_dev.process import announced, stand_in, stand_in_parser
 
 NAME = "The embedded MongoDB"
@@ -34,10 +33,8 @@ def embedded_mongo(folder: Path, port: int = 0) -> Iterator[str]:
         Its URI.
 
     Raises:
-        ProductionRefusedError: MARKET_DATA_ENV is `production`.
         ChildDiedError: it did not come up.
     """
-    refuse_production(NAME)
     arguments = ("--port", str(port), "--folder", str(folder))
     with (
         tempfile.TemporaryDirectory() as logs,

@@ -10,11 +10,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-
-from market_data_pipeline_dev import ProductionRefusedError, refuse_production
 
 # It leads the child's process group, and ends the whole group, itself too, as soon as the pipe
 # to the parent closes: when the parent says so, or is gone, however it went.
@@ -31,9 +29,9 @@ class Child:
     Args:
         name: what to call it in messages.
         command: what to run.
-        environment: its whole environment; by default this process's.
-        log: the file that its output goes to; by default it is shown.
-        noise: lines that contain one of these are not shown.
+        environment: its whole environment; None for this process's.
+        log: the file that its output goes to.
+        shown: which lines of its output are shown as well; by default none.
         stop_signal: what makes it end in good order.
         patience: seconds that it may take to do so.
     """
@@ -42,56 +40,51 @@ class Child:
         self,
         name: str,
         command: Sequence[str],
-        environment: Mapping[str, str] | None = None,
-        log: Path | None = None,
-        noise: Sequence[bytes] = (),
+        environment: Mapping[str, str] | None,
+        log: Path,
+        shown: Callable[[bytes], bool] | None = None,
         stop_signal: int = signal.SIGTERM,
         patience: float = 5,
     ) -> None:
-        self._name, self._log = name, log
-        self._noise: Sequence[bytes] = noise
+        self._name, self._log, self._shown = name, log, shown
         self._stop_signal, self._patience = stop_signal, patience
         self._guard = subprocess.Popen(["sh", "-c", GUARD], stdin=subprocess.PIPE, process_group=0)
-        with contextlib.ExitStack() as stack:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=stack.enter_context(log.open("w")) if log else subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                process_group=self._guard.pid,
-            )
-        self._shown = threading.Thread(target=self._show, daemon=True)
-        self._shown.start()
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            process_group=self._guard.pid,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def check(self) -> None:
         """Raises ChildDiedError if it has ended."""
         status = self._process.poll()
         if status is not None:
+            self._reader.join(1)  # until its last words are in the log
             raise ChildDiedError(f"{self._name} has ended with status {status}.{self._log_end()}")
 
     def stop(self) -> None:
         """Ends it and all that it has started, by force when its patience is over."""
-        self._noise = (b"",)  # how the parts of it take the news concerns nobody
+        self._shown = None  # what its parts say about the signal is for the log
         os.killpg(self._guard.pid, self._stop_signal)
-        if self._log:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(self._patience)
-        else:
-            # The pipe ends with the last process that may write to it, not with the first.
-            self._shown.join(self._patience)
+        # The pipe ends with the last process that may write to it, not with the first.
+        self._reader.join(self._patience)
         os.killpg(self._guard.pid, signal.SIGKILL)
         self._process.wait()
         self._guard.wait()
 
-    def _show(self) -> None:
-        for line in self._process.stdout or ():
-            if not any(noise in line for noise in self._noise):
-                show(line)
+    def _read(self) -> None:
+        with self._log.open("wb", buffering=0) as log:
+            for line in self._process.stdout or ():
+                log.write(line)
+                if self._shown and self._shown(line):
+                    show(line)
 
     def _log_end(self, lines: int = 20) -> str:
-        if self._log is None:
-            return ""
         end = self._log.read_text(errors="replace").splitlines()[-lines:]
         return "\n    ".join([f" The end of {self._log}:", *end])
 
@@ -153,13 +146,9 @@ def wait_for_address(child: Child, file: Path) -> str:
 
 
 def stand_in_parser(name: str) -> argparse.ArgumentParser:
-    """The command line that stand-ins have in common. Ends the process in production."""
+    """The command line that stand-ins have in common."""
     parser = argparse.ArgumentParser(description=f"{name}, a development stand-in.")
     parser.add_argument("--address-file", type=Path, help="where to say how it can be reached")
-    try:
-        refuse_production(name)
-    except ProductionRefusedError as refused:
-        parser.exit(1, f"{refused}\n")
     return parser
 
 

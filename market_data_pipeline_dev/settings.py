@@ -1,24 +1,15 @@
-"""Settings of `make dev` and `make tail`: the environment, with `.env` over it as in Dagster."""
+"""Settings of `make dev` and `make tail`, from what `market_data_pipeline.dotenv` reads."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
-
-from dotenv import dotenv_values
 
 Environment = Mapping[str, str]
 
 
 class SettingError(ValueError):
     """A setting does not say what it must; the message names it and what to do."""
-
-
-def environment() -> dict[str, str]:
-    """The environment, with the `.env` of the working directory over it."""
-    values = dotenv_values(".env")
-    return {**os.environ, **{name: value for name, value in values.items() if value is not None}}
 
 
 def setting(env: Environment, name: str, default: str = "") -> str:

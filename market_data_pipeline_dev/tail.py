@@ -2,8 +2,8 @@
 
     market-data-tail [--from-beginning] [--count N]
 
-It reads the broker of KAFKA_BOOTSTRAP_SERVERS, otherwise the one that `make dev` runs. It belongs
-to no consumer group and commits nothing.
+It begins with the last window on the topic. It reads the broker of KAFKA_BOOTSTRAP_SERVERS,
+otherwise the one that `make dev` runs, belongs to no consumer group and commits nothing.
 """
 
 from __future__ import annotations
@@ -14,21 +14,23 @@ import os
 import select
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from market_data_pipeline.dotenv import settings
 from market_data_pipeline.kafka.errors import ConfigurationError
 from market_data_pipeline.kafka.settings import config_from_environment, without_secrets
 from market_data_pipeline_dev.process import address_file, stop_on_signals
-from market_data_pipeline_dev.settings import Environment, environment, setting, state_folder
+from market_data_pipeline_dev.settings import Environment, setting, state_folder
 
 SAO_PAULO = ZoneInfo("America/Sao_Paulo")
 DEFAULT_TOPIC = "trading-assets-market-data-v1"
 LAST_FEW = 5
+READ_BACK = 200
 ANSWER_SECONDS = 10.0
 LOOK_AGAIN_SECONDS = 2.0
 LINE = "{time:<19}  {place:>11}  {key:<7} {price:>10} {volume:>15}  {updated_at}\n"
@@ -52,8 +54,9 @@ class Tail:
     Args:
         config: librdkafka's properties.
         topic: the topic, which need not exist yet.
-        from_beginning: whether to start at the first event of each partition that exists, not
-            at its last few.
+        from_beginning: whether to start at the first event of each partition that exists. By
+            default it starts at the first of the last window: the latest `ce_windowstart`, or at
+            the last few events where none has one.
     """
 
     def __init__(self, config: dict[str, str], topic: str, *, from_beginning: bool) -> None:
@@ -66,6 +69,7 @@ class Tail:
                 **config,
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
+                "enable.partition.eof": True,
                 "error_cb": self._remember,
                 "log_level": 0,  # what matters of it comes through error_cb
             }
@@ -103,17 +107,62 @@ class Tail:
         topics = self._consumer.list_topics(self._topic, timeout=ANSWER_SECONDS).topics
         known = self._topic in topics and topics[self._topic].error is None
         partitions = topics[self._topic].partitions if known else {}
-        new = partitions.keys() - self._next_offsets.keys()
-        for partition in new:
-            low, high = self._consumer.get_watermark_offsets(
+        ends = {
+            partition: self._consumer.get_watermark_offsets(
                 TopicPartition(self._topic, partition), timeout=ANSWER_SECONDS
             )
-            late = at_start and not self._from_beginning
-            self._next_offsets[partition] = max(low, high - LAST_FEW) if late else low
-        if new:
-            self._consumer.assign(
-                [TopicPartition(self._topic, *place) for place in self._next_offsets.items()]
-            )
+            for partition in partitions.keys() - self._next_offsets.keys()
+        }
+        if not ends:
+            return
+        if at_start and not self._from_beginning:
+            self._next_offsets |= self._last_window(ends)
+        else:
+            self._next_offsets |= {partition: low for partition, (low, _) in ends.items()}
+        self._read_from(self._next_offsets)
+
+    def _read_from(self, offsets: Mapping[int, int]) -> None:
+        self._consumer.assign([TopicPartition(self._topic, *place) for place in offsets.items()])
+
+    def _last_window(self, ends: Mapping[int, tuple[int, int]]) -> dict[int, int]:
+        """The offset in each partition at which the events of the last window begin.
+
+        Args:
+            ends: the first offset of each partition, and the one after its last.
+        """
+        back = READ_BACK
+        while True:
+            windows = self._windows({n: max(low, high - back) for n, (low, high) in ends.items()})
+            last = max((each for of in windows.values() for each in of.values()), default="")
+            if not last:
+                return {n: max(low, high - LAST_FEW) for n, (low, high) in ends.items()}
+            first = {
+                n: min((offset for offset, each in of.items() if each == last), default=ends[n][1])
+                for n, of in windows.items()
+            }
+            # Where the oldest event that was read is of that window, there may be more of them.
+            if all(
+                first[n] > min(of, default=-1) or first[n] == ends[n][0] or back > ends[n][1]
+                for n, of in windows.items()
+            ):
+                return first
+            back *= 4
+
+    def _windows(self, starts: Mapping[int, int]) -> dict[int, dict[int, str]]:
+        """The window of each event from these offsets to the ends, by partition and offset."""
+        windows: dict[int, dict[int, str]] = {partition: {} for partition in starts}
+        unfinished, patience = set(starts), time.monotonic() + ANSWER_SECONDS
+        self._read_from(starts)
+        while unfinished and time.monotonic() < patience:
+            message = self._consumer.poll(0.2)
+            if message is None:
+                continue
+            partition, error = message.partition() or 0, message.error()
+            if error is None:
+                windows[partition][message.offset() or 0] = _window(message)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                unfinished.discard(partition)
+        return windows
 
     def _remember(self, error: KafkaError) -> None:
         if error.code() != KafkaError._ALL_BROKERS_DOWN:
@@ -136,6 +185,12 @@ def consumer_config(env: Environment) -> dict[str, str]:
             "There is no Kafka to read from: start `make dev`, or set KAFKA_BOOTSTRAP_SERVERS."
         )
     return {"bootstrap.servers": file.read_text()}
+
+
+def _window(message: Message) -> str:
+    """The start of an event's window in UTC, blank for an event that has none."""
+    value = dict(message.headers() or []).get("ce_windowstart") or b""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def line(message: Message) -> str:
@@ -195,11 +250,11 @@ def _show(tail: Tail, count: int | None) -> None:
 def main() -> int:
     """Shows events until it is told to stop."""
     parser = argparse.ArgumentParser(description="Shows the events on the topic as they arrive.")
-    parser.add_argument("--from-beginning", action="store_true", help="not only the last few")
+    parser.add_argument("--from-beginning", action="store_true", help="not only the last window")
     parser.add_argument("--count", type=int, help="stop after so many events")
     options = parser.parse_args()
     stop_on_signals()  # also where a shell in the background has it ignore Ctrl-C
-    env = environment()
+    env = settings()
     topic = setting(env, "KAFKA_TOPIC", DEFAULT_TOPIC)
     try:
         tail = Tail(consumer_config(env), topic, from_beginning=options.from_beginning)

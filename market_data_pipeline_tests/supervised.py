@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 OURS = re.compile(
-    r"ASSET_|BRAPI_|KAFKA_|MONGO_|MARKET_DATA_|DAGSTER_|WATCHLIST_|SYNC_|PARTITIONS_|QUOTES_"
+    r"ASSET_|BRAPI_|KAFKA_|MONGO_|MARKET_DATA_|DAGSTER_|WATCHLIST_|SYNC_|PARTITIONS_|QUOTES_|PUBLISH_"
 )
 
 
@@ -42,15 +42,18 @@ def settings(state: Path) -> dict[str, str]:
 
 
 class Supervisor:
-    """`python -m market_data_pipeline_dev.dev` in a folder, with all it says in a file."""
+    """`python -m market_data_pipeline_dev.dev` in a folder, with all it says in a file there.
 
-    def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
+    `cwd` is another folder to run it in.
+    """
+
+    def __init__(self, folder: Path, env: Mapping[str, str], cwd: Path | None = None) -> None:
         self._state = env["MARKET_DATA_HOME"]
         self._log = folder / f"output-{time.monotonic_ns()}.log"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "market_data_pipeline_dev.dev"],
-                cwd=folder,
+                cwd=cwd or folder,
                 env=env,
                 stdout=log,
                 stderr=subprocess.STDOUT,

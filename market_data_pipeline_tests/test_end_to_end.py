@@ -119,10 +119,10 @@ def check_what_a_restart_finds(
     folder: Path, env: dict[str, str], stored: list[dict[str, Any]]
 ) -> None:
     again = Supervisor(folder, env)
-    again.wait_for("Launching Dagster services")
+    again.wait_for("dagster.log")
     try:
         kept = {document["_id"]: document for document in documents(env)}
-        with sqlite3.connect(folder / "state" / "dagster" / "history" / "runs.db") as runs:
+        with sqlite3.connect(folder / "state/sandbox/dagster/history/runs.db") as runs:
             statuses = runs.execute("select status from runs").fetchall()
     finally:
         assert again.end(signal.SIGINT) == 0

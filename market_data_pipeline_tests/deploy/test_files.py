@@ -127,7 +127,7 @@ def shards() -> list[dict[str, Any]]:
         "checks = [check.asset_key for check in graph.asset_check_keys];"
         "keys = [key.path for key in [*graph.get_all_asset_keys(), *checks]];"
         "print(json.dumps({'id': kafka.transactional_id, 'share': QUOTA_SHARE, 'keys': keys,"
-        " 'papers': [paper.ticker for paper in load_watchlist()]}))"
+        " 'instruments': [instrument.ticker for instrument in load_watchlist()]}))"
     )
     loaded = []
     for file in WATCHLISTS:
@@ -152,10 +152,10 @@ def test_two_code_locations_have_no_key_and_no_identity_in_common(
 
 
 def test_two_code_locations_share_the_papers_and_the_quota(shards: list[dict[str, Any]]) -> None:
-    papers = [ticker for shard in shards for ticker in shard["papers"]]
-    assert sorted(papers) == sorted(paper.ticker for paper in load_watchlist())
+    instruments = [ticker for shard in shards for ticker in shard["instruments"]]
+    assert sorted(instruments) == sorted(instrument.ticker for instrument in load_watchlist())
     for shard in shards:
-        assert shard["share"] == len(shard["papers"]) / len(papers)
+        assert shard["share"] == len(shard["instruments"]) / len(instruments)
 
 
 def test_compose_and_helm_run_the_same_two_code_locations() -> None:

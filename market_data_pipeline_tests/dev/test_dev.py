@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from market_data_pipeline_dev.dev import main
+from market_data_pipeline_dev.dev import main, refuse_made_up_prices, state_of_brapi
 from market_data_pipeline_tests.supervised import ROOT, Supervisor, settings
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
@@ -126,7 +126,7 @@ def test_killed_it_leaves_no_process_and_no_run_that_seems_to_go_on(
 
 
 def statuses_of_runs(folder: Path) -> list[str]:
-    with sqlite3.connect(folder / "state" / "dagster" / "history" / "runs.db") as runs:
+    with sqlite3.connect(folder / "state" / "sandbox" / "dagster" / "history" / "runs.db") as runs:
         return [status for (status,) in runs.execute("select status from runs")]
 
 
@@ -139,11 +139,13 @@ def test_what_is_configured_is_not_stood_in_for(folder: Path, env: dict[str, str
     # Nobody needs the ports of the stand-ins then.
     env |= {"SANDBOX_PORT": env["DAGSTER_PORT"], "EMBEDDED_MONGO_PORT": env["DAGSTER_PORT"]}
     supervisor = Supervisor(folder, env)
-    supervisor.wait_for("Launching Dagster services")
+    supervisor.wait_for(f"{folder}/state/brapi/dagster.log")
     running = "\n".join(supervisor.left_behind())
     assert supervisor.end(signal.SIGINT) == 0
     assert "market_data_pipeline_dev.dev" in running
-    assert not [name for name in ("sandbox", "kafka", "mongo") if f"local.{name} " in running]
+    for stand_in in ("brapi_sandbox", "pipeline_dev.kafka", "pipeline_dev.mongo"):
+        assert stand_in not in running
+    assert not (folder / "state" / "sandbox").exists()
     assert "kafka.example:9092" in supervisor.output
     assert "secret" not in supervisor.output
     assert supervisor.left_behind() == []
@@ -161,7 +163,7 @@ def refusal(
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     yield capfd
-    assert not (folder / "state" / "dagster").exists()
+    assert not [*(folder / "state").glob("*/dagster")]
 
 
 @pytest.mark.parametrize("name", ["DAGSTER_PORT", "SANDBOX_PORT", "EMBEDDED_MONGO_PORT"])
@@ -179,7 +181,7 @@ def test_a_taken_port(refusal: pytest.CaptureFixture[str], env: dict[str, str], 
     [
         ("DAGSTER_PORT", "http", "DAGSTER_PORT is 'http': set it to a port such as 3000.\n"),
         ("SANDBOX_PORT", "0", "SANDBOX_PORT is '0': set it to a port such as 8790.\n"),
-        ("MARKET_DATA_ENV", "production", "does not start with MARKET_DATA_ENV=production"),
+        ("WATCHLIST_FILE", "/no/list.csv", "WATCHLIST_FILE /no/list.csv cannot be read"),
         ("MARKET_DATA_HOME", "/dev/null/x", "/dev/null/x cannot be used: Not a directory.\n"),
     ],
 )
@@ -195,10 +197,55 @@ def test_a_wrong_setting(
     assert sentence in refusal.readouterr().err
 
 
-def test_production_in_the_env_file(refusal: pytest.CaptureFixture[str]) -> None:
-    Path(".env").write_text("MARKET_DATA_ENV=production\n")
+@pytest.mark.parametrize(
+    ("configured", "named", "verb"),
+    [
+        ({"MONGO_URI": "mongodb://db.example/"}, "MONGO_URI", "is"),
+        ({"MONGO_HOST": "db.example"}, "MONGO_HOST", "is"),
+        ({"KAFKA_BOOTSTRAP_SERVERS": "k:9092", "MONGO_URI": "mongodb://db.example/"},
+         "MONGO_URI and KAFKA_BOOTSTRAP_SERVERS", "are"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("published", ["", "false"])
+def test_made_up_prices_do_not_go_to_a_real_service(
+    refusal: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    configured: dict[str, str],
+    named: str,
+    verb: str,
+    published: str,
+) -> None:
+    monkeypatch.setenv("BRAPI_TOKN", "mistyped")
+    monkeypatch.setenv("PUBLISH_MADE_UP_PRICES", published)
+    Path(".env").write_text("".join(f"{name}={value}\n" for name, value in configured.items()))
     assert main() == 1
-    assert "`make dev` is for development" in refusal.readouterr().err
+    told, refused = refusal.readouterr().err.splitlines()
+    assert "did you mean BRAPI_TOKEN?" in told
+    assert refused == (
+        f"{named} {verb} set, but the prices would be made up because BRAPI_TOKEN is not set: set "
+        f"BRAPI_TOKEN, unset {named}, or set PUBLISH_MADE_UP_PRICES=true to write made-up prices "
+        "there."
+    )
+
+
+def test_made_up_prices_go_where_they_are_wanted() -> None:
+    env = {"MONGO_URI": "mongodb://db.example/", "PUBLISH_MADE_UP_PRICES": "True"}
+    refuse_made_up_prices(env)
+    refuse_made_up_prices({"MONGO_URI": "mongodb://db.example/", "BRAPI_TOKEN": "secret"})
+
+
+@pytest.mark.parametrize(
+    ("env", "name"),
+    [
+        ({}, "sandbox"),
+        ({"BRAPI_TOKEN": "secret"}, "brapi"),
+        ({"BRAPI_TOKEN": "secret", "BRAPI_BASE_URL": "https://brapi.dev/"}, "brapi"),
+        ({"BRAPI_BASE_URL": "http://127.0.0.1:8790"}, "http-127-0-0-1-8790"),
+    ],
+)
+def test_each_brapi_has_its_state(env: dict[str, str], name: str) -> None:
+    assert state_of_brapi(env).name == name
+    assert state_of_brapi(env).parent.name == ".dev"
 
 
 def test_another_folder(refusal: pytest.CaptureFixture[str]) -> None:

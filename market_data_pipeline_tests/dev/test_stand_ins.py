@@ -15,9 +15,10 @@ import pymongo
 import pytest
 from confluent_kafka import Producer
 
-from market_data_pipeline_dev import ProductionRefusedError, tail
+from market_data_pipeline_dev import tail
 from market_data_pipeline_dev.kafka import embedded_kafka
 from market_data_pipeline_dev.mongo import embedded_mongo
+from market_data_pipeline_tests.supervised import ROOT
 
 TOPIC = "events"
 EVENT = {"ticker": "PETR4", "price": 35.5, "volume": 15_234_567, "updated_at": 1795118400}
@@ -25,31 +26,10 @@ EVENT = {"ticker": "PETR4", "price": 35.5, "volume": 15_234_567, "updated_at": 1
 
 def test_mongo_keeps_its_data_and_its_databases_apart(tmp_path: Path) -> None:
     with embedded_mongo(tmp_path) as uri, pymongo.MongoClient[dict[str, str]](uri) as client:
-        client["one"]["papers"].insert_one({"_id": "PETR4"})
-        client["two"]["papers"].insert_one({"_id": "VALE3"})
+        client["one"]["instruments"].insert_one({"_id": "PETR4"})
+        client["two"]["instruments"].insert_one({"_id": "VALE3"})
     with embedded_mongo(tmp_path) as uri, pymongo.MongoClient[dict[str, str]](uri) as client:
-        assert [each["_id"] for each in client["one"]["papers"].find()] == ["PETR4"]
-
-
-@pytest.mark.parametrize("module", ["sandbox", "kafka", "mongo"])
-def test_production_refuses_the_processes(module: str) -> None:
-    refused = subprocess.run(
-        [sys.executable, "-m", f"market_data_pipeline_dev.{module}"],
-        env={**os.environ, "MARKET_DATA_ENV": "production"},
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-    assert refused.returncode == 1
-    assert "does not start with MARKET_DATA_ENV=production" in refused.stderr
-
-
-def test_production_refuses_the_contexts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("MARKET_DATA_ENV", "production")
-    with pytest.raises(ProductionRefusedError), embedded_kafka():
-        pass
-    with pytest.raises(ProductionRefusedError), embedded_mongo(tmp_path):
-        pass
+        assert [each["_id"] for each in client["one"]["instruments"].find()] == ["PETR4"]
 
 
 @pytest.fixture
@@ -66,7 +46,13 @@ class Tail:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "market_data_pipeline_dev.tail", *arguments],
             cwd=folder,
-            env={**os.environ, "KAFKA_BOOTSTRAP_SERVERS": "", "KAFKA_TOPIC": TOPIC, **env},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "KAFKA_BOOTSTRAP_SERVERS": "",
+                "KAFKA_TOPIC": TOPIC,
+                **env,
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -109,6 +95,26 @@ def test_tail_shows_the_last_few_or_all(broker: str, tmp_path: Path) -> None:
     assert (code, errors) == (0, "")
     _, first, *_ = output.splitlines()
     assert first.split()[-4:] == ["35.50", "0", "2026-11-19", "17:00:00"]
+
+
+def test_tail_begins_with_the_whole_last_window(broker: str, tmp_path: Path) -> None:
+    producer = Producer({"bootstrap.servers": broker})
+    sizes = {"2026-11-19T16:30": 300, "2026-11-19T17:00": 950, "2026-11-19T16:00": 3}
+    for window, size in sizes.items():
+        headers = [("ce_windowstart", f"{window}:00.000Z".encode())]
+        for volume in range(size):
+            event = json.dumps({**EVENT, "volume": volume}).encode()
+            # One of the four partitions has nothing of the last window.
+            partition = volume % (3 if window == "2026-11-19T17:00" else 4)
+            producer.produce(TOPIC, event, b"PETR4", partition, headers=headers)
+        assert producer.flush(10) == 0
+
+    expected = 950 + 3
+    code, output, _ = Tail(
+        tmp_path, {"KAFKA_BOOTSTRAP_SERVERS": broker}, "--count", str(expected)
+    ).end()
+    volumes = [int(line.split()[5].replace(",", "")) for line in output.splitlines()[1:]]
+    assert (code, sorted(volumes)) == (0, sorted([*range(950), *range(3)]))
 
 
 def test_tail_ends_when_nobody_reads_it(broker: str, tmp_path: Path) -> None:

@@ -16,13 +16,13 @@ from uuid import uuid4
 
 import pymongo
 import yaml
+from brapi_sandbox import rules
 from brapi_sandbox.answers import history, quote, stamp
 from brapi_sandbox.market import Market
 from brapi_sandbox.sandbox import Sandbox, serve
 
 from market_data_pipeline.watchlist import load_watchlist
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE, KEY_FORMAT
-from market_data_pipeline_dev import rules
 from market_data_pipeline_tests.deploy.compose import COMPOSE, Processes
 from market_data_pipeline_tests.deploy.webserver import NoAnswerError, Run, runs
 from market_data_pipeline_tests.kafka.helpers import Seen, read
@@ -88,7 +88,6 @@ class Deployment(Processes):
         whole |= {name: {**whole[name], **part} for name, part in instance.items()}
         (folder / "state").mkdir()
         ours = {
-            "MARKET_DATA_ENV": "production",
             "MARKET_DATA_STATE": str(folder / "state"),
             "QUOTES_PATH": str(folder / "state" / "quotes"),
             "DAGSTER_POSTGRES_HOST": "127.0.0.1",

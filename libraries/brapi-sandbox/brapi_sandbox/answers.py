@@ -1,4 +1,4 @@
-"""What the sandbox answers about one paper: its quote, and the bars of its price history."""
+"""What the sandbox answers about one instrument: its quote, and the bars of its price history."""
 
 from __future__ import annotations
 
@@ -26,18 +26,21 @@ DIVIDEND = 0.01
 
 
 def quote(market: Market, ticker: str, as_of: datetime) -> dict[str, Any]:
-    """The quote of a known paper as the market stood at `as_of`."""
-    paper = market.papers[ticker]
+    """The quote of a known instrument as the market stood at `as_of`, in the API's fields.
+
+    Prices are in BRL, `regularMarketVolume` is the session's volume so far, in shares.
+    """
+    instrument = market.instruments[ticker]
     trades, before = market.last_trades(ticker, as_of)
     price, previous = float(trades.prices[-1]), float(before.prices[-1])
     low, high = float(np.min(trades.prices)), float(np.max(trades.prices))
     year_low, year_high = _year(market, ticker, as_of, low, high)
-    earnings = None if paper.is_fund else round(paper.price / 9, 2)
+    earnings = None if instrument.is_fund else round(instrument.price / 9, 2)
     return {
         "symbol": ticker,
         "currency": "BRL",
-        "shortName": paper.short_name,
-        "longName": paper.long_name,
+        "shortName": instrument.short_name,
+        "longName": instrument.long_name,
         "regularMarketPrice": price,
         "regularMarketVolume": int(trades.volumes.sum()),
         "regularMarketTime": stamp(datetime.fromtimestamp(int(trades.seconds[-1]), UTC)),
@@ -51,7 +54,7 @@ def quote(market: Market, ticker: str, as_of: datetime) -> dict[str, Any]:
         "fiftyTwoWeekLow": year_low,
         "fiftyTwoWeekHigh": year_high,
         "fiftyTwoWeekRange": f"{year_low} - {year_high}",
-        "marketCap": int(price * paper.daily_volume * 400),
+        "marketCap": int(price * instrument.daily_volume * 400),
         "priceEarnings": None if earnings is None else round(price / earnings, 2),
         "earningsPerShare": earnings,
         "logourl": f"https://icons.brapi.dev/icons/{ticker}.svg",

@@ -43,22 +43,27 @@ class Answer:
 class Fault:
     """One way to go wrong, for some of the requests for quotes. The parts can be combined.
 
-    Without `ticker` it concerns every request, otherwise those that ask for it. `numbers` says
-    which of the requests concerned fail (1 is the first); by default all do.
+    `POST /sandbox/faults` takes a JSON list of objects with the same fields.
     """
 
     ticker: str | None = None
+    """Concerns the requests that ask for this ticker; by default every request."""
     numbers: Sequence[int] | None = None
+    """Which of the requests concerned fail (1 is the first); by default all do."""
     status: int | None = None
     """Answer this status, with `code`, `headers` and `body` or a body that is usual for it."""
     code: str | None = None
+    """The `code` in the body of that status."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    """Add these headers."""
     body: Mapping[str, Any] | str | None = None
     """Answer this: a mapping as JSON, a text as it is (HTML, broken JSON)."""
     fields: Mapping[str, Any] = field(default_factory=dict)
     """Overwrite these fields of the results (of `ticker`, or all)."""
     without: Sequence[str] = ()
     """Leave these fields out."""
+    bars: Mapping[str, Any] = field(default_factory=dict)
+    """Overwrite these fields of every bar of the price history."""
     drop: bool = False
     """Leave the result out."""
     reverse: bool = False
@@ -105,6 +110,10 @@ class Fault:
                 continue
             if hit:
                 changed = {**result, **self.fields}
+                if self.bars and "historicalDataPrice" in changed:
+                    changed["historicalDataPrice"] = [
+                        {**bar, **self.bars} for bar in changed["historicalDataPrice"]
+                    ]
                 result = {key: changed[key] for key in changed if key not in self.without}
             kept.append(result)
         return kept[::-1] if self.reverse else kept
@@ -133,7 +142,9 @@ class Delivery(Response):
         content = answer.body if is_text else json.dumps(answer.body, ensure_ascii=False)
         html = is_text and str(content).lstrip().startswith("<")
         media_type = "text/html" if html else "application/json; charset=utf-8"
-        super().__init__(str(content), answer.status, answer.headers, media_type)
+        # There is one `Server` header, and it tells that the prices are made up.
+        headers = {n: v for n, v in answer.headers.items() if n.lower() != "server"}
+        super().__init__(str(content), answer.status, headers, media_type)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.sleep(self.answer.delay)

@@ -47,15 +47,17 @@ SUFFIXES = {"3": "ON", "4": "PN", "5": "PNA", "6": "PNB", "11": "UNT"}
 
 
 @dataclass(frozen=True)
-class Paper:
-    """One paper of the made-up market: its names, and how much of it is traded at about what."""
+class Instrument:
+    """One instrument of the made-up market: its names, its usual price and how much is traded."""
 
     ticker: str
     short_name: str
     long_name: str
     price: float
+    """In BRL, what its price moves around."""
     trades_per_minute: float
     daily_volume: int
+    """In shares."""
 
     @property
     def is_fund(self) -> bool:
@@ -74,7 +76,10 @@ class Session:
 
 @dataclass(frozen=True)
 class Trades:
-    """The trades of one paper in one session, at most one a minute, as parallel arrays."""
+    """The trades of one instrument in one session, at most one a minute, as parallel arrays.
+
+    `seconds` are Unix seconds, `prices` BRL, `volumes` shares.
+    """
 
     session: Session
     seconds: Ints
@@ -91,12 +96,12 @@ class Trades:
 
 
 class Market:
-    """The papers that come with the sandbox, and `more` tickers with made-up names."""
+    """The instruments that come with the sandbox, and `more` tickers with made-up names."""
 
     def __init__(self, more: Iterable[str] = ()) -> None:
-        self.papers = {paper.ticker: paper for paper in _known_papers()}
+        self.instruments = {each.ticker: each for each in _known_instruments()}
         for ticker in more:
-            self.papers.setdefault(ticker, _made_up(ticker))
+            self.instruments.setdefault(ticker, _made_up(ticker))
         self.sessions = b3_sessions()
         self.trades: Callable[[str, int], Trades] = lru_cache(1024)(self._trades)
 
@@ -116,27 +121,27 @@ class Market:
         return found
 
     def worth(self, ticker: str, minutes: Ints) -> Floats:
-        """What the paper is worth in each minute, traded or not."""
-        paper = self.papers[ticker]
-        calm = 0.4 if paper.is_fund else 1.0
+        """What the instrument is worth, in BRL, in each minute (since 1970), traded or not."""
+        instrument = self.instruments[ticker]
+        calm = 0.4 if instrument.is_fund else 1.0
         drift = sum(size * _wave(_seed(ticker), minutes, period) for period, size in WAVES)
-        return np.round(paper.price * np.exp(calm * np.asarray(drift)), 2)
+        return np.round(instrument.price * np.exp(calm * np.asarray(drift)), 2)
 
     def _trades(self, ticker: str, number: int) -> Trades:
-        session, paper, seed = self.sessions[number], self.papers[ticker], _seed(ticker)
+        session, instrument, seed = self.sessions[number], self.instruments[ticker], _seed(ticker)
         first, last = (int(t.timestamp()) // 60 for t in (session.open, session.close))
         minutes = np.arange(first, last, dtype=np.int64)
-        chance = 1 - math.exp(-paper.trades_per_minute)
+        chance = 1 - math.exp(-instrument.trades_per_minute)
         minutes = minutes[_random(seed + 1, minutes) < chance]
         seconds = minutes * 60 + (_random(seed + 2, minutes) * 60).astype(np.int64)
-        lot = 1 if paper.is_fund else 100
-        mean = paper.daily_volume / (last - first) / chance / lot
+        lot = 1 if instrument.is_fund else 100
+        mean = instrument.daily_volume / (last - first) / chance / lot
         volumes = lot * (1 + (2 * mean * _random(seed + 3, minutes)).astype(np.int64))
         return Trades(session, seconds, self.worth(ticker, minutes), volumes)
 
     def dividends(self, ticker: str, after: date, until: date) -> int:
-        """How often the paper went ex-dividend in `(after, until]`: on the 15th of some months."""
-        months = 1 if self.papers[ticker].is_fund else 3
+        """How often it went ex-dividend in `(after, until]`: on the 15th of some months."""
+        months = 1 if self.instruments[ticker].is_fund else 3
         return _payments(ticker, months, until) - _payments(ticker, months, after)
 
 
@@ -156,7 +161,7 @@ def _close(day: date) -> datetime:
     return datetime.combine(day, time(17) if summer else time(17, 55), SAO_PAULO).astimezone(UTC)
 
 
-def _known_papers() -> Iterable[Paper]:
+def _known_instruments() -> Iterable[Instrument]:
     text = resources.files(__package__).joinpath("instruments.csv").read_text("utf-8")
     for row in csv.DictReader(text.splitlines()):
         numbers: dict[str, Any] = {
@@ -164,14 +169,14 @@ def _known_papers() -> Iterable[Paper]:
             "trades_per_minute": float(row["trades_per_minute"]),
             "daily_volume": int(row["daily_volume"]),
         }
-        yield Paper(row["ticker"], row["short_name"], row["long_name"], **numbers)
+        yield Instrument(row["ticker"], row["short_name"], row["long_name"], **numbers)
 
 
-def _made_up(ticker: str) -> Paper:
+def _made_up(ticker: str) -> Instrument:
     issuer, number = ticker[:4], re.sub(r"^.{4}", "", ticker)
     kind = SUFFIXES.get(number, "CI")
     price = 5 + _seed(ticker) % 9_500 / 100
-    return Paper(ticker, f"{issuer:<12}{kind}", f"{issuer.title()} S.A.", price, 10, 2_000_000)
+    return Instrument(ticker, f"{issuer:<12}{kind}", f"{issuer.title()} S.A.", price, 10, 2_000_000)
 
 
 def _payments(ticker: str, months: int, day: date) -> int:

@@ -1,37 +1,35 @@
-"""A server that stands in for Brapi: its rules, its errors and, if asked, its faults.
+"""A server that answers like Brapi: its rules, its errors and, if asked, its faults.
 
-    brapi-sandbox --port 8790 --plan free
-
-It knows the instruments of `instruments.csv` and those of `--tickers`; any other ticker is unknown
-to it, as it would be to Brapi. Prices are made up (see `market`).
+It knows the instruments of `instruments.csv` and those that its market was given; any other ticker
+is unknown to it, as it would be to Brapi. Prices are made up (see `market`), and every answer says
+so in its header `Server: brapi-sandbox/VERSION`.
 
 Beside the API there are `POST /sandbox/faults` (a JSON list of faults, which replaces the faults
-there are) and `GET /sandbox/requests` (what was asked so far).
+there are) and `GET /sandbox/requests` (the requests so far).
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import dataclasses
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
-from typing import Any
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Literal
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from brapi_sandbox.answers import history, quote, stamp
-from brapi_sandbox.faults import Answer, Connection, Delivery, Fault
+from brapi_sandbox.faults import MESSAGES, Answer, Connection, Delivery, Fault
 from brapi_sandbox.market import SAO_PAULO, Market
 from brapi_sandbox.rules import (
     FREE_TICKERS,
@@ -42,8 +40,9 @@ from brapi_sandbox.rules import (
     refusal,
     requested_span,
 )
+from brapi_sandbox.version import SERVER
 
-NAME = "The Brapi sandbox"
+ROLLING = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -65,22 +64,32 @@ class Sandbox:
     """The settings and the state of one sandbox. All can be changed while it serves."""
 
     plan: str = "free"
+    """`free`, `startup` or `pro`."""
     token: str | None = None
     """The one token that is accepted; None accepts any."""
     remaining: int | None = None
-    """What is left of the quota; by default what the plan has."""
+    """Requests that are left of the quota; by default all of the plan's."""
+    usage_window: Literal["billing-cycle", "rolling-30d"] = "billing-cycle"
+    """What the quota is counted over: a calendar month, or the last 30 days."""
     latency: float = 0
     """Seconds from a request to its answer."""
     burst: int = 3
     """How many requests at once the free plan takes: started within `burst_seconds`, unanswered."""
     burst_seconds: float = 0.25
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    """The present instant, with its time zone. A function that returns a constant stops time."""
     faults: Sequence[Fault] = ()
+    """Applied in their order to every request for quotes."""
     quota_header: str = "x-ratelimit"
     """`x-ratelimit` or `ratelimit`: the beginning of the headers' names."""
+    legacy: bool = False
+    """Answer as the API once did: `regularMarketTime` in Unix seconds, volumes as floats, `took` as
+    text, 417 for an unknown ticker and 402 for a spent quota."""
     market: Market = field(default_factory=Market)
     url: str = field(default="", init=False)
+    """The address, such as `http://127.0.0.1:8790`, once it is served."""
     requests: list[SeenRequest] = field(default_factory=list, init=False)
+    """The requests to the API so far."""
     _started: list[float] = field(default_factory=list, init=False)
     """When the requests that are being answered arrived."""
 
@@ -125,7 +134,7 @@ class Sandbox:
             answer = refusal(429, "Muitas requisições simultâneas. Aguarde e tente novamente.")
             raise Refusal(429, answer.body, {"Retry-After": "1"})
         if not self.remaining:
-            raise refusal(429, "Você atingiu o limite de requisições do seu plano neste período.")
+            raise refusal(402 if self.legacy else 429, MESSAGES[402])
         self.remaining -= 1
 
     def quota_headers(self) -> dict[str, str]:
@@ -153,9 +162,13 @@ class Sandbox:
         results = []
         for asked in tickers:
             ticker, repeats = RENAMED.get(asked, (asked, False))
-            if ticker not in self.market.papers:
+            if ticker not in self.market.instruments:
                 continue
             result = quote(self.market, ticker, as_of)
+            if self.legacy:
+                traded_at = datetime.fromisoformat(result["regularMarketTime"])
+                result["regularMarketTime"] = int(traded_at.timestamp())
+                result["regularMarketVolume"] = float(result["regularMarketVolume"])
             if repeats:
                 result["requestedSymbol"] = asked
             if span:
@@ -170,7 +183,8 @@ class Sandbox:
                 }
             results.append(result)
         if not results:
-            raise refusal(404, f"Não encontramos a ação {', '.join(tickers)}")
+            message = f"Não encontramos a ação {', '.join(tickers)}"
+            raise refusal(417 if self.legacy else 404, message)
         return results
 
 
@@ -213,8 +227,15 @@ def create_app(sandbox: Sandbox) -> Starlette:
             Route("/api/v2/user/usage", get_usage),
             Route("/sandbox/faults", post_faults, methods=["POST"]),
             Route("/sandbox/requests", get_requests),
-        ]
+        ],
+        exception_handlers={HTTPException: _no_such_route},
     )
+
+
+async def _no_such_route(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    body = {"error": True, "message": f"Rota não encontrada: {error.detail}"}
+    return JSONResponse(body, error.status_code)
 
 
 def _quote_answer(sandbox: Sandbox, request: Request, tickers: list[str]) -> Answer:
@@ -237,29 +258,32 @@ def _quote_answer(sandbox: Sandbox, request: Request, tickers: list[str]) -> Ans
 
 
 def _usage(sandbox: Sandbox) -> dict[str, Any]:
-    started, today, plan = time.monotonic(), _day(sandbox.now()), PLANS[sandbox.plan]
-    start = today.replace(day=1)
-    end = date(start.year + start.month // 12, start.month % 12 + 1, 1)
+    started, plan = time.monotonic(), PLANS[sandbox.plan]
     left = sandbox.remaining or 0
-    window = {
-        "type": "billing-cycle",
-        "start": f"{start}T00:00:00.000Z",
-        "end": f"{end}T00:00:00.000Z",
-    }
+    start, end = _usage_window(sandbox)
     usage = {
         "planName": plan.name,
         "planLimit": plan.quota,
         "currentUsage": plan.quota - left,
         "remainingUsage": left,
         "subscriptionPeriod": {"start": None, "end": None},
-        "usageWindow": window,
+        "usageWindow": {"type": sandbox.usage_window, "start": stamp(start), "end": stamp(end)},
     }
     return {"usage": usage, **_footer(sandbox, started)}
 
 
+def _usage_window(sandbox: Sandbox) -> tuple[datetime, datetime]:
+    now = sandbox.now()
+    if sandbox.usage_window == "rolling-30d":
+        return now - ROLLING, now
+    first = _day(now).replace(day=1)
+    start = datetime(first.year, first.month, 1, tzinfo=UTC)
+    return start, datetime(first.year + first.month // 12, first.month % 12 + 1, 1, tzinfo=UTC)
+
+
 def _footer(sandbox: Sandbox, started: float) -> dict[str, Any]:
     took = round(1000 * max(sandbox.latency, time.monotonic() - started))
-    return {"requestedAt": stamp(sandbox.now()), "took": took}
+    return {"requestedAt": stamp(sandbox.now()), "took": f"{took}ms" if sandbox.legacy else took}
 
 
 def _day(instant: datetime) -> date:
@@ -273,10 +297,24 @@ def serve(**settings: Any) -> Iterator[Sandbox]:
     Args:
         settings: the fields of `Sandbox`.
 
+    Yields:
+        The sandbox; its `url` is the address to give to a client.
+
+    Example:
+        ```python
+        import requests
+        from brapi_sandbox import Fault, serve
+
+        with serve(plan="startup") as sandbox:
+            sandbox.faults = [Fault(ticker="GGBR4", status=500)]
+            headers = {"Authorization": "Bearer any"}
+            answer = requests.get(f"{sandbox.url}/api/quote/GGBR4", headers=headers, timeout=5)
+            assert answer.status_code == 500
+        ```
     """
     sandbox = Sandbox(**settings)
-    with _listener(sandbox, port=0) as listener:
-        server = _server(sandbox)
+    with listen(sandbox, port=0) as listener:
+        server = make_server(sandbox)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
         try:
@@ -286,46 +324,28 @@ def serve(**settings: Any) -> Iterator[Sandbox]:
             thread.join()
 
 
-def _listener(sandbox: Sandbox, port: int) -> socket.socket:
+def listen(sandbox: Sandbox, port: int) -> socket.socket:
+    """Listens on a port of the loopback, 0 for a free one, and sets the sandbox's `url`.
+
+    Raises:
+        OSError: the port cannot be used.
+    """
     listener = socket.create_server(("127.0.0.1", port))
     sandbox.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     return listener
 
 
-def _server(sandbox: Sandbox) -> uvicorn.Server:
+def make_server(sandbox: Sandbox) -> uvicorn.Server:
+    """The server of a sandbox, to be run on a socket that listens."""
     return uvicorn.Server(
         uvicorn.Config(
             create_app(sandbox),
             http=Connection,
             lifespan="off",
             log_level="critical",  # what goes wrong here is meant to
+            server_header=False,
+            headers=[("Server", SERVER)],
             timeout_keep_alive=75,
             timeout_graceful_shutdown=1,
         )
     )
-
-
-def main() -> int:
-    """Serves a sandbox until it is stopped."""
-    parser = argparse.ArgumentParser(description="Brapi's API with made-up prices.")
-    parser.add_argument("--port", type=int, default=8790)
-    parser.add_argument("--plan", choices=PLANS, default="free")
-    parser.add_argument("--remaining", type=int, help="what is left of the quota")
-    parser.add_argument("--latency", type=float, default=0.0, help="seconds to every answer")
-    parser.add_argument("--tickers", default="", help="more tickers to know, with commas between")
-    options = parser.parse_args()
-    sandbox = Sandbox(
-        plan=options.plan,
-        remaining=options.remaining,
-        latency=options.latency,
-        market=Market(filter(None, options.tickers.split(","))),
-    )
-    with _listener(sandbox, options.port) as listener:
-        sys.stdout.write(f"{NAME}: {sandbox.url}\n")
-        sys.stdout.flush()
-        _server(sandbox).run([listener])
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

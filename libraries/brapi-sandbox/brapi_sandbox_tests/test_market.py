@@ -5,15 +5,14 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
+
 from brapi_sandbox.answers import history, quote
 from brapi_sandbox.market import SAO_PAULO, Market
-
-from market_data_pipeline.watchlist import load_watchlist
 
 MARKET = Market()
 # Thursday under New York's standard time, and a Thursday under its daylight saving time.
 WINTER, SUMMER = date(2026, 11, 19), date(2026, 10, 8)
-PAPERS = ("PETR4", "HGLG11", "GOLD11", "DIVO11")
+INSTRUMENTS = ("PETR4", "HGLG11", "GOLD11", "DIVO11")
 
 
 def at(day: date, hour: int, minute: int = 0) -> datetime:
@@ -24,7 +23,7 @@ def traded_at(result: dict[str, object]) -> datetime:
     return datetime.fromisoformat(str(result["regularMarketTime"]))
 
 
-@pytest.mark.parametrize("ticker", PAPERS)
+@pytest.mark.parametrize("ticker", INSTRUMENTS)
 @pytest.mark.parametrize("day", [WINTER, SUMMER])
 def test_a_bar_closes_at_the_price_that_was_quoted_at_its_end(ticker: str, day: date) -> None:
     after = at(day, 23)
@@ -49,7 +48,7 @@ def test_a_bar_closes_at_the_price_that_was_quoted_at_its_end(ticker: str, day: 
     assert daily["volume"] == volume
 
 
-def test_an_illiquid_paper_has_windows_without_a_trade() -> None:
+def test_an_illiquid_instrument_has_windows_without_a_trade() -> None:
     bars = history(MARKET, "DIVO11", at(WINTER, 23), (WINTER - timedelta(days=30), WINTER), "30m")
     sessions = {datetime.fromtimestamp(bar["date"], UTC).date() for bar in bars}
     assert 0 < len(bars) < 16 * len(sessions)
@@ -124,10 +123,11 @@ def test_the_adjusted_close_differs_before_a_dividend_only() -> None:
     assert all(bar["adjustedClose"] == bar["close"] for bar in bars[len(before) :])
 
 
-def test_every_paper_of_the_watchlist_is_known_and_quoted_in_order() -> None:
-    for paper in load_watchlist():
-        result = quote(MARKET, paper.ticker, at(WINTER, 23))
-        assert len(MARKET.papers[paper.ticker].long_name) > 5
+def test_every_instrument_is_quoted_in_order() -> None:
+    assert len(MARKET.instruments) > 50
+    for ticker, instrument in MARKET.instruments.items():
+        result = quote(MARKET, ticker, at(WINTER, 23))
+        assert len(instrument.long_name) > 5
         assert result["regularMarketDayLow"] <= result["regularMarketPrice"]
         assert result["regularMarketPrice"] <= result["regularMarketDayHigh"]
         assert result["fiftyTwoWeekLow"] <= result["regularMarketDayLow"]

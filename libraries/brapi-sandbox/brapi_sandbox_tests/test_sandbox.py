@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +10,10 @@ from typing import Any
 
 import pytest
 import requests
-from brapi_sandbox.faults import Fault
-from brapi_sandbox.rules import FREE_TICKERS
-from brapi_sandbox.sandbox import Sandbox, serve
 
-from market_data_pipeline_dev import ProductionRefusedError
+from brapi_sandbox import Fault, Sandbox, __version__, serve
+from brapi_sandbox.market import Market
+from brapi_sandbox.rules import FREE_TICKERS
 
 NOW = datetime(2026, 11, 19, 17, 52, 5, tzinfo=UTC)
 OK = 200
@@ -98,7 +96,7 @@ def test_the_free_tickers_know_no_limits(ask: Client) -> None:
 @pytest.mark.parametrize(("plan", "batch"), [("free", 1), ("startup", 10), ("pro", 20)])
 def test_batches(ask: Client, plan: str, batch: int) -> None:
     ask.sandbox.plan = plan
-    tickers = [ticker for ticker in ask.sandbox.market.papers if ticker not in FREE_TICKERS]
+    tickers = [ticker for ticker in ask.sandbox.market.instruments if ticker not in FREE_TICKERS]
     answer = ask("quote/" + ",".join(tickers[:batch]))
     assert [result["symbol"] for result in answer.json()["results"]] == tickers[:batch]
     too_many = ask.refused("quote/" + ",".join(tickers[: batch + 1]))
@@ -212,7 +210,7 @@ def test_a_burst() -> None:
         assert Client(sandbox)("quote/GGBR4").status_code == OK
 
 
-def test_renamed_and_unknown_papers(ask: Client) -> None:
+def test_renamed_and_unknown_instruments(ask: Client) -> None:
     ask.sandbox.plan = "pro"
     renamed = ask("quote/ELET3,ELET6,XXXX3").json()["results"]
     assert [r["symbol"] for r in renamed] == ["AXIA3", "AXIA6"]
@@ -220,14 +218,52 @@ def test_renamed_and_unknown_papers(ask: Client) -> None:
     assert ask.refused("quote/XXXX3") == (404, None)
 
 
-def test_a_watchlist_of_ones_own_is_known(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path_factory.mktemp("watchlist") / "mine.csv"
-    file.write_text("ticker\nWXYZ11\n")
-    monkeypatch.setenv("WATCHLIST_FILE", str(file))
-    with serve() as sandbox:
+def test_more_tickers_can_be_known() -> None:
+    with serve(market=Market(["WXYZ11"])) as sandbox:
         assert Client(sandbox)("quote/WXYZ11").status_code == OK
+
+
+def test_every_answer_says_once_that_it_is_made_up(ask: Client) -> None:
+    ask.sandbox.faults = [Fault("WEGE3", status=503, body="<html>", headers={"server": "nginx"})]
+    paths = ["quote/GGBR4", "quote/XXXX3", "quote/WEGE3", "v2/user/usage", "no/such/route"]
+    answers = [ask(path) for path in paths]
+    assert [answer.status_code for answer in answers] == [200, 404, 503, 200, 404]
+    for answer in answers:
+        names = [name for name, _ in answer.raw.headers.items() if name.lower() == "server"]
+        assert (answer.headers["Server"], len(names)) == (f"brapi-sandbox/{__version__}", 1)
+    assert ask.refused("no/such/route") == (404, None)
+
+
+def test_the_forms_of_older_answers(ask: Client) -> None:
+    ask.sandbox.legacy, ask.sandbox.remaining = True, 2
+    try:
+        body = ask("quote/GGBR4").json()
+        assert body["took"].endswith("ms")
+        assert body["results"][0]["regularMarketTime"] == 1795109364
+        assert isinstance(body["results"][0]["regularMarketVolume"], float)
+        assert ask.refused("quote/XXXX3") == (417, None)
+        assert ask.refused("quote/GGBR4") == (402, None)
+    finally:
+        ask.sandbox.legacy = False
+
+
+def test_a_rolling_usage_window(ask: Client) -> None:
+    ask.sandbox.usage_window = "rolling-30d"
+    try:
+        assert ask("v2/user/usage").json()["usage"]["usageWindow"] == {
+            "type": "rolling-30d",
+            "start": "2026-10-20T17:52:05.000Z",
+            "end": "2026-11-19T17:52:05.000Z",
+        }
+    finally:
+        ask.sandbox.usage_window = "billing-cycle"
+
+
+def test_bars_can_hold_nulls(ask: Client) -> None:
+    ask.sandbox.faults = [Fault("GGBR4", bars={"close": None})]
+    [result] = ask("quote/GGBR4", range="5d").json()["results"]
+    assert [bar["close"] for bar in result["historicalDataPrice"]] == [None] * 5
+    assert "historicalDataPrice" not in ask("quote/GGBR4").json()["results"][0]
 
 
 def test_latency_and_the_record_of_requests(ask: Client) -> None:
@@ -332,9 +368,3 @@ def test_faults_and_requests_from_another_process(ask: Client) -> None:
     assert ask("quote/GGBR4").status_code == OK
     seen = requests.get(f"{url}/requests", timeout=5).json()
     assert [request["path"] for request in seen] == ["/api/quote/GGBR4"] * 2
-
-
-def test_production_refuses_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(os.environ, "MARKET_DATA_ENV", "production")
-    with pytest.raises(ProductionRefusedError, match="for development"), serve():
-        pass
