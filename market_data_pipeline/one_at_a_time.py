@@ -32,7 +32,7 @@ def one_at_a_time(
     The log says for which runs this one waits. A run whose process is gone is failed and waited for
     no longer, if it ran on this machine; elsewhere Dagster's run monitoring does that.
     """
-    instance, run_id = context.instance, context.run_id
+    instance, run_id = context.instance, context.run.run_id
     step = context.op_def.name
     instance.add_run_tags(run_id, {PROCESS_TAG: _process(os.getpid())})
     told = float("-inf")

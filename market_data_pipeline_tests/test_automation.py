@@ -1,16 +1,18 @@
 """When a run is launched, and what is said when none is."""
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
 from dagster._daemon.types import DaemonHeartbeat
 
+from market_data_pipeline import automation, freshness, retries
 from market_data_pipeline.assets.common import WINDOWS
 from market_data_pipeline.automation import at_startup, every_window
 from market_data_pipeline.definitions import defs
+from market_data_pipeline.windows import TradingWindows
 
 SAO_PAULO = ZoneInfo("America/Sao_Paulo")
 SetClock = Callable[[datetime], None]
@@ -57,11 +59,15 @@ def under_way(
     instance: dg.DagsterInstance,
     key: str,
     job: dg.JobDefinition | None = None,
+    last: str | None = None,
 ) -> str:
+    ends = {"start": key, "end": last}
     run = instance.create_run_for_job(
         job or defs.resolve_job_def("market_data_job"),
         status=dg.DagsterRunStatus.STARTED,
-        tags={"dagster/partition": key},
+        tags={f"dagster/asset_partition_range_{end}": str(ends[end]) for end in ends}
+        if last
+        else {"dagster/partition": key},
     )
     return run.run_id[:8]
 
@@ -101,6 +107,79 @@ def test_a_window_that_is_there_or_on_its_way_is_not_asked_for_again(tick, insta
 
     assert "are there already" in tick("2026-11-19T15:00", instance=instance)
     assert f"Run {run_id} is on its way" in tick("2026-11-19T15:30", instance=instance)
+
+
+def test_a_range_that_holds_the_window_is_on_its_way_for_it(tick, instance) -> None:
+    run_id = under_way(instance, "2026-11-18T10:00-0300", last="2026-11-19T15:00-0300")
+
+    assert f"Run {run_id} is on its way" in tick("2026-11-19T15:30", instance=instance)
+    assert tick("2026-11-19T16:00", instance=instance).partition_key == "2026-11-19T15:30-0300"
+
+
+@pytest.mark.parametrize("seconds", [0.2, 20])
+def test_a_clock_that_is_behind_the_daemons_loses_no_window(
+    tick, instance, set_clock: SetClock, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    behind = at("2026-11-19T15:30") - timedelta(seconds=seconds)
+    context = dg.build_schedule_context(
+        instance=instance,
+        scheduled_execution_time=at("2026-11-19T15:30"),
+        repository_def=defs.get_repository_def(),
+    )
+    set_clock(behind.astimezone(UTC))
+
+    (request,) = every_window.evaluate_tick(context).run_requests
+
+    assert request.partition_key == "2026-11-19T15:00-0300"
+
+
+def test_a_longer_window_is_asked_for_although_a_shorter_one_with_its_start_is_there(
+    instance, set_clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SYNC_INTERVAL_MINUTES was 15 until just now: what is there was stored before its end."""
+    now = datetime.now(UTC)
+    day = next(
+        each
+        for each in (now.date() + timedelta(days=n) for n in range(1, 15))
+        if WINDOWS.of_session(each)
+    )
+    window = WINDOWS.of_session(day)[3]
+    stored(instance, window.key)
+    set_clock(window.end + timedelta(seconds=1))
+    context = dg.build_schedule_context(
+        instance=instance,
+        scheduled_execution_time=window.end,
+        repository_def=defs.get_repository_def(),
+    )
+
+    (request,) = every_window.evaluate_tick(context).run_requests
+
+    assert request.partition_key == window.key
+    shorter = TradingWindows(15).from_key(window.key)
+    assert request.run_key != f"{shorter.key} to {shorter.end.astimezone(SAO_PAULO):%H:%M}"
+
+
+def test_before_the_first_window_ends_all_skip(
+    instance, set_clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PARTITIONS_START is today."""
+    first = TradingWindows(first_day=date(2026, 11, 19))
+    for module in (automation, freshness, retries):
+        monkeypatch.setattr(module, "WINDOWS", first)
+    set_clock(at("2026-11-19T10:05").astimezone(UTC))
+    daemon = Daemon(instance, set_clock)
+    daemon.start()
+    schedule = dg.build_schedule_context(
+        instance=instance,
+        scheduled_execution_time=at("2026-11-19T10:00"),
+        repository_def=defs.get_repository_def(),
+    )
+    sensor = dg.build_sensor_context(instance=instance, repository_def=defs.get_repository_def())
+
+    assert every_window.evaluate_tick(schedule).skip_message
+    assert "No window has ended yet. Next window ends Thu 19 Nov 10:30" in str(daemon.look())
+    assert freshness.watch_freshness.evaluate_tick(sensor).skip_message == "No window is due yet."
+    assert retries.retry_live_window.evaluate_tick(sensor).skip_message == "No window is live."
 
 
 @dg.asset(key=["funds", "quotes"], partitions_def=WINDOWS.partitions)

@@ -68,7 +68,7 @@ def mongo_price_history(
             documents.create_indexes(INDEXES)
             there = _find(documents, windows)
             kept = merge(there, rows)
-            _write(documents, set(kept) & set(rows), there, context.run_id)
+            _write(documents, set(kept) & set(rows), there, context.run.run_id)
             _delete(documents, {*map(document_id, there)} - {*map(document_id, kept)})
             found = [*_find(documents, windows)]
     for window in windows:

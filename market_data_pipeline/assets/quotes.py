@@ -121,7 +121,7 @@ def _tagged_after_an_outage(context: dg.AssetExecutionContext) -> Iterator[None]
     try:
         yield
     except OutageError:
-        context.instance.add_run_tags(context.run_id, {OUTAGE_TAG: "true"})
+        context.instance.add_run_tags(context.run.run_id, {OUTAGE_TAG: "true"})
         raise
 
 

@@ -83,7 +83,6 @@ def test_going_back_and_forth_loses_nothing_and_mixes_nothing(
     assert json.dumps(again, default=str) == json.dumps(made_up, default=str)
 
 
-@pytest.mark.xfail(strict=True, reason="QUOTES_PATH is `quotes` in the working directory so far")
 def test_make_dev_leaves_nothing_untracked(checkout: Path, env: dict[str, str]) -> None:
     start(checkout, env, "The run at startup")
     assert git(checkout, "status", "--porcelain") == ""
