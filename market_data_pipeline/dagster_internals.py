@@ -64,3 +64,13 @@ def release(instance: dg.DagsterInstance, run_id: str, step: str | None = None) 
 def fail_run(instance: dg.DagsterInstance, run: dg.DagsterRun, reason: str) -> None:
     """Records that a run has failed whose process cannot record it any more."""
     instance.report_run_failed(run, reason)
+
+
+def last_left(instance: dg.DagsterInstance, pool: str) -> float:
+    """When `note_left` was last called for a pool, in Unix seconds; 0 if never."""
+    return float(instance.run_storage.get_cursor_values({pool}).get(pool, 0.0))
+
+
+def note_left(instance: dg.DagsterInstance, pool: str, now: float) -> None:
+    """Keeps the present instant for `last_left`, in Unix seconds, over all runs of the instance."""
+    instance.run_storage.set_cursor_values({pool: repr(now)})

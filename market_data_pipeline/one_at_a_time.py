@@ -16,7 +16,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from market_data_pipeline.dagster_internals import claim, fail_run, release
+from market_data_pipeline.dagster_internals import claim, fail_run, last_left, note_left, release
 
 BRAPI, KAFKA = "market_data_brapi", "market_data_kafka"
 PROCESS_TAG = "market_data/process"
@@ -25,12 +25,14 @@ SECONDS_BETWEEN_LOOKS, SECONDS_BETWEEN_LINES = 0.5, 60.0
 
 @contextmanager
 def one_at_a_time(
-    context: dg.OpExecutionContext | dg.AssetExecutionContext, pool: str
+    context: dg.OpExecutionContext | dg.AssetExecutionContext, pool: str, distance: float = 0.0
 ) -> Iterator[None]:
     """Waits until no other run is within such a context of the same pool, and keeps others out.
 
-    The log says for which runs this one waits. A run whose process is gone is failed and waited for
-    no longer, if it ran on this machine; elsewhere Dagster's run monitoring does that.
+    Enters no sooner than `distance` seconds after the last run has left: so no run has to wait for
+    its successor's sake. The log says for which runs this one waits. A run whose process is gone is
+    failed and waited for no longer, if it ran on this machine; elsewhere Dagster's run monitoring
+    does that.
     """
     instance, run_id = context.instance, context.run.run_id
     step = context.op_def.name
@@ -48,9 +50,11 @@ def one_at_a_time(
             told = time.monotonic()
             context.log.info(f"Waiting for run {', '.join(each[:8] for each in holders)} ({pool}).")
         time.sleep(SECONDS_BETWEEN_LOOKS)
+    time.sleep(min(distance, max(0.0, last_left(instance, pool) + distance - time.time())))
     try:
         yield
     finally:
+        note_left(instance, pool, time.time())
         release(instance, run_id, step)
 
 

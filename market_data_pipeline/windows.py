@@ -150,29 +150,23 @@ class TradingWindows:
         """The windows of the session on `day` (São Paulo); none when B3 is closed that day."""
         if day not in self._hours:
             return []
-        return [
-            Window(start, start + self.interval)
-            for tick in self._ticks(day)
-            if self._is_open(start := tick.replace(tzinfo=EXCHANGE_TIMEZONE).astimezone(UTC), day)
-        ]
+        opening, closing = self._hours[day]
+        ticks = (tick for tick in self._ticks(day) if opening <= tick.time() < closing)
+        starts = (tick.replace(tzinfo=EXCHANGE_TIMEZONE).astimezone(UTC) for tick in ticks)
+        return [Window(start, start + self.interval) for start in starts]
 
     def sessions_back(self, day: date, count: int) -> date:
         """The day that lies so many sessions before `day` (or the first that has windows)."""
         return self._days[max(0, bisect_left(self._days, day) - count)] if self._days else day
 
-    def _is_open(self, instant: datetime, day: date) -> bool:
-        opening, closing = self._hours[day]
-        return opening <= instant < closing
-
     def _closed_ticks(self) -> list[datetime]:
         """Every tick of the weekday grid at which B3 is closed, as naive local times."""
+        ticks = [tick.time() for tick in self._ticks(self.first_day)]
         closed = []
         for day in _weekdays(self.first_day, self._last_day):
-            opened = {window.start for window in self.of_session(day)}
+            opening, closing = self._hours.get(day, (time.max, time.min))
             closed += [
-                tick
-                for tick in self._ticks(day)
-                if tick.replace(tzinfo=EXCHANGE_TIMEZONE) not in opened
+                datetime.combine(day, tick) for tick in ticks if not opening <= tick < closing
             ]
         return closed
 
@@ -208,14 +202,20 @@ def _weekdays(first: date, last: date) -> Iterable[date]:
     return (day for day in days if day.weekday() < 5)
 
 
-def _sessions(first_day: date) -> tuple[date, dict[date, tuple[datetime, datetime]]]:
-    """The last day of B3's calendar, and when each session from `first_day` on opens and closes."""
+def _sessions(first_day: date) -> tuple[date, dict[date, tuple[time, time]]]:
+    """The last day of B3's calendar, and when each session from `first_day` on opens and closes.
+
+    The hours are local times of São Paulo.
+    """
     try:
         calendar = exchange_calendars.get_calendar("BVMF", start=pd.Timestamp(first_day))
     except ValueError as error:
         raise ValueError(f"PARTITIONS_START is {first_day}: {error}") from None
-    hours = calendar.schedule[["open", "close"]].itertuples()
-    return calendar.last_session.date(), {
-        session.date(): (opening.to_pydatetime(), closing.to_pydatetime())
-        for session, opening, closing in hours
+    hours = {
+        name: calendar.schedule[name].dt.tz_convert(EXCHANGE_TIMEZONE.key).dt.time
+        for name in ("open", "close")
     }
+    days = (session.date() for session in calendar.sessions)
+    return calendar.last_session.date(), dict(
+        zip(days, zip(hours["open"], hours["close"], strict=True), strict=True)
+    )

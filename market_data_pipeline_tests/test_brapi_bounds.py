@@ -180,13 +180,6 @@ def test_repetitions_keep_the_distance_too(sandbox: Sandbox) -> None:
     assert_apart(sandbox, 0.1)
 
 
-def test_a_step_leaves_the_rate_to_its_successor(sandbox: Sandbox) -> None:
-    for _ in range(4):
-        fetch(sandbox.url, ["ABEV3"], min_interval_seconds=0.2)
-
-    assert_apart(sandbox, 0.2)
-
-
 def test_retry_after_holds_every_request_back(sandbox: Sandbox) -> None:
     sandbox.faults = [Fault(status=429, headers={"Retry-After": "1"}, numbers=[1])]
 

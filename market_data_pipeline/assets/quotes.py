@@ -80,7 +80,7 @@ def quotes(
         _wait_for_the_end(context, windows[-1])
         instruments = load_watchlist()
         tickers = [instrument.ticker for instrument in instruments]
-        with one_at_a_time(context, BRAPI):
+        with one_at_a_time(context, BRAPI, brapi.min_interval_seconds):
             observations, quota = _observe(context, brapi, windows, tickers)
         failures = failures_of(observations)
         if any(observation.requests for observation in observations):

@@ -92,7 +92,6 @@ class _Ledger:
 
     batch_size: int
     requests: int = 0
-    last_start: float = 0.0
     reached: bool = False
     """Whether anything that could be Brapi has answered."""
     answered: bool = False
@@ -108,7 +107,6 @@ class _Ledger:
     def starts(self) -> None:
         with self.lock:
             self.requests += 1
-            self.last_start = time.monotonic()
 
     def note(self, reply: Reply) -> None:
         """Keeps what is left of the quota: the least, as answers overtake each other."""
@@ -167,8 +165,6 @@ class BrapiClient:
     ) -> None:
         self._pace.stop()
         self._connection.close()
-        # The next run's first request keeps its distance from this one's last.
-        time.sleep(max(0.0, self._ledger.last_start + self._min_interval - time.monotonic()))
 
     def quotes(
         self, tickers: Sequence[str], window: Window, on_progress: Callable[[Progress], None]
