@@ -6,7 +6,7 @@ that ended because Brapi was down is launched once more.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import time
 
 import dagster as dg
 
@@ -18,8 +18,9 @@ from market_data_pipeline.windows import Window, trading_windows
 
 WINDOWS = trading_windows()
 RETRY_TAG = "market_data/retry"
-AFTER_AN_OUTAGE = timedelta(minutes=5)
-FIRST_DELAY, LONGEST_DELAY = timedelta(seconds=30), timedelta(minutes=8)
+# Seconds.
+AFTER_AN_OUTAGE = 300
+FIRST_DELAY, LONGEST_DELAY = 30, 480
 
 
 @dg.sensor(
@@ -31,19 +32,19 @@ FIRST_DELAY, LONGEST_DELAY = timedelta(seconds=30), timedelta(minutes=8)
 )
 def retry_live_window(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """The runs that are due now, or why there are none."""
-    now, instance = clock.utc_now(), context.instance
-    window = WINDOWS.live(now)
+    instance = context.instance
+    window = WINDOWS.live(clock.utc_now())
     if window is None:
         return dg.SkipReason("No window is live.")
     if under_way := runs_of(instance, window, QUOTES, dg.RunsFilter(statuses=UNFINISHED)):
         run_id = under_way[0].dagster_run.run_id
         return dg.SkipReason(f"Run {run_id[:8]} is on its way for {window.key}.")
     if not materialized(instance, QUOTES, [window]):
-        return _after_an_outage(instance, window, now)
+        return _after_an_outage(instance, window)
     requests = [
         request
         for sink in (HISTORY, PUBLICATION)
-        if (request := _sink_alone(instance, window, sink, now))
+        if (request := _sink_alone(instance, window, sink))
     ]
     if not requests:
         return dg.SkipReason(f"Nothing of {window.key} has to be retried now.")
@@ -51,16 +52,16 @@ def retry_live_window(context: dg.SensorEvaluationContext) -> dg.SensorResult | 
 
 
 def _after_an_outage(
-    instance: dg.DagsterInstance, window: Window, now: datetime
+    instance: dg.DagsterInstance, window: Window
 ) -> dg.SensorResult | dg.SkipReason:
     runs = runs_of(instance, window, QUOTES)
     if not runs or OUTAGE_TAG not in runs[0].dagster_run.tags:
         return dg.SkipReason(f"{window.key} has no quotes, and no outage of Brapi ended its run.")
     if any(RETRY_TAG in record.dagster_run.tags for record in runs):
         return dg.SkipReason(f"{window.key} was retried once after an outage of Brapi.")
-    due = _end_of(runs[0], now) + AFTER_AN_OUTAGE
-    if now < due:
-        return dg.SkipReason(f"Brapi was down: {window.key} is retried in {_seconds(due - now)} s.")
+    left = AFTER_AN_OUTAGE - _since(runs[0])
+    if left > 0:
+        return dg.SkipReason(f"Brapi was down: {window.key} is retried in {left:.0f} s.")
     return dg.SensorResult(
         [
             dg.RunRequest(
@@ -73,7 +74,7 @@ def _after_an_outage(
 
 
 def _sink_alone(
-    instance: dg.DagsterInstance, window: Window, sink: dg.AssetKey, now: datetime
+    instance: dg.DagsterInstance, window: Window, sink: dg.AssetKey
 ) -> dg.RunRequest | None:
     """A run of a sink that has failed, if it is due."""
     runs = runs_of(instance, window, sink)
@@ -83,8 +84,7 @@ def _sink_alone(
         return None
     name = sink.to_user_string()
     attempts = sum(record.dagster_run.tags.get(RETRY_TAG) == name for record in runs)
-    delay = min(FIRST_DELAY * 2**attempts, LONGEST_DELAY)
-    if now < _end_of(runs[0], now) + delay:
+    if _since(runs[0]) < min(FIRST_DELAY * 2**attempts, LONGEST_DELAY):
         return None
     return dg.RunRequest(
         run_key=f"{window.key} {name} retry {attempts + 1}",
@@ -94,9 +94,6 @@ def _sink_alone(
     )
 
 
-def _end_of(record: dg.RunRecord, now: datetime) -> datetime:
-    return datetime.fromtimestamp(record.end_time, UTC) if record.end_time else now
-
-
-def _seconds(span: timedelta) -> int:
-    return round(span.total_seconds())
+def _since(record: dg.RunRecord) -> float:
+    """The seconds since a run has ended, by the clock of Dagster's records."""
+    return time.time() - record.end_time if record.end_time else 0.0

@@ -1,7 +1,8 @@
 """What is launched again by itself while a window is live, and what is not."""
 
+import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import dagster as dg
 import pytest
@@ -18,30 +19,24 @@ SetClock = Callable[[datetime], None]
 class Retrier:
     """The sensor beside a pipeline: what it requests is run."""
 
-    def __init__(self, pipeline: Pipeline, set_clock: SetClock) -> None:
-        self.pipeline, self._set_clock = pipeline, set_clock
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
 
     def look(self, seconds: float) -> list[dg.RunRequest] | str:
-        """A look of the sensor so many seconds from now, by the clock of the instance's records."""
-        self._set_clock(datetime.now(UTC) + timedelta(seconds=seconds))
+        """A look of the sensor so many seconds from now, by the clock of Dagster's records."""
         context = dg.build_sensor_context(
             instance=self.pipeline.instance, repository_def=defs.get_repository_def()
         )
-        data = retry_live_window.evaluate_tick(context)
-        self._set_clock(TUESDAY_15_00)
+        later = time.time() + seconds
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("market_data_pipeline.retries.time.time", lambda: later)
+            data = retry_live_window.evaluate_tick(context)
         return data.run_requests or str(data.skip_message)
 
 
 @pytest.fixture
-def retrier(pipeline: Pipeline, set_clock: SetClock, monkeypatch: pytest.MonkeyPatch) -> Retrier:
-    """The window of the tests stays live by the clock of the records."""
-    from market_data_pipeline import retries
-
-    windows = retries.WINDOWS
-    monkeypatch.setattr(
-        type(windows), "live", lambda self, now: self.from_key(LIVE_ON_TUESDAY), raising=True
-    )
-    return Retrier(pipeline, set_clock)
+def retrier(pipeline: Pipeline) -> Retrier:
+    return Retrier(pipeline)
 
 
 def test_a_sink_that_failed_is_launched_alone_with_growing_delays(retrier: Retrier) -> None:
