@@ -99,6 +99,7 @@ class Deployment(Processes):
             "BRAPI_TOKEN": "token-of-the-tests",
             "BRAPI_PLAN": "pro",
             "BRAPI_MIN_INTERVAL_SECONDS": "0.01",
+            "PUBLISH_MADE_UP_PRICES": "true",
             "MONGO_URI": mongo_uri,
             "MONGO_DB": self.database,
             "KAFKA_BOOTSTRAP_SERVERS": kafka,

@@ -18,7 +18,7 @@ from market_data_pipeline_tests.services.browser import (
 
 pytestmark = pytest.mark.services
 ASSETS = ("quotes", "mongo_price_history", "kafka_publication")
-CHECKS = {"quotes": 5, "mongo_price_history": 2, "kafka_publication": 2}
+CHECKS = {"quotes": 6, "mongo_price_history": 2, "kafka_publication": 2}
 
 
 @pytest.fixture(scope="module")
