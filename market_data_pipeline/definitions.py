@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import cast, get_args
 
@@ -17,7 +18,7 @@ from market_data_pipeline.brapi.plans import PLANS, RANGES
 from market_data_pipeline.dotenv import warn_of_misspelled
 from market_data_pipeline.environment import choice, flag, number, secret, share, text, whole_number
 from market_data_pipeline.freshness import freshness, watch_freshness
-from market_data_pipeline.kafka.event import UpdatedAtFormat
+from market_data_pipeline.kafka.event import FORMAT_NOT_CHOSEN, UpdatedAtFormat
 from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.resources import BrapiResource, KafkaResource
 from market_data_pipeline.retries import retry_live_window
@@ -57,13 +58,17 @@ kafka = KafkaResource(
         "KAFKA_TRANSACTIONAL_ID", "-".join(filter(None, ["market-data-pipeline", PREFIX]))
     ).strip(),
     updated_at_format=cast(
-        UpdatedAtFormat, choice("KAFKA_UPDATED_AT_FORMAT", "epoch", get_args(UpdatedAtFormat))
+        UpdatedAtFormat,
+        text("KAFKA_UPDATED_AT_FORMAT", "")
+        and choice("KAFKA_UPDATED_AT_FORMAT", "", get_args(UpdatedAtFormat)),
     ),
     timeout_seconds=number("KAFKA_TIMEOUT_SECONDS", 60),
     create_topic=flag("KAFKA_CREATE_TOPIC", True) or False,
     partitions=whole_number("KAFKA_TOPIC_PARTITIONS", 4),
     replication_factor=whole_number("KAFKA_TOPIC_REPLICATION_FACTOR", 0) or -1,
 )
+if text("KAFKA_BOOTSTRAP_SERVERS", "") and not kafka.updated_at_format:
+    logging.getLogger(__name__).warning(FORMAT_NOT_CHOSEN)
 
 defs = dg.Definitions(
     assets=ASSETS,

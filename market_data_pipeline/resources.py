@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Literal
 
 import dagster as dg
 from pydantic import Field
@@ -119,8 +120,10 @@ class KafkaResource(dg.ConfigurableResource[Publisher]):
         description="Identity of the publication, the same for every run of this code location and "
         "of no other. Empty turns transactions off.",
     )
-    updated_at_format: UpdatedAtFormat = Field(
-        default="epoch", description="How `updated_at` is written: epoch (seconds) or iso8601."
+    updated_at_format: Literal[UpdatedAtFormat, ""] = Field(
+        default="",
+        description="How `updated_at` is written: epoch (seconds) or iso8601. Empty is epoch too, "
+        "and every publication says that it was not chosen.",
     )
     timeout_seconds: float = Field(
         default=60.0, description="Seconds for a whole publication, whatever the brokers do.", gt=0

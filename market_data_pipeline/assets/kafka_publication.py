@@ -25,7 +25,7 @@ from market_data_pipeline.assets.common import (
 )
 from market_data_pipeline.assets.mongo_price_history import record_acceptance
 from market_data_pipeline.kafka.errors import PublicationError
-from market_data_pipeline.kafka.event import quote_event
+from market_data_pipeline.kafka.event import FORMAT_NOT_CHOSEN, quote_event
 from market_data_pipeline.kafka.publisher import Publication
 from market_data_pipeline.one_at_a_time import KAFKA, one_at_a_time
 from market_data_pipeline.price_guard import accept
@@ -87,6 +87,8 @@ def kafka_publication(
         context.log.info(
             f"{passed} of {len(windows)} windows not published: the window is not live"
         )
+    if due and not kafka.updated_at_format:
+        context.log.warning(FORMAT_NOT_CHOSEN)
     for window in due:
         try:
             published += publish_window(context, kafka, window, rows, config.publish_history)
@@ -148,13 +150,15 @@ def publish_window(
     if not due or not (publish_history or _is_live(window)):
         context.log.info(f"{window.key}: nothing to publish")
         return 0
-    events = [quote_event(quote, updated_at_format=kafka.updated_at_format) for quote in due]
+    updated_at_format = kafka.updated_at_format or "epoch"
+    events = [quote_event(quote, updated_at_format=updated_at_format) for quote in due]
     # Two runs with one transactional id would end each other's transactions.
     with one_at_a_time(context, KAFKA):
         publication = kafka.publisher().publish(events)
     context.log.info(f"{window.key}: {publication.published} events published")
     reason = "the window is live" if _is_live(window) else "publish_history is set"
     described = _describe(window, publication, len(of_window) - len(due), reason)
+    described["updated_at_format"] = kafka.updated_at_format or FORMAT_NOT_CHOSEN
     context.log_event(
         dg.AssetMaterialization(PUBLICATION, partition=window.key, metadata=described)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
 import time
 from collections.abc import Callable, Mapping
 
@@ -14,6 +15,7 @@ from market_data_pipeline.kafka.errors import (
     AccessRefusedError,
     BrokerUnreachableError,
     ConfigurationError,
+    OutcomeUnknownError,
     PublicationError,
     meaning,
 )
@@ -23,9 +25,18 @@ logger = logging.getLogger(__name__)
 
 # A blocking call of the producer cannot be interrupted: none is asked to block for longer.
 _SLICE_SECONDS = 0.5
+# How long a broker may take to accept a connection once the time is up.
+_PROBE_SECONDS = 1.0
+_ADDRESS = re.compile(r"^(?:\w+://)?\[?(.*?)\]?(?::(\d+))?$")
+_DEFAULT_PORT = 9092
 # This part of the time is kept back for rolling a transaction back.
 _RESERVE = 0.1
-_DURATION = re.compile(r" \(after \d+ms in state .*\)$")
+# What a wait that has used all its time may leave of it.
+_NO_TIME = 0.1
+_ADVERTISED = (
+    "set advertised.listeners of the broker to an address that can be reached from this machine"
+)
+_DURATION = re.compile(r" \(after \d+ ?ms.*\)$")
 
 
 class Client:
@@ -44,6 +55,7 @@ class Client:
         self._seconds = seconds
         self._end = time.monotonic() + seconds
         self._troubles: dict[int, KafkaError] = {}
+        self._advertised: list[str] = []
         try:
             self.producer = Producer({**config, "error_cb": self._note_trouble})
         except KafkaException as exception:
@@ -86,6 +98,8 @@ class Client:
         while True:
             try:
                 answer: ClusterMetadata = self.producer.list_topics(topic, timeout=self.slice())
+                brokers = answer.brokers.values()
+                self._advertised = [f"{broker.host}:{broker.port}" for broker in brokers]
                 return answer
             except KafkaException as exception:
                 self._fail_if_not_let_in()
@@ -149,8 +163,39 @@ class Client:
     def explain(
         self, kind: type[PublicationError], what: str, reason: str, advice: str
     ) -> PublicationError:
-        """An error of that kind: what happened, why, and what to do, and no secret."""
+        """An error of that kind: what happened, why, and what to do, and no secret.
+
+        Where the time is up because the brokers advertise an address that leads nowhere, that is
+        the reason.
+        """
+        time_is_up = self.left() < _NO_TIME and kind is not OutcomeUnknownError
+        if time_is_up and (found := self._advertised_in_vain()):
+            kind, reason, advice = BrokerUnreachableError, found, _ADVERTISED
         return kind(self._clean(f"{what} ({reason}): {advice}."))
+
+    def _advertised_in_vain(self) -> str | None:
+        """Which broker's own address cannot be reached, and why; None if there is no such broker.
+
+        An address of KAFKA_BOOTSTRAP_SERVERS is right: its broker is down, not misconfigured.
+        """
+        servers = str(self._config["bootstrap.servers"]).split(",")
+        configured = [address.strip() for address in servers]
+        if all(map(self._why_unreachable, configured)):
+            return None
+        for address in self._advertised:
+            if address not in configured and (why := self._why_unreachable(address)):
+                return f"the broker advertises {address}, which cannot be reached: {why}"
+        return None
+
+    def _why_unreachable(self, address: str) -> str | None:
+        """Why no connection to `host:port` can be opened; None if one can."""
+        host, port = _ADDRESS.findall(address)[0]
+        seconds = max(0.1, min(_PROBE_SECONDS, self.left_to_the_end()))
+        try:
+            socket.create_connection((host, int(port or _DEFAULT_PORT)), seconds).close()
+        except OSError as error:
+            return str(error.strerror or error)
+        return None
 
     def _fail_if_not_let_in(self) -> None:
         self.poll(0.01)

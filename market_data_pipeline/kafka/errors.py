@@ -55,7 +55,10 @@ _FENCED = (
 _TOO_FEW_REPLICAS = (
     "bring the missing brokers back, or lower min.insync.replicas of the topic, and run again"
 )
-_TOO_LARGE = "raise max.message.bytes of the topic, and KAFKA_CONFIG_MESSAGE_MAX_BYTES with it"
+_TOO_LARGE = (
+    "raise max.message.bytes of the topic (without one, message.max.bytes of the broker) and "
+    "KAFKA_CONFIG_MESSAGE_MAX_BYTES, or lower KAFKA_CONFIG_BATCH_SIZE to that limit"
+)
 _DISK = "the broker cannot write: look at its disks and its log"
 _NO_TOPIC = "create it, or let this pipeline create it"
 

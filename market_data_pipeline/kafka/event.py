@@ -11,6 +11,13 @@ from market_data_pipeline.quote import Quote
 
 UpdatedAtFormat = Literal["epoch", "iso8601"]
 
+FORMAT_NOT_CHOSEN = (
+    "updated_at is sent as Unix seconds (epoch), which a consumer that maps it to "
+    "java.time.LocalDateTime cannot read: set KAFKA_UPDATED_AT_FORMAT to iso8601 if there is such "
+    "a consumer, to epoch if there is none."
+)
+"""What is said as long as the form of `updated_at` is the default, not a choice."""
+
 SOURCE = "/market-data-pipeline/quotes"
 MADE_UP_SOURCE = "/market-data-pipeline/made-up-quotes"
 TYPE = "market_data.quote.v1"

@@ -218,8 +218,8 @@ class _Attempt:
                 raise client.unreachable(
                     "opened no transaction",
                     error,
-                    "check that its brokers are up and that it can make __transaction_state "
-                    "(transaction.state.log.replication.factor must not exceed the brokers)",
+                    "check that transaction.state.log.min.isr brokers are up, and that "
+                    "transaction.state.log.replication.factor does not exceed the brokers",
                 ) from None
             what = f"Kafka opened no transaction for {self._publisher.transactional_id}"
             raise client.refusal(what, error) from None
@@ -300,9 +300,10 @@ class _Attempt:
                 raise client.refusal(what, error) from None
             raise client.explain(
                 OutcomeUnknownError,
-                "Kafka did not confirm the commit, so the events may or may not be on the topic",
+                f"Kafka did not confirm the commit within {self._publisher.timeout_seconds:g} s "
+                "(KAFKA_TIMEOUT_SECONDS), so the events may or may not be on the topic",
                 named(client.trouble or error),
-                "run again; consumers know repeats by their ce_id",
+                "materialize kafka_publication again; consumers drop repeats by their ce_id",
             ) from None
 
     def _roll_back(self) -> None:

@@ -52,11 +52,18 @@ class Seen:
         return dict(self.event.headers)["ce_id"].decode()
 
 
-def read(bootstrap_servers: str, topic: str, isolation: str = "read_committed") -> list[Seen]:
+def read(
+    bootstrap_servers: str,
+    topic: str,
+    isolation: str = "read_committed",
+    *,
+    open_transaction: bool = False,
+) -> list[Seen]:
     """Everything that a consumer can see on a topic, in the order of each partition.
 
-    The topic has no open transaction: the end of one that was committed may take the broker a
-    moment more to write, and is waited for.
+    Without an open transaction: the end of one that was committed may take the broker a moment
+    more to write, and is waited for. With one, a `read_committed` consumer gets no further than to
+    its start.
     """
     consumer = _consumer(bootstrap_servers, isolation)
     ends = _ends(bootstrap_servers, topic)
@@ -70,7 +77,7 @@ def read(bootstrap_servers: str, topic: str, isolation: str = "read_committed") 
             seen.append(_seen(message))
         elif error.code() != KafkaError._PARTITION_EOF:
             raise AssertionError(error)
-        elif (message.offset() or 0) >= ends[message.partition() or 0]:
+        elif open_transaction or (message.offset() or 0) >= ends[message.partition() or 0]:
             del ends[message.partition() or 0]
     consumer.close()
     return seen

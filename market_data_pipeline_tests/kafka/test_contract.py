@@ -41,11 +41,15 @@ def headers_schema() -> Draft202012Validator:
 def test_what_is_on_the_wire_keeps_the_contract(
     mock_kafka: str, topic: str, updated_at_format: UpdatedAtFormat
 ) -> None:
-    quotes = [a_quote("PETR4"), a_quote("BRCR11", volume=None, name=None, source="daily")]
+    quotes = [
+        a_quote("PETR4"),
+        a_quote("BRCR11", volume=None, bar_volume=1200, name=None, source="intraday"),
+        a_quote("VALE3", origin="brapi-sandbox"),
+    ]
     events = [quote_event(quote, updated_at_format=updated_at_format) for quote in quotes]
     Publisher(mock_kafka, topic).publish(events)
     seen = read(mock_kafka, topic)
-    assert len(seen) == 2
+    assert len(seen) == 3
     for one in seen:
         value_schema().validate(json.loads(one.event.value))
         headers = {name: value.decode() for name, value in one.event.headers}

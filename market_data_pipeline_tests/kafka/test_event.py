@@ -56,6 +56,11 @@ def test_headers_are_a_cloud_event() -> None:
     )
 
 
+def test_the_source_of_a_made_up_price_is_another() -> None:
+    headers = dict(quote_event(a_quote(origin="brapi-sandbox")).headers)
+    assert headers["ce_source"] == b"/market-data-pipeline/made-up-quotes"
+
+
 def test_id_tells_repeats_from_news() -> None:
     def ce_id(**changes: Any) -> bytes:
         return dict(quote_event(a_quote(**changes)).headers)["ce_id"]

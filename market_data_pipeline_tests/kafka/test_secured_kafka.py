@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -22,7 +23,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from market_data_pipeline.kafka.errors import AccessRefusedError, BrokerUnreachableError
 from market_data_pipeline.kafka.publisher import Publisher
+from market_data_pipeline.kafka.settings import PREFIX
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
 from market_data_pipeline_tests.kafka.helpers import a_window, read
+from market_data_pipeline_tests.observed import checks
 from market_data_pipeline_tests.services.kafka_broker import KafkaCluster
 
 pytestmark = pytest.mark.services
@@ -38,21 +42,23 @@ class Secured:
     cluster: KafkaCluster
     certificate: Path
 
-    def publisher(self, topic: str, **changes: str) -> Publisher:
-        config = {
+    @property
+    def config(self) -> dict[str, str]:
+        return {
             "security.protocol": "SASL_SSL",
             "sasl.mechanism": "PLAIN",
             "sasl.username": "writer",
             "sasl.password": PASSWORD,
             "ssl.ca.location": str(self.certificate),
-            **changes,
         }
+
+    def publisher(self, topic: str, **changes: str) -> Publisher:
         return Publisher(
             self.cluster.extra_address,
             topic,
             transactional_id=f"id-{topic}",
             timeout_seconds=5,
-            config=config,
+            config={**self.config, **changes},
         )
 
     def allow(self, kind: ResourceType, name: str, *operations: AclOperation) -> None:
@@ -148,6 +154,45 @@ def test_no_right_to_the_transactional_id(secured: Secured, topic: str) -> None:
     secured.allow(ResourceType.TOPIC, topic, AclOperation.WRITE)
     with pytest.raises(AccessRefusedError, match=r"TRANSACTIONAL_ID_AUTHORIZATION_FAILED.*grant"):
         secured.publisher(topic).publish(a_window())
+
+
+@pytest.fixture
+def writer(pipeline: Pipeline, secured: Secured, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+    """The pipeline as the user `writer`, with a topic and no right."""
+    for name, value in secured.config.items():
+        monkeypatch.setenv(PREFIX + name.replace(".", "_").upper(), value)
+    pipeline.bootstrap_servers = secured.cluster.extra_address
+    pipeline.kafka = {"timeout_seconds": 5, "transactional_id": f"id-{pipeline.topic}"}
+    secured.create(pipeline.topic)
+    return pipeline
+
+
+def test_runs_without_a_right_say_which_until_they_have_all(
+    writer: Pipeline, secured: Secured
+) -> None:
+    topic, identity = writer.topic, f"id-{writer.topic}"
+
+    def said() -> str:
+        run = writer.run(LIVE_ON_TUESDAY, select=select)
+        assert not run.success
+        return checks(run)["every_quote_delivered"][1].partition(" is not on the topic: ")[2]
+
+    select = "*"
+    the_topic = r"TOPIC_AUTHORIZATION_FAILED: .*\): grant this user WRITE and DESCRIBE on the topic"
+    assert re.match(rf"Topic {topic} of Kafka at .* cannot be used \({the_topic}", said())
+    select = "kafka_publication"
+    secured.allow(ResourceType.TOPIC, topic, AclOperation.DESCRIBE)
+    assert re.match(
+        rf"Kafka opened no transaction for {identity} \(TRANSACTIONAL_ID_AUTHORIZATION_FAILED: .*"
+        r"\): grant this user WRITE and DESCRIBE on the transactional id, or turn transactions off "
+        r"with an empty KAFKA_TRANSACTIONAL_ID\.$",
+        said(),
+    )
+    secured.allow(ResourceType.TRANSACTIONAL_ID, identity, AclOperation.WRITE)
+    assert re.search(rf"rolled back and consumers see none of them \({the_topic}", said())
+    secured.allow(ResourceType.TOPIC, topic, AclOperation.WRITE)
+    assert writer.run(LIVE_ON_TUESDAY, select=select).success
+    assert len(read(secured.cluster.bootstrap_servers, topic)) == len(writer.documents())
 
 
 def _keytool(*arguments: str) -> None:

@@ -129,6 +129,7 @@ class KafkaCluster:
             to every broker.
         extra_listener: protocol of a further listener (`SASL_SSL`), at `extra_address`; the
             properties have to say how it works. The brokers use the plain one among themselves.
+        extra_advertised: where that listener tells clients to go, instead of `extra_address`.
     """
 
     def __init__(
@@ -137,12 +138,15 @@ class KafkaCluster:
         brokers: int = 1,
         properties: Mapping[str, str] | None = None,
         extra_listener: str | None = None,
+        extra_advertised: str | None = None,
     ) -> None:
         ports = _free_ports(2 * brokers + 1)
         clients, controllers = ports[:brokers], ports[brokers:-1]
         self.bootstrap_servers = ",".join(f"127.0.0.1:{port}" for port in clients)
         self.extra_address = f"127.0.0.1:{ports[-1]}"
-        extra = f",{extra_listener}://{self.extra_address}" if extra_listener else ""
+        prefix = f",{extra_listener}://" if extra_listener else ""
+        extra = prefix and prefix + self.extra_address
+        advertised = prefix and prefix + (extra_advertised or self.extra_address)
         voters = ",".join(f"{n}@127.0.0.1:{port}" for n, port in enumerate(controllers, 1))
         self.brokers = {
             number: KafkaBroker(
@@ -153,6 +157,7 @@ class KafkaCluster:
                     "controller.quorum.voters": voters,
                     "listeners": f"PLAINTEXT://127.0.0.1:{client},"
                     f"CONTROLLER://127.0.0.1:{controller}{extra}",
+                    "advertised.listeners": f"PLAINTEXT://127.0.0.1:{client}{advertised}",
                     "controller.listener.names": "CONTROLLER",
                     "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"
                     + (f",{extra_listener}:{extra_listener}" if extra_listener else ""),
