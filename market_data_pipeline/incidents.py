@@ -105,8 +105,8 @@ def missing_windows(
         Incident(
             f"a window is missing in {asset.to_user_string()}",
             f"{window.key} ended {_local(window.end)} in São Paulo and is not there: look at the "
-            f"last run and at the ticks of `every_window`, then materialize "
-            f"`{asset.to_user_string()}` for it.",
+            "last run and at the ticks of `every_window`, then materialize "
+            f"{'all assets' if asset == QUOTES else f'`{asset.to_user_string()}`'} for it.",
         )
         for asset, window in behind.items()
         if window

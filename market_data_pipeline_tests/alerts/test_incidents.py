@@ -37,7 +37,7 @@ def test_a_window_is_missed_ten_minutes_after_its_end(watch: Watch, chat: Chat) 
     missing = MISSING.format("quotes")
     assert heads(chat) == [missing, RESOLVED.format(missing)]
     assert f"{NEXT} ended Tue 17 Nov 15:30 in São Paulo and is not there" in chat.taken[0]
-    assert "materialize `quotes` for it." in chat.taken[0]
+    assert "materialize all assets for it." in chat.taken[0]
 
 
 def test_a_later_window_makes_up_for_one_that_is_missing(watch: Watch, chat: Chat) -> None:
@@ -59,6 +59,7 @@ def test_the_collection_is_due_what_quotes_has(watch: Watch, chat: Chat) -> None
 
     history, quotes = (MISSING.format(each) for each in ("mongo_price_history", "quotes"))
     assert heads(chat) == [history, quotes, RESOLVED.format(history)]
+    assert "materialize `mongo_price_history` for it." in chat.taken[0]
 
 
 @pytest.mark.parametrize(

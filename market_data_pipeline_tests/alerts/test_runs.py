@@ -1,5 +1,7 @@
 """A run that failed is told until it is made good."""
 
+from datetime import UTC, datetime, timedelta
+
 import dagster as dg
 import pytest
 from dagster._core.remote_origin import (
@@ -9,6 +11,7 @@ from dagster._core.remote_origin import (
 )
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
+from market_data_pipeline import alerts
 from market_data_pipeline_tests.alerts.conftest import Chat, Watch
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TOKEN, Pipeline
 
@@ -108,9 +111,12 @@ def test_the_same_window_again_and_again_is_one_incident(watch: Watch, chat: Cha
     assert told(chat) == [2, 1]
 
 
-def test_it_stays_open_for_days(watch: Watch, chat: Chat) -> None:
+def test_it_stays_open_for_days(watch: Watch, chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
     ended(watch, False, NOON)
-    for day in ("17", "18", "19", "23"):
+    today = datetime.now(UTC)
+    for day in (17, 18, 19, 23):
+        passed = timedelta(days=day - 17)
+        monkeypatch.setattr(alerts, "_dagster_now", lambda passed=passed: today + passed)
         watch.at(f"2026-11-{day}T11:00")
 
     assert told(chat) == [1, 0]

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from market_data_pipeline import alerts
+from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline_tests.alerts.conftest import SECRET_PATH, Answer, Chat, Watch, withheld
 from market_data_pipeline_tests.test_definitions import in_a_process
 
@@ -280,6 +281,16 @@ def test_a_kind_that_cannot_be_looked_at_holds_no_other_back(
 
     assert told(chat) == [1, 1]
     assert "word-77aa" not in "".join(capfd.readouterr())
+
+
+def test_the_rows_are_looked_for_where_the_runs_store_them(wrong: Watch, chat: Chat) -> None:
+    """In the storage folder of the instance, where no path is set."""
+    there = QuoteStore(path=wrong.instance.storage_directory())
+    there.save([withheld(KEY, "VALE3")], [KEY])
+    wrong.store = QuoteStore()
+    wrong.at()
+
+    assert "*the price of VALE3 is withheld*" in chat.taken[0]
 
 
 def test_what_is_told_is_kept_as_json(wrong: Watch, chat: Chat) -> None:
