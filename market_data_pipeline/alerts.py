@@ -1,4 +1,4 @@
-"""Tells a chat of a run that has failed, in Slack's format, if ALERT_WEBHOOK_URL is set.
+"""Tells a chat what is wrong and when it is well again, in Slack's format, by ALERT_WEBHOOK_URL.
 
 The address is a secret: whoever has it can write to the chat. It is in no log and no error.
 """
@@ -6,99 +6,214 @@ The address is a secret: whoever has it can write to the chat. It is in no log a
 from __future__ import annotations
 
 import html
-import time
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import cache
 
 import dagster as dg
 import requests
 
-from market_data_pipeline import environment
+from market_data_pipeline import clock, environment
+from market_data_pipeline.incidents import (
+    Incident,
+    Rows,
+    failed_runs,
+    missing_windows,
+    quota_running_out,
+    recent_windows,
+    unpublished_windows,
+    withheld_prices,
+)
+from market_data_pipeline.quote_store import QuoteStore
+from market_data_pipeline.windows import EXCHANGE_TIMEZONE, trading_windows
 
 URL = "ALERT_WEBHOOK_URL"
-# One look of the sensor may tell of five failures, and ends after 60 s whatever it does.
-SECONDS_FOR_AN_ANSWER = 5.0
-ATTEMPTS = 2
+WINDOWS = trading_windows()
+# A tick ends after 60 s whatever it does, and the other sensors wait for it.
+SECONDS_FOR_AN_ANSWER = 20.0
+LONGEST_WAIT = timedelta(hours=1)
+AFTER_THE_SESSION = timedelta(hours=1)
+# Slack cuts a text at 40,000 characters. What does not fit is in the message of the next tick.
+MOST_IN_A_MESSAGE = 20
+# What fails while a tick looks may be visible to the next one only.
+OVERLAP = timedelta(minutes=1)
 
 
 class AlertError(Exception):
     """The message was not accepted; the text says why, without the address."""
 
+    def __init__(self, reason: str, wait: timedelta = timedelta(0)) -> None:
+        super().__init__(reason)
+        self.wait = wait
+        """How long the receiver wants no message."""
 
-@dg.run_failure_sensor(
-    name="alert_on_failure",
+
+@dataclass(frozen=True)
+class Told:
+    """The sensor's cursor: what the chat knows. Instants are seconds since 1970."""
+
+    runs_since: float
+    """Runs that failed before are known, or were made good."""
+    wait_until: float = 0
+    """The receiver wants no message before."""
+    open: dict[str, list[str]] = field(default_factory=dict)
+    """The keys of the incidents that were told and are not over, by the kind of incident."""
+
+    def cursor(self) -> str:
+        """As JSON."""
+        return json.dumps(asdict(self))
+
+
+@dg.sensor(
+    name="alerts",
+    minimum_interval_seconds=60,
     default_status=(
         dg.DefaultSensorStatus.RUNNING
         if environment.text(URL, "")
         else dg.DefaultSensorStatus.STOPPED
     ),
-    minimum_interval_seconds=30,
-    description=f"One message to {URL} for each run that fails. It runs when the variable is set.",
+    description=f"Tells the chat of {URL} what is wrong, once an incident, and when it is well "
+    "again; during the session and an hour after. It launches no run."
+    + ("" if environment.text(URL, "") else f" It is off because {URL} is not set."),
 )
-def alert_on_failure(context: dg.RunFailureSensorContext) -> None:
-    """Sends one message for a failed run; one that cannot be sent is a warning in the tick's log.
-
-    Dagster comes here once for each failure, whatever becomes of the message.
-    """
-    url = environment.text(URL, "")
+def alerts(
+    context: dg.SensorEvaluationContext, quote_store: QuoteStore
+) -> dg.SensorResult | dg.SkipReason:
+    """One message with what is new and what is over, kept as told once it is accepted."""
+    url, now = environment.text(URL, ""), clock.utc_now()
     if not url:
-        context.log.warning(f"{URL} is not set: set it, or stop this sensor.")
-        return
-    try:
-        send(url, message(context))
-    except AlertError as error:
-        run_id = context.dagster_run.run_id[:8]
-        context.log.warning(f"The failure of run {run_id} was not told to {URL}: {error}.")
-
-
-def message(context: dg.RunFailureSensorContext) -> str:
-    """What the chat reads: the run, its window and why it failed.
-
-    A `Failure` is a sentence of this project, which holds no secret. Of any other error only the
-    name is told: nobody knows what is in its text.
-    """
-    run = context.dagster_run
-    ends = [run.tags.get(f"dagster/asset_partition_range_{end}") for end in ("start", "end")]
-    windows = context.partition_key or " to ".join(filter(None, ends))
-    head = f"{run.job_name} failed" + (f" for {windows}" if windows else "")
-    lines = [f"*{head}*", *(f"> {reason}" for reason in _reasons(context))]
-    lines.append(f"Run {run.run_id} {_link(run.run_id)}".rstrip())
-    return "\n".join(lines)
+        return dg.SkipReason(f"{URL} is not set: nothing is told.")
+    if context.cursor is None:
+        # The run at startup has not had its time. What failed before is not told.
+        told = Told(runs_since=_dagster_now().timestamp())
+        return dg.SensorResult(skip_reason="The first look is in a minute.", cursor=told.cursor())
+    told = Told(**json.loads(context.cursor))
+    if reason := _why_quiet(now, told):
+        return dg.SkipReason(reason)
+    looked_at = _dagster_now()
+    found = _look(context, quote_store, now, told)
+    told, said = _tell(context, url, now, told, found)
+    if "runs" in found:
+        standing = [each.since for each in found["runs"] if each.since]
+        since = (min([looked_at, *standing]) - OVERLAP).timestamp()
+        told = replace(told, runs_since=max(told.runs_since, since))
+    return dg.SensorResult(skip_reason=said, cursor=told.cursor())
 
 
 def send(url: str, text: str) -> None:
-    """Posts a message; tries again once if it certainly was not accepted.
+    """Posts a message.
 
     Raises:
-        AlertError: it was not accepted, or nobody knows whether it was.
+        AlertError: it was not accepted, or no answer came in time.
     """
-    for attempt in range(1, ATTEMPTS + 1):
+    # At DEBUG it logs the path, which is the secret.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
+    try:
+        # Nothing of the answer but its status and headers is read.
+        with requests.post(
+            url,
+            json={"text": text},
+            timeout=SECONDS_FOR_AN_ANSWER,
+            allow_redirects=False,
+            stream=True,
+        ) as answer:
+            status, wait = answer.status_code, answer.headers.get("retry-after", "")
+    except Exception as error:
+        raise AlertError(type(error).__name__) from None
+    if status >= 300:
+        seconds = timedelta(seconds=int(wait[:9])) if wait.isdecimal() else timedelta(0)
+        raise AlertError(f"the answer was {status}", min(seconds, LONGEST_WAIT))
+
+
+def message(new: Sequence[Incident], over: Sequence[str]) -> str:
+    """What the chat reads of incidents that are new, and of the keys of those that are over."""
+    paragraphs = [f"*Resolved: {_escaped(key)}.* All is well again." for key in over]
+    for incident in new:
+        lines = [f"> {_escaped(line)}" for line in incident.text.splitlines()]
+        if incident.run_id:
+            lines.append(f"Run {incident.run_id} {_link(incident.run_id)}".rstrip())
+        paragraphs.append("\n".join([f"*{_escaped(incident.key)}*", *lines]))
+    return "\n\n".join(paragraphs)
+
+
+def _why_quiet(now: datetime, told: Told) -> str | None:
+    """Why nothing is told now."""
+    session = WINDOWS.of_session(now.astimezone(EXCHANGE_TIMEZONE).date())
+    if not session or not session[0].start <= now < session[-1].end + AFTER_THE_SESSION:
+        return "B3 is closed: what is still wrong when the next session begins is told then."
+    if now.timestamp() < told.wait_until:
+        return f"The receiver wants no message for {told.wait_until - now.timestamp():.0f} s."
+    return None
+
+
+def _look(
+    context: dg.SensorEvaluationContext, store: QuoteStore, now: datetime, told: Told
+) -> dict[str, list[Incident]]:
+    """What is wrong, by kind; a kind that could not be looked at is left out."""
+    instance, windows = context.instance, recent_windows(now)
+
+    @cache
+    def rows() -> Rows:
+        return {window: store.stored(window.key) or () for window in windows}
+
+    looks: dict[str, Callable[[], list[Incident]]] = {
+        "runs": lambda: failed_runs(
+            instance,
+            datetime.fromtimestamp(told.runs_since, UTC),
+            lambda run: _is_ours(context, run),
+        ),
+        "missing": lambda: missing_windows(instance, windows, now),
+        "unpublished": lambda: unpublished_windows(instance, rows(), now),
+        "withheld": lambda: withheld_prices(rows()),
+        "quota": lambda: quota_running_out(instance, now),
+    }
+    found = {}
+    for kind, look in looks.items():
         try:
-            # Nothing of the answer but its status is read.
-            with requests.post(
-                url,
-                json={"text": text},
-                timeout=SECONDS_FOR_AN_ANSWER,
-                allow_redirects=False,
-                stream=True,
-            ) as answer:
-                status = answer.status_code
-        except requests.RequestException as error:
-            raise AlertError(type(error).__name__) from None
-        if status < 300:
-            return
-        if attempt == ATTEMPTS or (status != 429 and status < 500):
-            raise AlertError(f"the answer was {status}")
-        time.sleep(1)
+            found[kind] = look()
+        except Exception as error:
+            context.log.warning(f"Incidents of the kind {kind}: {type(error).__name__}")
+    return found
 
 
-def _reasons(context: dg.RunFailureSensorContext) -> list[str]:
-    reasons = []
-    for event in context.get_step_failure_events():
-        failure = event.step_failure_data
-        told = failure.user_failure_data and failure.user_failure_data.description
-        cause = failure.error and (failure.error.cause or failure.error)
-        name = cause.cls_name if cause else "unknown error"
-        reasons.append(f"{event.step_key}: {_escaped(told or f'{name}, see the log of the run')}")
-    return reasons or ["No step failed: see the log of the run."]
+def _tell(
+    context: dg.SensorEvaluationContext,
+    url: str,
+    now: datetime,
+    told: Told,
+    found: dict[str, list[Incident]],
+) -> tuple[Told, str]:
+    """What the chat knows after this look, and what the tick says."""
+    known = {(kind, key) for kind, keys in told.open.items() for key in keys}
+    standing = {(kind, each.key): each for kind, several in found.items() for each in several}
+    new = [each for each in standing if each not in known][:MOST_IN_A_MESSAGE]
+    over = sorted(each for each in known - standing.keys() if each[0] in found)[:MOST_IN_A_MESSAGE]
+    if not new and not over:
+        return told, f"Nothing new; {len(known)} incidents are open."
+    try:
+        send(url, message([standing[each] for each in new], [key for _, key in over]))
+    except AlertError as error:
+        said = f"{len(new) + len(over)} incidents were not told to {URL}: {error}."
+        context.log.warning(said)
+        return replace(told, wait_until=(now + error.wait).timestamp()), said
+    still = sorted(known.difference(over).union(new))
+    kinds = {kind: [key for each, key in still if each == kind] for kind, _ in still}
+    return replace(told, open=kinds), f"Told: {len(new)} new, {len(over)} over."
+
+
+def _is_ours(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:
+    """Whether a run is one of this code location, as Dagster's own failure sensors see it."""
+    here, origin = context.code_location_origin, run.remote_job_origin
+    of_run = origin and origin.repository_origin.code_location_origin.location_name
+    return of_run == (here and here.location_name)
+
+
+def _dagster_now() -> datetime:
+    """The instant by the clock that Dagster stamps its runs with."""
+    return datetime.now(UTC)
 
 
 def _link(run_id: str) -> str:

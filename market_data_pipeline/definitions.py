@@ -9,7 +9,7 @@ from typing import cast, get_args
 import dagster as dg
 from dagster_mongo import MongoResource
 
-from market_data_pipeline.alerts import alert_on_failure
+from market_data_pipeline.alerts import alerts
 from market_data_pipeline.asset_keys import PREFIX
 from market_data_pipeline.assets import ASSETS
 from market_data_pipeline.assets.accept_moves import accept_moves
@@ -75,7 +75,7 @@ defs = dg.Definitions(
     asset_checks=[freshness],
     jobs=[market_data_job, accept_moves],
     schedules=[every_window],
-    sensors=[at_startup, retry_live_window, alert_on_failure, watch_freshness],
+    sensors=[at_startup, retry_live_window, alerts, watch_freshness],
     resources={
         "brapi": brapi,
         "mongo": mongo,
