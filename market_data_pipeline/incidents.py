@@ -6,14 +6,13 @@ incident has the same key as long as it lasts, however often it is looked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
 from market_data_pipeline.asset_keys import HISTORY, PUBLICATION, QUOTES
-from market_data_pipeline.assets.kafka_publication import sent
 from market_data_pipeline.automation import QUOTA_SHARE, why_not_yet
 from market_data_pipeline.dagster_internals import (
     ASSET_PARTITION_RANGE_END_TAG,
@@ -24,6 +23,7 @@ from market_data_pipeline.freshness import GRACE
 from market_data_pipeline.price_guard import explain, run_config
 from market_data_pipeline.quota import last_recorded
 from market_data_pipeline.quote import Quote
+from market_data_pipeline.run_history import materialized
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE, Window, start_of, trading_windows
 
 WINDOWS = trading_windows()
@@ -31,7 +31,6 @@ SESSIONS_LOOKED_AT = 2
 # Pacing spreads a shortage that is smaller than that; each day of a month then lacks a window.
 MOST_SESSIONS_LEFT_OUT = 2
 LONGEST_REASON = 1_000  # characters
-MOST_MATERIALIZATIONS = 500
 
 Rows = Mapping[Window, Sequence[Quote]]
 
@@ -65,8 +64,8 @@ def failed_runs(
 ) -> list[Incident]:
     """The runs that failed and were not made good since.
 
-    A failure is made good by a later run of the same job that succeeds, for all of its windows or
-    for a later window.
+    A failure is made good by later runs of the same job that succeed in the steps that failed, for
+    all of its windows or for a later window.
 
     Args:
         instance: where the runs are.
@@ -94,12 +93,12 @@ def missing_windows(
     A window that pacing leaves out is not due, and a later one that is there makes up for it. The
     collection is due what `quotes` has.
     """
-    quotes, history = (_materialized(instance, key, windows) for key in (QUOTES, HISTORY))
+    quotes, history = (materialized(instance, key, windows) for key in (QUOTES, HISTORY))
     behind = {
         QUOTES: _behind(
             windows, quotes, lambda each: _due(each, now) and not why_not_yet(instance, each)
         ),
-        HISTORY: _behind(windows, history, lambda each: _due(each, now) and each.key in quotes),
+        HISTORY: _behind(windows, history, lambda each: _due(each, now) and each in quotes),
     }
     return [
         Incident(
@@ -126,7 +125,7 @@ def unpublished_windows(instance: dg.DagsterInstance, rows: Rows, now: datetime)
         for window, of_window in rows.items()
         if (quotes := [quote for quote in of_window if quote.source == "live"])
     }
-    there = sent(instance, list(live)) if live else []
+    there = materialized(instance, PUBLICATION, list(live))
     window = next((each for each in live if each in there or _due(each, now)), None)
     if window is None:
         return []
@@ -200,11 +199,11 @@ def quota_running_out(instance: dg.DagsterInstance, now: datetime) -> list[Incid
 
 
 def _behind(
-    windows: Sequence[Window], there: Set[str], expected: Callable[[Window], bool]
+    windows: Sequence[Window], there: Sequence[Window], expected: Callable[[Window], bool]
 ) -> Window | None:
     """The newest window that is expected, unless that or a newer one is there."""
     for window in windows:
-        if window.key in there:
+        if window in there:
             return None
         if expected(window):
             return window
@@ -213,17 +212,6 @@ def _behind(
 
 def _due(window: Window, now: datetime) -> bool:
     return window.end + GRACE <= now
-
-
-def _materialized(
-    instance: dg.DagsterInstance, asset: dg.AssetKey, windows: Sequence[Window]
-) -> set[str]:
-    if not windows:
-        return set()
-    keys = [window.key for window in windows]
-    wanted = dg.AssetRecordsFilter(asset_key=asset, asset_partitions=keys)
-    found = instance.fetch_materializations(wanted, limit=MOST_MATERIALIZATIONS).records
-    return {record.partition_key for record in found if record.partition_key}
 
 
 def _ending_between(after: datetime, before: datetime) -> list[Window]:
@@ -250,11 +238,26 @@ def _made_good(
         statuses=[dg.DagsterRunStatus.SUCCESS],
         created_after=failed.create_timestamp,
     )
-    later = (record.dagster_run for record in instance.get_run_records(wanted))
-    return any(ours(run) and _makes_good(run, failed.dagster_run) for run in later)
+    left = _steps(instance, failed.dagster_run.run_id, dg.DagsterEventType.STEP_FAILURE)
+    for run in (record.dagster_run for record in instance.get_run_records(wanted)):
+        if ours(run) and _covers(run, failed.dagster_run):
+            left -= _steps(instance, run.run_id, dg.DagsterEventType.STEP_SUCCESS)
+            if not left:
+                return True
+    return False
 
 
-def _makes_good(run: dg.DagsterRun, failed: dg.DagsterRun) -> bool:
+def _steps(
+    instance: dg.DagsterInstance, run_id: str, ended: dg.DagsterEventType
+) -> set[str | None]:
+    """The steps of a run that ended so."""
+    records = instance.get_records_for_run(run_id, of_type=ended).records
+    events = (record.event_log_entry.dagster_event for record in records)
+    return {event.step_key for event in events if event}
+
+
+def _covers(run: dg.DagsterRun, failed: dg.DagsterRun) -> bool:
+    """Whether a run was for all windows of one that failed, or for a later window."""
     ends, missed = _ends(run), _ends(failed)
     if ends is None or missed is None:
         return ends == missed

@@ -90,6 +90,40 @@ def test_it_is_made_good_by_a_later_run_of_the_job(
     assert told(chat) == [1, resolved]
 
 
+def test_two_sinks_that_failed_are_both_made_good_before_it_is_over(
+    watch: Watch, chat: Chat
+) -> None:
+    """A sink is retried alone, as a run of the same job."""
+    away = {"mongo", "kafka"}
+
+    def run(*sinks: str) -> None:
+        def step(name: str) -> dg.OpDefinition:
+            @dg.op(name=name)
+            def sink() -> None:
+                if name in away:
+                    raise dg.Failure(f"{name} is away.")
+
+            return sink
+
+        dg.GraphDefinition(
+            "everything", node_defs=[step(each) for each in sinks]
+        ).to_job().execute_in_process(
+            instance=watch.instance, raise_on_error=False, tags={"dagster/partition": NOON}
+        )
+
+    run("quotes", "mongo", "kafka")
+    watch.at()
+    away.remove("mongo")
+    run("mongo")
+    watch.at()
+    assert told(chat) == [1, 0]
+    away.remove("kafka")
+    run("kafka")
+    watch.at()
+
+    assert told(chat) == [1, 1]
+
+
 def test_a_run_that_succeeded_before_makes_nothing_good(watch: Watch, chat: Chat) -> None:
     ended(watch, True, NOON)
     ended(watch, False, NOON)
