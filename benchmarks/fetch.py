@@ -11,14 +11,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 from market_data_pipeline.resources import BrapiResource
 from market_data_pipeline.watchlist import load_watchlist
+from market_data_pipeline.windows import TradingWindows
 
 INTERVAL = 0.5
 TOKEN = "benchmark"  # noqa: S105
 ANSWERS_MS = (20, 150, 600)
-TICKERS = [paper.ticker for paper in load_watchlist()]
+TICKERS = [instrument.ticker for instrument in load_watchlist()]
+WINDOW = TradingWindows().next_ending(datetime.now(UTC))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from functools import cache
 import dagster as dg
 import requests
 
-from market_data_pipeline import clock, environment
+from market_data_pipeline import clock
 from market_data_pipeline.incidents import (
     Incident,
     Rows,
@@ -28,6 +28,7 @@ from market_data_pipeline.incidents import (
     withheld_prices,
 )
 from market_data_pipeline.quote_store import QuoteStore
+from market_data_pipeline.settings import settings
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE, trading_windows
 
 URL = "ALERT_WEBHOOK_URL"
@@ -67,23 +68,23 @@ class Told:
         return json.dumps(asdict(self))
 
 
+def _url() -> str:
+    return settings().alert_webhook_url.get_secret_value()
+
+
 @dg.sensor(
     name="alerts",
     minimum_interval_seconds=60,
-    default_status=(
-        dg.DefaultSensorStatus.RUNNING
-        if environment.text(URL, "")
-        else dg.DefaultSensorStatus.STOPPED
-    ),
+    default_status=(dg.DefaultSensorStatus.RUNNING if _url() else dg.DefaultSensorStatus.STOPPED),
     description=f"Tells the chat of {URL} what is wrong, once an incident, and when it is well "
     "again; during the session and an hour after. It launches no run."
-    + ("" if environment.text(URL, "") else f" It is off because {URL} is not set."),
+    + ("" if _url() else f" It is off because {URL} is not set."),
 )
 def alerts(
     context: dg.SensorEvaluationContext, quote_store: QuoteStore
 ) -> dg.SensorResult | dg.SkipReason:
     """One message with what is new and what is over, kept as told once it is accepted."""
-    url, now = environment.text(URL, ""), clock.utc_now()
+    url, now = _url(), clock.utc_now()
     if not url:
         return dg.SkipReason(f"{URL} is not set: nothing is told.")
     if context.cursor is None:
@@ -217,7 +218,7 @@ def _dagster_now() -> datetime:
 
 
 def _link(run_id: str) -> str:
-    base = environment.text("DAGSTER_URL", "").rstrip("/")
+    base = settings().dagster_url.rstrip("/")
     return f"<{base}/runs/{run_id}|open>" if base else ""
 
 

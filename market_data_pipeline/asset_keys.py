@@ -6,9 +6,9 @@ an instance need an ASSET_KEY_PREFIX of their own each, and then share neither w
 
 import dagster as dg
 
-from market_data_pipeline import environment
+from market_data_pipeline.settings import settings
 
-PREFIX = environment.word("ASSET_KEY_PREFIX", "")
+PREFIX = settings().asset_key_prefix
 _path = [PREFIX] if PREFIX else []
 QUOTES = dg.AssetKey([*_path, "quotes"])
 HISTORY = dg.AssetKey([*_path, "mongo_price_history"])

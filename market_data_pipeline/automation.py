@@ -10,12 +10,13 @@ from itertools import chain
 
 import dagster as dg
 
-from market_data_pipeline import clock, environment
+from market_data_pipeline import clock
 from market_data_pipeline.asset_keys import HISTORY, PUBLICATION, QUOTES
 from market_data_pipeline.dagster_internals import PARTITION_TAG, daemon_id
 from market_data_pipeline.pacing import next_run
 from market_data_pipeline.quota import last_recorded
 from market_data_pipeline.run_history import UNFINISHED, materialized, runs_of
+from market_data_pipeline.settings import settings
 from market_data_pipeline.windows import (
     EXCHANGE_TIMEZONE,
     Window,
@@ -30,7 +31,7 @@ WAITING = "waiting"
 TIME_OF_THE_SCHEDULE = timedelta(seconds=20)
 LONGEST_USAGE_WINDOW_DAYS = 31
 
-QUOTA_SHARE = environment.share("BRAPI_QUOTA_SHARE", 1)
+QUOTA_SHARE = settings().brapi_quota_share
 
 FRESHNESS_CHECKS = [dg.AssetCheckKey(key, "fresh") for key in (QUOTES, HISTORY, PUBLICATION)]
 

@@ -1,4 +1,4 @@
-"""Settings in `.env`: the one place that reads the file, and that knows the names of the settings.
+"""Settings in `.env`: the one place that reads the file.
 
 Dagster's commands read the `.env` of the working directory too, before anything of this package is
 loaded, and a blank line of it then hides the shell's value. `DotEnvLoader` undoes that; it is named
@@ -19,6 +19,8 @@ from dagster._core.secrets.loader import SecretsLoader
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from dotenv import dotenv_values
 
+from market_data_pipeline.settings import names
+
 FILE = ".env"
 # `make dev` sets it for the processes that it starts: a JSON object with every setting. In them
 # no line of `.env` changes a setting, be it blank or written later.
@@ -27,57 +29,15 @@ FINAL = "MARKET_DATA_SETTINGS"
 KAFKA_PROPERTY = "KAFKA_CONFIG_"
 # What is in compose's or the instance's files, beside the settings of `.env.example`.
 DEPLOYMENT = ("MARKET_DATA_STATE", "MONGO_PASSWORD", FINAL)
-NAMES = (
-    "ALERT_WEBHOOK_URL",
-    "ASSET_KEY_PREFIX",
-    "BRAPI_BASE_URL",
-    "BRAPI_INTRADAY",
-    "BRAPI_LONGEST_RANGE",
-    "BRAPI_MIN_ANSWERED_SHARE",
-    "BRAPI_MIN_INTERVAL_SECONDS",
-    "BRAPI_PLAN",
-    "BRAPI_QUOTA_SHARE",
-    "BRAPI_STEP_TIMEOUT_SECONDS",
-    "BRAPI_TICKERS_PER_REQUEST",
-    "BRAPI_TIMEOUT_SECONDS",
-    "BRAPI_TOKEN",
-    "DAGSTER_PORT",
-    "DAGSTER_URL",
-    "EMBEDDED_MONGO_PORT",
-    "KAFKA_BOOTSTRAP_SERVERS",
-    "KAFKA_CREATE_TOPIC",
-    "KAFKA_TIMEOUT_SECONDS",
-    "KAFKA_TOPIC",
-    "KAFKA_TOPIC_PARTITIONS",
-    "KAFKA_TOPIC_REPLICATION_FACTOR",
-    "KAFKA_TRANSACTIONAL_ID",
-    "KAFKA_UPDATED_AT_FORMAT",
-    "MARKET_DATA_HOME",
-    "MONGO_DB",
-    "MONGO_HOST",
-    "MONGO_PORT",
-    "MONGO_URI",
-    "PARTITIONS_START",
-    "PUBLISH_MADE_UP_PRICES",
-    "QUOTES_PATH",
-    "SANDBOX_PORT",
-    "SYNC_INTERVAL_MINUTES",
-    "WATCHLIST_FILE",
-)
 # Beginnings of names that no other program has.
 OURS = ("BRAPI_", "MARKET_DATA_")
 SIMILARITY = 0.85
 
 
-def settings() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """The environment of this process with the lines of `.env` over it, without what is blank."""
     values = {**os.environ, **{name: line for name, line in _lines().items() if line.strip()}}
     return {name: value for name, value in values.items() if value.strip()}
-
-
-def known_names() -> tuple[str, ...]:
-    """The name of every setting but those of librdkafka, which begin with `KAFKA_CONFIG_`."""
-    return NAMES
 
 
 def final(env: Mapping[str, str]) -> dict[str, str]:
@@ -92,7 +52,7 @@ def misspelled(env: Mapping[str, str]) -> list[str]:
         if not env[name].strip() or _is_setting(name) or name in DEPLOYMENT:
             continue
         cutoff = 0.6 if name.startswith(OURS) else SIMILARITY
-        meant = difflib.get_close_matches(name, known_names(), n=1, cutoff=cutoff)
+        meant = difflib.get_close_matches(name, names(), n=1, cutoff=cutoff)
         if meant:
             said.append(f"{name} is not a setting, nothing reads it: did you mean {meant[0]}?")
         elif name.startswith(OURS):
@@ -171,4 +131,4 @@ def _lines() -> dict[str, str]:
 
 
 def _is_setting(name: str) -> bool:
-    return name in known_names() or name.startswith(KAFKA_PROPERTY)
+    return name in names() or name.startswith(KAFKA_PROPERTY)

@@ -50,6 +50,11 @@ class BrapiResource(dg.ConfigurableResource[BrapiClient]):
     longest_range: str = Field(
         default="", description="How far back history may be asked; by default the plan says."
     )
+    watchlist_file: str = Field(
+        default="",
+        description="CSV file of the tickers to ask for; by default the 50 instruments that come "
+        "with the package.",
+    )
     min_interval_seconds: float = Field(
         default=0.5, description="Seconds between the starts of two requests, at the least.", ge=0
     )

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from market_data_pipeline import environment
-
 # B3's trading codes: four characters for the issuer, a number for the kind of security.
 TICKER = re.compile(r"[A-Z][A-Z0-9]{3}\d{1,2}")
 
@@ -27,12 +25,11 @@ class Instrument:
     segment: str = ""
 
 
-def load_watchlist(path: str | None = None) -> tuple[Instrument, ...]:
+def load_watchlist(path: str = "") -> tuple[Instrument, ...]:
     """Reads the watchlist: a CSV file with a `ticker` column and, if wanted, a `segment` one.
 
     Args:
-        path: the file; by default WATCHLIST_FILE of the environment, else the 50 instruments that
-            come with the package.
+        path: the file; by default the 50 instruments that come with the package.
 
     Returns:
         The instruments, in the order of the file.
@@ -40,7 +37,6 @@ def load_watchlist(path: str | None = None) -> tuple[Instrument, ...]:
     Raises:
         WatchlistError: the file is not there, is empty, or has a wrong or duplicate ticker.
     """
-    path = path or environment.text("WATCHLIST_FILE", "")
     if not path:
         text = resources.files(__package__).joinpath("watchlist.csv").read_text("utf-8")
         return _parse(text, "watchlist.csv")

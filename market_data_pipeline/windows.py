@@ -17,7 +17,7 @@ import dagster as dg
 import exchange_calendars
 import pandas as pd
 
-from market_data_pipeline import environment
+from market_data_pipeline.settings import settings
 
 EXCHANGE_TIMEZONE = ZoneInfo("America/Sao_Paulo")
 KEY_FORMAT = "%Y-%m-%dT%H:%M%z"
@@ -184,8 +184,7 @@ def trading_windows() -> TradingWindows:
     Raises:
         ValueError: a setting does not say what it must; the message says what to set.
     """
-    minutes = environment.whole_number("SYNC_INTERVAL_MINUTES", 30)
-    return TradingWindows(minutes, environment.day("PARTITIONS_START", DEFAULT_FIRST_DAY))
+    return TradingWindows(settings().sync_interval_minutes, settings().partitions_start)
 
 
 def start_of(key: str) -> datetime:

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from market_data_pipeline.dotenv import final, misspelled, settings
+from market_data_pipeline.dotenv import environment, final, misspelled
 from market_data_pipeline.watchlist import WatchlistError, load_watchlist
 from market_data_pipeline_dev.orphans import close_orphans
 from market_data_pipeline_dev.process import (
@@ -274,7 +274,7 @@ def _run(deployment: Deployment) -> int:
 def main() -> int:
     """Runs the deployment in the foreground."""
     try:
-        env = settings()
+        env = environment()
         sys.stderr.writelines(f"{sentence}\n" for sentence in misspelled(env))
         with _alone(state_folder(env)) as was_killed:
             deployment = Deployment(env)

@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from market_data_pipeline.dotenv import settings
+from market_data_pipeline.dotenv import environment
 from market_data_pipeline.kafka.errors import ConfigurationError
 from market_data_pipeline.kafka.settings import config_from_environment, without_secrets
 from market_data_pipeline_dev.process import address_file, stop_on_signals
@@ -254,7 +254,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, help="stop after so many events")
     options = parser.parse_args()
     stop_on_signals()  # also where a shell in the background has it ignore Ctrl-C
-    env = settings()
+    env = environment()
     topic = setting(env, "KAFKA_TOPIC", DEFAULT_TOPIC)
     try:
         tail = Tail(consumer_config(env), topic, from_beginning=options.from_beginning)

@@ -1,5 +1,6 @@
 """The pipeline for tests: real sockets, real files, and a clock that can be set."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from market_data_pipeline.assets import ASSETS
 from market_data_pipeline.assets.accept_moves import accept_moves
 from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.resources import BrapiResource, KafkaResource
+from market_data_pipeline.settings import settings
 from market_data_pipeline_dev.kafka import embedded_kafka
 from market_data_pipeline_dev.mongo import embedded_mongo
 from market_data_pipeline_tests.kafka.helpers import Seen, read
@@ -60,6 +62,7 @@ class Pipeline:
             "token": TOKEN,
             "plan": self.sandbox.plan,
             "min_interval_seconds": 0.002,
+            "watchlist_file": os.environ.get("WATCHLIST_FILE", ""),
         }
         return dg.Definitions(
             assets=ASSETS,
@@ -110,6 +113,14 @@ class Pipeline:
     def events(self) -> list[Seen]:
         """What a consumer can see on the topic."""
         return read(self.bootstrap_servers, self.topic)
+
+
+@pytest.fixture(autouse=True)
+def settings_of_this_test() -> Iterator[None]:
+    """The settings are read anew in each test."""
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
 
 
 @pytest.fixture(scope="session")

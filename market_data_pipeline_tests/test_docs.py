@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from market_data_pipeline.definitions import defs
+from market_data_pipeline.settings import names, table
 from market_data_pipeline_tests.supervised import ROOT
 
 ENGLISH, PORTUGUESE = ROOT / "README.md", ROOT / "README.pt-BR.md"
@@ -63,13 +64,15 @@ def test_no_link_is_dead(path: Path) -> None:
             assert anchor in slugs, anchor
 
 
-def test_the_settings_of_the_example_are_those_of_the_readme() -> None:
-    example = re.findall(r"^# ([A-Z_]+)=", (ROOT / ".env.example").read_text("utf-8"), re.MULTILINE)
-    readme = ENGLISH.read_text("utf-8")
+def test_the_table_of_settings_is_that_of_the_code() -> None:
+    assert table() in (ROOT / "docs" / "configuration.md").read_text("utf-8")
 
-    assert [name for name in example if name not in readme and "KAFKA_CONFIG_" not in name] == [
-        "MARKET_DATA_HOME"
-    ]
+
+def test_the_example_has_every_setting() -> None:
+    example = (ROOT / ".env.example").read_text("utf-8")
+    found = set(re.findall(r"^#? ?([A-Z_]+)=", example, re.MULTILINE))
+
+    assert {name for name in found if not name.startswith("KAFKA_CONFIG_")} == set(names())
 
 
 def test_every_check_is_in_the_operators_table() -> None:

@@ -21,13 +21,13 @@ def test_fifty_papers_come_with_the_package() -> None:
     assert segments.keys() == {"blue chip", "FII", "ETF"}
 
 
-def test_a_file_of_the_environment_replaces_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_replaces_them(tmp_path: Path) -> None:
     text = "\ufeffticker,segment\nPETR4,oil\n HGLG11 ,\n"
-    monkeypatch.setenv("WATCHLIST_FILE", written(tmp_path, text))
 
-    assert load_watchlist() == (Instrument("PETR4", "oil"), Instrument("HGLG11"))
+    assert load_watchlist(written(tmp_path, text)) == (
+        Instrument("PETR4", "oil"),
+        Instrument("HGLG11"),
+    )
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def quotes(
     windows = windows_of(context)
     with failing_clearly(), _tagged_after_an_outage(context):
         _wait_for_the_end(context, windows[-1])
-        instruments = load_watchlist()
+        instruments = load_watchlist(brapi.watchlist_file)
         tickers = [instrument.ticker for instrument in instruments]
         with one_at_a_time(context, BRAPI, brapi.min_interval_seconds):
             observations, quota = _observe(context, brapi, windows, tickers)

@@ -81,7 +81,7 @@ _MEANINGS: dict[int, tuple[type[PublicationError], str]] = {
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: (
         AccessRefusedError,
         "grant this user WRITE and DESCRIBE on the transactional id, or turn transactions off "
-        "with an empty KAFKA_TRANSACTIONAL_ID",
+        "with KAFKA_TRANSACTIONS=false",
     ),
     KafkaError._FENCED: (FencedError, _FENCED),
     KafkaError.PRODUCER_FENCED: (FencedError, _FENCED),

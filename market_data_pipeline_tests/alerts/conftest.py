@@ -15,6 +15,7 @@ import pytest
 from market_data_pipeline.alerts import alerts
 from market_data_pipeline.quote import Quote
 from market_data_pipeline.quote_store import QuoteStore
+from market_data_pipeline.settings import settings
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE, trading_windows
 
 SECRET_PATH = "/services/T000/B000/path-is-a-secret"
@@ -76,6 +77,7 @@ class Chat:
 def chat(monkeypatch: pytest.MonkeyPatch) -> Iterator[Chat]:
     chat = Chat()
     monkeypatch.setenv("ALERT_WEBHOOK_URL", chat.url)
+    settings.cache_clear()
     yield chat
     chat.server.shutdown()
     chat.server.server_close()

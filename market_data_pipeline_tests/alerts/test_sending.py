@@ -9,6 +9,7 @@ import pytest
 
 from market_data_pipeline import alerts
 from market_data_pipeline.quote_store import QuoteStore
+from market_data_pipeline.settings import settings
 from market_data_pipeline_tests.alerts.conftest import SECRET_PATH, Answer, Chat, Watch, withheld
 from market_data_pipeline_tests.test_definitions import in_a_process
 
@@ -217,6 +218,7 @@ def test_without_an_address_nothing_happens(
     wrong: Watch, chat: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ALERT_WEBHOOK_URL", " ")
+    settings.cache_clear()
     before = wrong.cursor
 
     assert wrong.at() == "ALERT_WEBHOOK_URL is not set: nothing is told."
@@ -255,6 +257,7 @@ def test_an_address_that_leads_nowhere_fails_nothing_and_is_not_shown(
     url: str,
 ) -> None:
     monkeypatch.setenv("ALERT_WEBHOOK_URL", url)
+    settings.cache_clear()
     said = wrong.at()
 
     assert "not told to ALERT_WEBHOOK_URL" in said

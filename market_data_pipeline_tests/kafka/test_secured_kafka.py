@@ -185,7 +185,7 @@ def test_runs_without_a_right_say_which_until_they_have_all(
     assert re.match(
         rf"Kafka opened no transaction for {identity} \(TRANSACTIONAL_ID_AUTHORIZATION_FAILED: .*"
         r"\): grant this user WRITE and DESCRIBE on the transactional id, or turn transactions off "
-        r"with an empty KAFKA_TRANSACTIONAL_ID\.$",
+        r"with KAFKA_TRANSACTIONS=false\.$",
         said(),
     )
     secured.allow(ResourceType.TRANSACTIONAL_ID, identity, AclOperation.WRITE)

@@ -1,0 +1,255 @@
+"""Every setting: an environment variable, its type, its default and what it is for.
+
+python -m market_data_pipeline.settings    # the table of docs/configuration.md
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from datetime import date
+from functools import cache
+from typing import Annotated, Any, Literal, get_args
+
+import dagster as dg
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+NO_SECRET = SecretStr("")
+
+
+def _setting(
+    default: Any, text: str, expected: str = "", *, shown: str | None = None, **bounds: Any
+) -> Any:
+    """A setting: its default, what it is for, and what a value has to be, for an error.
+
+    `shown` is the default in words, where the value says little.
+    """
+    extra: dict[str, Any] = {"shown": shown, "expected": expected}
+    return Field(default, description=text, json_schema_extra=extra, **bounds)
+
+
+def _true_or_false(value: object) -> object:
+    return {"true": True, "false": False}.get(str(value).lower(), value)
+
+
+Flag = Annotated[bool, BeforeValidator(_true_or_false)]
+# pydantic itself takes a number for a date.
+Day = Annotated[date, BeforeValidator(lambda value: date.fromisoformat(str(value)))]
+
+NUMBER, SHARE = "a number such as 0.5", "a number from 0 to 1 such as 0.5"
+WHOLE, PORT = "a whole number such as 30", "a port such as 3000"
+FLAG = "true or false"
+
+
+class Settings(BaseModel):
+    """The settings of a deployment. The names are those of the variables, in lower case."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    brapi_token: SecretStr = _setting(
+        NO_SECRET, "API token; a run without it fails and says so", shown=""
+    )
+    brapi_plan: Literal["free", "startup", "pro"] = _setting(
+        "free", "plan of the token: `free`, `startup` or `pro`"
+    )
+    brapi_base_url: str = _setting("https://brapi.dev", "address of the API")
+    brapi_tickers_per_request: int = _setting(
+        0,
+        "tickers in one request, where yours differs from the plan's",
+        WHOLE,
+        shown="by plan",
+        ge=0,
+    )
+    brapi_intraday: Flag | None = _setting(
+        None, "`true` if intraday bars may be asked for", FLAG, shown="by plan"
+    )
+    brapi_longest_range: Literal[
+        "", "1d", "5d", "1mo", "3mo", "6mo", "1y", "2y", "5y", "10y", "max"
+    ] = _setting("", "how far back history may be asked for, such as `3mo`", shown="by plan")
+    brapi_min_interval_seconds: float = _setting(
+        0.5, "seconds between the starts of two requests", NUMBER, ge=0
+    )
+    brapi_timeout_seconds: float = _setting(10.0, "seconds for one request", NUMBER, gt=0)
+    brapi_step_timeout_seconds: float = _setting(
+        240.0, "seconds for all requests of a run", NUMBER, gt=0
+    )
+    brapi_min_answered_share: float = _setting(
+        0.0,
+        "share of the watchlist (0 to 1) that must be answered; one ticker always must",
+        SHARE,
+        ge=0,
+        le=1,
+    )
+    brapi_quota_share: float = _setting(
+        1.0,
+        "share of the token's quota (0 to 1) that this code location may spend",
+        SHARE,
+        ge=0,
+        le=1,
+    )
+    mongo_uri: SecretStr = _setting(
+        NO_SECRET, "with credentials, if any; instead of host and port", shown=""
+    )
+    mongo_host: str = _setting("localhost", "server")
+    mongo_port: int = _setting(27017, "its port", PORT, ge=1, le=65535)
+    mongo_db: str = _setting("market_data_db", "database")
+    kafka_bootstrap_servers: str = _setting(
+        "localhost:9092", "brokers, `host:port` with commas between them"
+    )
+    kafka_topic: str = _setting("trading-assets-market-data-v1", "topic; created if missing")
+    kafka_updated_at_format: Literal["", "epoch", "iso8601"] = _setting(
+        "",
+        "form of `updated_at`: `epoch` (Unix seconds) or `iso8601`, which Jackson reads into a "
+        "`LocalDateTime`",
+        shown="`epoch`, with a warning",
+    )
+    kafka_transactions: Flag = _setting(
+        True,
+        "`false` for clusters that forbid transactions: a window may then appear in part",
+        FLAG,
+    )
+    kafka_transactional_id: str = _setting(
+        "",
+        "identity of the publication, of this code location alone",
+        shown="`market-data-pipeline`, then the prefix",
+    )
+    kafka_timeout_seconds: float = _setting(60.0, "seconds for publishing a window", NUMBER, gt=0)
+    kafka_create_topic: Flag = _setting(True, "whether a missing topic is created", FLAG)
+    kafka_topic_partitions: int = _setting(4, "partitions of a topic created here", WHOLE, ge=1)
+    kafka_topic_replication_factor: int = _setting(
+        -1, "replicas of a topic created here", WHOLE, shown="the broker's"
+    )
+    watchlist_file: str = _setting(
+        "", "CSV with a `ticker` column, and `segment` if wanted", shown="the 50 instruments"
+    )
+    sync_interval_minutes: Literal[5, 10, 15, 20, 30, 60] = _setting(
+        30, "length of a window: 5, 10, 15, 20, 30 or 60"
+    )
+    partitions_start: Day = _setting(
+        date(2026, 1, 2), "first day that has windows", "a date such as 2026-01-02"
+    )
+    quotes_path: str = _setting(
+        "",
+        "folder or fsspec address of the Parquet files of quotes",
+        shown="the instance's storage folder",
+    )
+    asset_key_prefix: str = _setting(
+        "",
+        "in front of the assets' keys, for one of several code locations of an instance",
+        "letters, digits and underscores, such as funds",
+        pattern=r"^[A-Za-z0-9_]*$",
+        shown="",
+    )
+    publish_made_up_prices: Flag = _setting(
+        False,
+        "`true` lets the made-up prices of a sandbox reach the database and the topic; never where "
+        "somebody may take them for real",
+        FLAG,
+    )
+    alert_webhook_url: SecretStr = _setting(
+        NO_SECRET,
+        "incoming webhook in Slack's format: a message for each incident, and when it is over",
+        shown="",
+    )
+    dagster_url: str = _setting("", "address of the UI, for the links in those messages", shown="")
+    dagster_port: int = _setting(3000, "of `make dev`: port of the UI", PORT, ge=1, le=65535)
+    sandbox_port: int = _setting(8790, "of `make dev`: port of the sandbox", PORT, ge=1, le=65535)
+    embedded_mongo_port: int = _setting(
+        27117, "of `make dev`: port of the embedded MongoDB", PORT, ge=1, le=65535
+    )
+    market_data_home: str = _setting(".dev", "of `make dev`: folder of its state")
+
+    @property
+    def transactional_id(self) -> str:
+        """The identity of the publication; empty where transactions are turned off."""
+        named = "-".join(filter(None, ["market-data-pipeline", self.asset_key_prefix]))
+        return (self.kafka_transactional_id or named) if self.kafka_transactions else ""
+
+
+CHOICES = {
+    "brapi_plan",
+    "brapi_longest_range",
+    "kafka_updated_at_format",
+    "sync_interval_minutes",
+}
+
+
+def names() -> tuple[str, ...]:
+    """The variables of all settings; `KAFKA_CONFIG_…` are librdkafka's."""
+    return tuple(name.upper() for name in Settings.model_fields)
+
+
+def settings_of(environ: Mapping[str, str]) -> Settings:
+    """The settings that some variables ask for; a blank one counts as not set.
+
+    Raises:
+        ValueError: a value is not what it must be; the text names the variable and what to set.
+    """
+    given = {name: environ.get(name.upper(), "").strip() for name in Settings.model_fields}
+    try:
+        return Settings.model_validate(
+            {name: _choice(name, value) for name, value in given.items() if value}
+        )
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+    value = given[name]
+    raise ValueError(f"{name.upper()} is {value!r}: set it to {_expected(name)}.")
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read once.
+
+    Raises:
+        ValueError: a value is not what it must be.
+    """
+    return settings_of(os.environ)
+
+
+def secret(name: str, value: SecretStr) -> str:
+    """A secret for a resource: Dagster shows the variable's name, never its value.
+
+    One that is not set is empty here: a missing EnvVar would fail a launch before there is a run
+    that could say so.
+    """
+    return dg.EnvVar(name) if value.get_secret_value() else ""
+
+
+def table() -> str:
+    """All settings as a table in Markdown."""
+    lines = ["| variable | default | |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        default = str(field.default).lower() if field.annotation is bool else field.default
+        shown = _extra(name, "shown")
+        shown = f"`{default}`" if shown is None else shown
+        lines.append(f"| `{name.upper()}` | {shown} | {field.description} |")
+    lines.append(
+        "| `KAFKA_CONFIG_…` | | any other librdkafka property: "
+        "`KAFKA_CONFIG_SECURITY_PROTOCOL=SASL_SSL` |"
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _choice(name: str, value: str) -> str | int:
+    """The value, as a number where it is one of the numbers to choose from."""
+    return int(value) if value.isdecimal() and int(value) in _allowed(name) else value
+
+
+def _allowed(name: str) -> tuple[Any, ...]:
+    """What a setting may be, where that is a list."""
+    return get_args(Settings.model_fields[name].annotation) if name in CHOICES else ()
+
+
+def _extra(name: str, key: str) -> Any:
+    extra = Settings.model_fields[name].json_schema_extra
+    return extra.get(key) if isinstance(extra, dict) else None
+
+
+def _expected(name: str) -> str:
+    allowed = ", ".join(str(each) for each in _allowed(name) if each != "")
+    return f"one of {allowed}" if allowed else str(_extra(name, "expected"))
+
+
+if __name__ == "__main__":
+    sys.stdout.write(table())
