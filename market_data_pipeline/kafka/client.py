@@ -210,9 +210,12 @@ class Client:
         except KafkaException as exception:  # a fatal error comes this way too
             self._note_trouble(exception.args[0])
         except SystemError as error:  # or, where a delivery report follows it, this way
-            if not isinstance(error.__cause__, KafkaException):
+            if isinstance(error.__cause__, KafkaException):
+                self._note_trouble(error.__cause__.args[0])
+            elif error.__cause__ is not None:
                 raise
-            self._note_trouble(error.__cause__.args[0])
+            # Without a cause the binding has lost it; the delivery reports tell what became of
+            # the messages.
 
     def _note_trouble(self, error: KafkaError) -> None:
         if error.code() not in self._troubles:

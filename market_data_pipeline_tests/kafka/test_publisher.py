@@ -97,6 +97,22 @@ def test_one_event_that_is_too_large_fails_the_window_and_is_named(
     assert "raise max.message.bytes" in str(caught.value)
 
 
+def test_an_error_that_the_binding_lost_is_none_where_all_is_acknowledged(
+    mock_kafka: str, topic: str
+) -> None:
+    """As `flush` of confluent-kafka raises it now and then where a run is fenced."""
+
+    class Losing(Producer):
+        def flush(self, *arguments: Any) -> int:
+            super().flush(*arguments)
+            raise SystemError("flush returned NULL without setting an exception")
+
+    with mock.patch(PRODUCER, Losing):
+        assert (
+            Publisher(mock_kafka, topic, transactional_id="t").publish(a_window()).published == 50
+        )
+
+
 def test_an_interrupt_rolls_back(mock_kafka: str, topic: str) -> None:
     rolled_back = []
 
