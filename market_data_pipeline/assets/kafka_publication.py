@@ -139,7 +139,7 @@ def publish_window(
         How many events were sent.
 
     Raises:
-        PublicationError: they are not on the topic, or nobody can say whether they are.
+        PublicationError: they are not on the topic, or it is not known whether they are.
     """
     of_window = [quote for quote in rows if quote.window_start == window.start]
     due = [

@@ -6,7 +6,7 @@ from confluent_kafka import KafkaError
 
 
 class PublicationError(Exception):
-    """The window is not on the topic, or nobody can say whether it is."""
+    """The window is not on the topic, or it is not known whether it is."""
 
 
 class ConfigurationError(PublicationError):

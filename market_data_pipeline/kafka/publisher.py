@@ -274,11 +274,11 @@ class _Attempt:
         return bool(self._deliveries.failures or client.fatal or client.left() <= 0)
 
     def _reason(self) -> KafkaError | None:
-        """Why not all was acknowledged, as far as anybody says."""
+        """Why not all was acknowledged, as far as it is known."""
         known = self._deliveries.reason or self._client.fatal
         if known is None and self._deliveries.failures and self._publisher.transactional_id:
             # The client dropped what it had queued: its transaction has failed, and it tells the
-            # reason to whoever asks for the commit that it can no longer make.
+            # reason when it is asked for the commit that it can no longer make.
             try:
                 self._client.producer.commit_transaction(1.0)
             except KafkaException as exception:

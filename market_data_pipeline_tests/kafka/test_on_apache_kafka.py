@@ -117,7 +117,7 @@ def test_an_older_run_that_hung_is_fenced(kafka: str, topic: str) -> None:
     assert {one.event for one in read(kafka, topic)} == set(a_window(1))
 
 
-def test_whoever_is_fenced_says_so(kafka: str, topic: str) -> None:
+def test_a_fenced_run_says_so(kafka: str, topic: str) -> None:
     """librdkafka tells of it in more than one way."""
     publisher = Publisher(kafka, topic, transactional_id=topic)
     publisher.publish(a_window(0))
