@@ -115,7 +115,7 @@ def test_what_is_heavy_is_not_imported_before_it_is_needed() -> None:
     ("name", "value", "sentence"),
     [
         ("SYNC_INTERVAL_MINUTES", "7", "set it to one of 5, 10, 15, 20, 30, 60"),
-        ("SYNC_INTERVAL_MINUTES", "half", "set it to a whole number"),
+        ("BRAPI_TICKERS_PER_REQUEST", "half", "set it to a whole number"),
         ("PARTITIONS_START", "yesterday", "set it to a date such as 2026-01-02"),
         ("BRAPI_PLAN", "gold", "set it to one of free, startup, pro"),
         ("BRAPI_MIN_INTERVAL_SECONDS", "-1", "set it to a number"),

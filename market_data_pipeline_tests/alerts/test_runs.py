@@ -207,6 +207,7 @@ def test_the_link_leads_to_the_run(
     watch: Watch, chat: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DAGSTER_URL", "https://dagster.example/")
+    settings.cache_clear()
     run_id = ended(watch, False, NOON)
     watch.at()
 

@@ -122,12 +122,13 @@ def shards() -> list[dict[str, Any]]:
     script = (
         "import json; from market_data_pipeline.automation import QUOTA_SHARE;"
         "from market_data_pipeline.definitions import defs, kafka;"
+        "from market_data_pipeline.definitions import brapi;"
         "from market_data_pipeline.watchlist import load_watchlist;"
         "graph = defs.resolve_asset_graph();"
         "checks = [check.asset_key for check in graph.asset_check_keys];"
         "keys = [key.path for key in [*graph.get_all_asset_keys(), *checks]];"
         "print(json.dumps({'id': kafka.transactional_id, 'share': QUOTA_SHARE, 'keys': keys,"
-        " 'instruments': [instrument.ticker for instrument in load_watchlist()]}))"
+        " 'instruments': [instrument.ticker for instrument in load_watchlist(brapi.watchlist_file)]}))"
     )
     loaded = []
     for file in WATCHLISTS:
