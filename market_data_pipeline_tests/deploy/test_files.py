@@ -128,7 +128,7 @@ def shards() -> list[dict[str, Any]]:
         "checks = [check.asset_key for check in graph.asset_check_keys];"
         "keys = [key.path for key in [*graph.get_all_asset_keys(), *checks]];"
         "print(json.dumps({'id': kafka.transactional_id, 'share': QUOTA_SHARE, 'keys': keys,"
-        " 'instruments': [instrument.ticker for instrument in load_watchlist(brapi.watchlist_file)]}))"
+        " 'instruments': [each.ticker for each in load_watchlist(brapi.watchlist_file)]}))"
     )
     loaded = []
     for file in WATCHLISTS:
