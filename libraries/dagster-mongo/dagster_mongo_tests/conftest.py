@@ -73,6 +73,10 @@ class Store:
     instance: dg.DagsterInstance = field(default_factory=dg.DagsterInstance.ephemeral)
 
     @property
+    def is_stand_in(self) -> bool:
+        return self.uri != os.environ.get("TEST_MONGO_URI")
+
+    @property
     def mongo(self) -> MongoResource:
         return MongoResource(uri=self.uri, database=DATABASE)
 
