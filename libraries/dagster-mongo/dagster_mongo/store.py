@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +21,8 @@ __all__ = ["delete_others", "insert_anew", "upsert"]
 Fields = dict[str, Any]
 Write = InsertOne[Any] | ReplaceOne[Any]
 _DUPLICATE_KEY = 11000
+# Batches on their way at the same time: one is encoded while the server works on the other.
+_WRITERS = 2
 
 
 def upsert(
@@ -29,7 +32,7 @@ def upsert(
 
     The ids that exist are read first, because an insertion costs the server a fifth of an upsert;
     with `mongo/created_at` also that field of them. An id that another writer inserts in between
-    is noticed by the server, and replaced.
+    is noticed by the server, and replaced. Two batches are on their way at the same time.
 
     Returns:
         How many were `inserted`, `replaced` and `unchanged`: the server's own counts.
@@ -39,13 +42,19 @@ def upsert(
     """
     counts: Counter[str] = Counter(inserted=0, replaced=0, unchanged=0)
     now = datetime.now(UTC).replace(tzinfo=None)
-    for start in range(0, len(documents), settings.batch_size):
-        batch = documents[start : start + settings.batch_size]
-        error = _write(collection, batch, settings, now, counts)
-        if error and (inserted := _inserted_meanwhile(collection, batch, error)):
-            error = _write(collection, inserted, settings, now, counts)
-        if error:
-            raise error
+    size = settings.batch_size
+    with ThreadPoolExecutor(_WRITERS) as executor:
+        writes = [
+            executor.submit(
+                _write_batch, collection, documents[start : start + size], settings, now
+            )
+            for start in range(0, len(documents), size)
+        ]
+        try:
+            for write in writes:
+                counts.update(write.result())
+        finally:
+            executor.shutdown(cancel_futures=True)
     return counts
 
 
@@ -57,13 +66,13 @@ def insert_anew(
     counts: Counter[str] = Counter(inserted=0, deleted=deleted)
     for start in range(0, len(documents), batch_size):
         batch = documents[start : start + batch_size]
-        bodies = [RawBSONDocument(document.body) for document in batch]
+        writes = [InsertOne(RawBSONDocument(document.body)) for document in batch]
         try:
-            result = collection.insert_many(bodies, ordered=False)
+            result = collection.bulk_write(writes, ordered=False)
         except BulkWriteError as error:
             ids = [document.id for document in batch]
             raise MongoBulkWriteError(collection.name, error.details or {}, ids) from None
-        counts["inserted"] += len(result.inserted_ids)
+        counts["inserted"] += result.inserted_count
     return counts
 
 
@@ -85,14 +94,23 @@ def delete_others(
     return deleted
 
 
+def _write_batch(
+    collection: Collection[Fields], batch: Sequence[Document], settings: Settings, now: datetime
+) -> Counter[str]:
+    """Write a batch, and what another writer inserted meanwhile once more."""
+    counts, error = _write(collection, batch, settings, now)
+    if error and (inserted := _inserted_meanwhile(collection, batch, error)):
+        more, error = _write(collection, inserted, settings, now)
+        counts += more
+    if error:
+        raise error
+    return counts
+
+
 def _write(
-    collection: Collection[Fields],
-    batch: Sequence[Document],
-    settings: Settings,
-    now: datetime,
-    counts: Counter[str],
-) -> MongoBulkWriteError | None:
-    """Write a batch and add to the counts; return what the server refused of it."""
+    collection: Collection[Fields], batch: Sequence[Document], settings: Settings, now: datetime
+) -> tuple[Counter[str], MongoBulkWriteError | None]:
+    """Write a batch; return the counts, and what the server refused of it."""
     stored = _stored(collection, [document.id for document in batch], settings.created_at)
     writes = [_operation(document, stored, settings.created_at, now) for document in batch]
     error = None
@@ -102,10 +120,13 @@ def _write(
         result = refused.details or {}
         ids = [document.id for document in batch]
         error = MongoBulkWriteError(collection.name, result, ids)
-    counts["inserted"] += result.get("nInserted", 0) + result.get("nUpserted", 0)
-    counts["replaced"] += result.get("nModified", 0)
-    counts["unchanged"] += result.get("nMatched", 0) - result.get("nModified", 0)
-    return error
+    modified = result.get("nModified", 0)
+    counts = Counter(
+        inserted=result.get("nInserted", 0) + result.get("nUpserted", 0),
+        replaced=modified,
+        unchanged=result.get("nMatched", 0) - modified,
+    )
+    return counts, error
 
 
 def _stored(
