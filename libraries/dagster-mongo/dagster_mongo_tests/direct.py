@@ -11,6 +11,10 @@ from dagster_mongo.base import MongoIOManager
 
 from .conftest import DATABASE, values
 
+# A context makes each of its own if it is given none, which takes a tenth of a second.
+RESOURCES: Any = dg.build_resources({}).__enter__()
+INSTANCE = dg.DagsterInstance.ephemeral()
+
 
 @dataclass
 class Direct:
@@ -41,17 +45,26 @@ class Direct:
 
     def store(self, value: object, key: str | None = None, run_id: str = "run") -> dict[str, Any]:
         context = dg.build_output_context(
-            definition_metadata=self._metadata(), run_id=run_id, **self._context(key)
+            definition_metadata=self._metadata(),
+            run_id=run_id,
+            resources=RESOURCES,
+            **self._context(key),
         )
         self.manager.handle_output(context, value)
         return values(context.get_logged_metadata())
 
     def load(self, key: str | None = None, **reading: Any) -> Any:
         upstream = dg.build_output_context(
-            definition_metadata=self._metadata(), run_id="run", **self._context(key)
+            definition_metadata=self._metadata(),
+            run_id="run",
+            resources=RESOURCES,
+            **self._context(key),
         )
         context = dg.build_input_context(
-            upstream_output=upstream, definition_metadata=reading, **self._context(key)
+            upstream_output=upstream,
+            definition_metadata=reading,
+            instance=INSTANCE,
+            **self._context(key),
         )
         return self.manager.load_input(context)
 
