@@ -1,7 +1,9 @@
 """Measures the library beside plain pymongo on a server: `python benchmarks/measure.py URI`.
 
-Each time is the median of several, and the contestants take turns. Memory is the peak of a
-process of its own above what it had before it began (Linux).
+Each time is the median of several, and the contestants take turns; the last number of a line is
+the rate beside plain pymongo's. "raw" only receives the bytes: no load on one connection can be
+faster. Memory is the peak of a process of its own above what it had before it began (Linux). With
+another version of the library before it in PYTHONPATH, that one is measured.
 """
 
 import argparse
@@ -10,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -54,75 +57,125 @@ def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 class Plain:
+    """What one writes by hand with pymongo and pandas."""
+
     def __init__(self, uri: str, name: str) -> None:
         self.collection: Collection[Any] = MongoClient(uri)[DATABASE][name]
 
-    def store(self, rows: pd.DataFrame) -> None:
-        writes = [ReplaceOne({"_id": r["_id"]}, r, upsert=True) for r in records(rows)]
-        self.collection.bulk_write(writes, ordered=False)
+    def storing(self, rows: pd.DataFrame) -> Callable[[], object]:
+        def store() -> None:
+            writes = [ReplaceOne({"_id": r["_id"]}, r, upsert=True) for r in records(rows)]
+            self.collection.bulk_write(writes, ordered=False)
 
-    def load(self) -> pd.DataFrame:
-        return pd.DataFrame(list(self.collection.find()))
+        return store
+
+    def loading(self) -> Callable[[], object]:
+        return lambda: pd.DataFrame(list(self.collection.find()))
+
+
+class Raw(Plain):
+    """The floor of a load: receive the batches, and do nothing with them."""
+
+    def loading(self) -> Callable[[], object]:
+        return lambda: sum(map(len, self.collection.find_raw_batches()))
+
+
+class Arrow(Plain):
+    """PyMongoArrow, with a schema as it recommends; only where it is installed."""
+
+    def loading(self) -> Callable[[], object]:
+        import pyarrow as pa
+        from pymongoarrow.api import Schema, find_pandas_all
+
+        at, text = pa.timestamp("ms"), pa.string()
+        schema = {"_id": text, "day": text, "name": text, "price": float, "change": float}
+        schema |= {"volume": pa.int64(), "trades": pa.int64(), "live": pa.bool_()}
+        known = Schema({**schema, "window_start": at, "updated_at": at})
+        return lambda: find_pandas_all(self.collection, {}, schema=known)
 
 
 class Library:
     """The I/O manager as a run calls it, without the time of a run."""
 
+    manager_type: Any = MongoPandasIOManager
+
     def __init__(self, uri: str, name: str) -> None:
-        self.manager = MongoPandasIOManager(mongo=MongoResource(uri=uri, database=DATABASE))
+        self.manager = self.manager_type(mongo=MongoResource(uri=uri, database=DATABASE))
         self.collection = self.manager.mongo.get_collection(name)
         self.metadata: dict[str, Any] = {"mongo/collection": name, "mongo/key": ["_id"]}
         self.metadata["mongo/mode"] = "upsert"
 
-    def store(self, rows: pd.DataFrame, **partition: Any) -> None:
-        context = dg.build_output_context(
+    def _output(self, **partition: Any) -> dg.OutputContext:
+        return dg.build_output_context(
             asset_key="prices", definition_metadata=self.metadata, run_id="run", **partition
         )
-        self.manager.handle_output(context, rows)
 
-    def load(self) -> pd.DataFrame:
-        upstream = dg.build_output_context(
-            asset_key="prices", definition_metadata=self.metadata, run_id="run"
-        )
-        context = dg.build_input_context(asset_key="prices", upstream_output=upstream)
-        return self.manager.load_input(context)
+    def storing(self, rows: pd.DataFrame, **partition: Any) -> Callable[[], object]:
+        context = self._output(**partition)
+        return lambda: self.manager.handle_output(context, rows)
+
+    def loading(self) -> Callable[[], object]:
+        context = dg.build_input_context(asset_key="prices", upstream_output=self._output())
+        return lambda: self.manager.load_input(context)
+
+
+class PolarsLibrary(Library):
+    @property
+    def manager_type(self) -> Any:
+        from dagster_mongo import MongoPolarsIOManager
+
+        return MongoPolarsIOManager
+
+    def storing(self, rows: pd.DataFrame, **partition: Any) -> Callable[[], object]:
+        import polars as pl
+
+        frame = pl.DataFrame({str(name): pl.Series(rows[name].tolist()) for name in rows})
+        return super().storing(frame, **partition)
 
 
 CONTESTANTS: dict[str, Callable[[str, str], Plain | Library]] = {
     "plain": Plain,
+    "raw": Raw,
+    "pymongoarrow": Arrow,
     "library": Library,
+    "polars": PolarsLibrary,
 }
+IN_EVERY_STEP = ("plain", "library")
 
 
-def seconds(act: Callable[..., object], *inputs: Any, **settings: Any) -> float:
+def contestants() -> list[str]:
+    """Those whose libraries are installed."""
+    needs = {"pymongoarrow": "pymongoarrow", "polars": "polars"}
+    return [n for n in CONTESTANTS if n not in needs or find_spec(needs[n])]
+
+
+def seconds(act: Callable[[], object]) -> float:
     started = time.perf_counter()
-    act(*inputs, **settings)
+    act()
     return time.perf_counter() - started
 
 
 def compare_times(uri: str, rows: int, rounds: int) -> None:
     data = frame(rows)
-    taken: dict[str, list[float]] = {}
+    taken: dict[str, dict[str, list[float]]] = {"store": {}, "load": {}, "again": {}}
     for _ in range(rounds):
-        for name, contestant in CONTESTANTS.items():
-            mongo = contestant(uri, uuid4().hex)
-            mongo.collection.find_one()
-            taken.setdefault(f"store {name}", []).append(seconds(mongo.store, data))
-            taken.setdefault(f"load {name}", []).append(seconds(mongo.load))
-            taken.setdefault(f"again {name}", []).append(seconds(mongo.store, data))
-            mongo.collection.drop()
-    median = {name: statistics.median(times) for name, times in taken.items()}
-    for step in ("store", "load", "again"):
-        plain, library = median[f"{step} plain"], median[f"{step} library"]
-        print(
-            f"{step}: plain {rows / plain:,.0f} rows/s, library {rows / library:,.0f} rows/s,"
-            f" {plain / library:.2f} of its rate"
-        )
-    one = Plain(uri, uuid4().hex).collection
-    loop = 10 * seconds(lambda: [one.insert_one(r) for r in records(data.iloc[: rows // 10])])
-    one.drop()
-    times = loop / median["store library"]
-    print(f"insert_one in a loop: {rows / loop:,.0f} rows/s, library {times:.1f} times that")
+        shared = uuid4().hex
+        for name in contestants():
+            storing = name in (*IN_EVERY_STEP, "polars")
+            mongo = CONTESTANTS[name](uri, uuid4().hex if storing else shared)
+            if storing or name == "raw":
+                taken["store"].setdefault(name, []).append(seconds(mongo.storing(data)))
+            taken["load"].setdefault(name, []).append(seconds(mongo.loading()))
+            if storing:
+                taken["again"].setdefault(name, []).append(seconds(mongo.storing(data)))
+                mongo.collection.drop()
+        Plain(uri, shared).collection.drop()
+    for step, times in taken.items():
+        median = {name: statistics.median(each) for name, each in times.items()}
+        for name, value in median.items():
+            if not (step != "load" and name == "raw"):
+                ratio = median["plain"] / value
+                print(f"{step:6} {name:13} {value:6.2f} s {rows / value:9,.0f} rows/s {ratio:5.2f}")
 
 
 def peak() -> int:
@@ -134,29 +187,24 @@ def peak() -> int:
 def compare_memory(uri: str, rows: int) -> None:
     name = uuid4().hex
     stored = Library(uri, name)
-    stored.store(frame(rows))
+    stored.storing(frame(rows))()
     for step in ("store", "load"):
-        spent = {}
-        for contestant in CONTESTANTS:
+        for contestant in IN_EVERY_STEP:
             command = [sys.executable, __file__, uri, "--rows", str(rows)]
             command += ["--spend", contestant, step, name]
-            spent[contestant] = float(
-                subprocess.run(command, check=True, capture_output=True).stdout
-            )
-        ratio = spent["library"] / spent["plain"]
-        print(f"{step}, peak memory in MiB: {spent}, {ratio:.2f} x")
+            spent = subprocess.run(command, check=True, capture_output=True).stdout.decode()
+            print(f"{step:6} {contestant:13} {spent.strip()} MiB at the peak")
     stored.collection.drop()
 
 
 def spend(uri: str, rows: int, contestant: str, step: str, name: str) -> None:
-    Library(uri, "warm_up").store(frame(0))  # imports what is only imported when it is needed
+    warm = Library(uri, "warm_up")
+    warm.storing(frame(0))()  # imports what is only imported when it is needed
+    warm.loading()()
     mongo = CONTESTANTS[contestant](uri, name if step == "load" else uuid4().hex)
-    data = frame(rows) if step == "store" else frame(0)
+    act = mongo.storing(frame(rows)) if step == "store" else mongo.loading()
     before = peak()
-    if step == "store":
-        mongo.store(data)
-    else:
-        mongo.load()
+    act()
     print((peak() - before) // 1024)
 
 
@@ -172,7 +220,7 @@ def compare_partition(uri: str, rounds: int, rows: int = 50, beside: int = 1_000
                 mongo.metadata |= {"partition_expr": "day", "mongo/mode": mode}
                 mongo.collection.delete_many({"day": "new"})
                 partition = {"asset_partitions_def": DAYS, "asset_partition_key_range": NEW}
-                taken[name].append(seconds(mongo.store, data, **partition))
+                taken[name].append(seconds(mongo.storing(data, **partition)))
         median = {name: statistics.median(times[1:]) for name, times in taken.items()}
         shown = {name: f"{value * 1000:.2f} ms" for name, value in median.items()}
         print(

@@ -1,5 +1,8 @@
-"""MongoDB for Dagster: a resource, and an I/O manager that keeps DataFrames in collections."""
+"""MongoDB for Dagster: a resource, and I/O managers for DataFrames and for documents."""
 
+from dagster_shared.libraries import DagsterLibraryRegistry
+
+from dagster_mongo.documents_io_manager import MongoDocumentsIOManager
 from dagster_mongo.errors import (
     DagsterMongoError,
     MongoAuthenticationError,
@@ -10,7 +13,8 @@ from dagster_mongo.errors import (
     MongoOperationError,
     MongoSettingsError,
 )
-from dagster_mongo.io_manager import MongoPandasIOManager
+from dagster_mongo.pandas_io_manager import MongoPandasIOManager
+from dagster_mongo.polars_io_manager import MongoPolarsIOManager
 from dagster_mongo.resource import MongoResource
 
 __version__ = "0.1.0+source"
@@ -20,11 +24,15 @@ __all__ = [
     "MongoAuthenticationError",
     "MongoBulkWriteError",
     "MongoConnectionError",
+    "MongoDocumentsIOManager",
     "MongoFrameError",
     "MongoLoadError",
     "MongoOperationError",
     "MongoPandasIOManager",
+    "MongoPolarsIOManager",
     "MongoResource",
     "MongoSettingsError",
     "__version__",
 ]
+
+DagsterLibraryRegistry.register("dagster-mongo", __version__, is_dagster_package=False)

@@ -1,21 +1,27 @@
-"""Columns to encoded documents with their ids."""
+"""Rows to encoded documents with their ids."""
 
-from collections import Counter
+import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
-from hashlib import blake2b
+from datetime import UTC, datetime
 from itertools import repeat
 from typing import Any, NamedTuple
 
 import bson
-from bson import ObjectId
+from bson import CodecOptions
+from bson.binary import UuidRepresentation
 from bson.errors import BSONError
 
 from dagster_mongo.errors import MongoFrameError
+from dagster_mongo.keys import content_ids, key_ids
 from dagster_mongo.settings import Settings
 
+__all__ = ["CODEC", "Document", "columns_of", "from_columns", "from_mappings", "with_date"]
+
+# Dates within this library are naive and in UTC, whatever the client's own options are.
+CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
+    document_class=dict, tz_aware=False, uuid_representation=UuidRepresentation.STANDARD
+)
 _LARGEST = 16 * 1024 * 1024
-_SHOWN = 5
 
 
 class Document(NamedTuple):
@@ -25,7 +31,7 @@ class Document(NamedTuple):
     body: bytes
 
 
-def to_documents(
+def from_columns(
     columns: Mapping[str, Sequence[Any]], settings: Settings, run_id: str
 ) -> list[Document]:
     """Encode the rows of a frame.
@@ -33,75 +39,104 @@ def to_documents(
     Args:
         columns: Its columns as BSON values, all equally long.
         settings: Which columns are the key. Without any, a row's content identifies it.
-        run_id: What the field of that name gets.
+        run_id: The value of the field that `mongo/run_id` names.
 
     Raises:
         MongoFrameError: Two rows have one key, a key is null, or BSON has no such value.
     """
     if not any(columns.values()):
         return []
-    managed = {settings.created_at, settings.run_id} & columns.keys()
-    if managed:
-        raise MongoFrameError(f"Column {managed.pop()!r} is set by the store, by its metadata.")
-    if "_id" in columns and settings.key != ("_id",):
-        raise MongoFrameError("The DataFrame has a column _id: then mongo/key has to be ['_id'].")
-    ids = (
-        _key_ids(columns, settings.key)
-        if settings.key
-        else _content_ids(columns, settings.may_change)
-    )
-    fields: dict[str, Iterable[Any]] = {"_id": ids, **columns}
+    _refuse_reserved(columns.keys(), settings)
+    fields: dict[str, Iterable[Any]] = dict(columns)
+    ids: Iterable[Any] = repeat(None)
+    if not settings.time_series:
+        identity = sorted(columns.keys() - set(settings.volatile))
+        content = {name: columns[name] for name in identity}
+        ids = (
+            key_ids(columns, settings.key)
+            if settings.key
+            else content_ids(columns, _encoded(_rows(content)), settings.volatile)
+        )
+        fields = {"_id": ids, **columns}
     if settings.run_id:
         fields[settings.run_id] = repeat(run_id)
-    return [Document(*pair) for pair in zip(ids, _encoded(fields), strict=True)]
+    return list(map(Document, ids, _encoded(_rows(fields))))
 
 
-def _encoded(columns: Mapping[str, Iterable[Any]]) -> Iterator[bytes]:
-    for number, row in enumerate(zip(*columns.values(), strict=False)):
+def from_mappings(
+    mappings: Sequence[Mapping[str, Any]], settings: Settings, run_id: str
+) -> list[Document]:
+    """Encode documents as they are, with an `_id` and the fields that the store sets.
+
+    Raises:
+        MongoFrameError: Two documents have one key, a key is null, or BSON has no such value.
+    """
+    if not mappings:
+        return []
+    names = dict.fromkeys(name for mapping in mappings for name in mapping)
+    _refuse_reserved(names.keys(), settings)
+    ids: Iterable[Any] = repeat(None)
+    rows: Iterable[Mapping[str, Any]] = mappings
+    if not settings.time_series:
+        ids = (
+            key_ids(columns_of(mappings, settings.key), settings.key)
+            if settings.key
+            else content_ids(names, _contents(mappings, settings.volatile), settings.volatile)
+        )
+        rows = ({"_id": id, **mapping} for id, mapping in zip(ids, mappings, strict=True))
+    managed = {settings.run_id: run_id} if settings.run_id else {}
+    return list(map(Document, ids, _encoded({**row, **managed} for row in rows)))
+
+
+def columns_of(mappings: Sequence[Mapping[str, Any]], names: Iterable[str]) -> dict[str, list[Any]]:
+    """Some fields of documents as columns, dates naive in UTC; a name that none has is left out."""
+    return {
+        name: [_naive(mapping.get(name)) for mapping in mappings]
+        for name in names
+        if not mappings or any(name in mapping for mapping in mappings)
+    }
+
+
+def with_date(body: bytes, name: str, moment: datetime) -> bytes:
+    """A document with one more field, a date (naive in UTC), at its end."""
+    milliseconds = bson.encode({name: moment})[4:-1]
+    return struct.pack("<i", len(body) + len(milliseconds)) + body[4:-1] + milliseconds + b"\0"
+
+
+def _refuse_reserved(names: Iterable[str], settings: Settings) -> None:
+    if managed := settings.managed & set(names):
+        raise MongoFrameError(f"Field {min(managed)!r} is set by the store, as its metadata says.")
+    if "_id" in names and settings.time_series is None and settings.key != ("_id",):
+        raise MongoFrameError("There is a column _id: then mongo/key has to be ['_id'].")
+
+
+def _naive(value: Any) -> Any:
+    if isinstance(value, datetime):
+        moment = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+        return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+    return value
+
+
+def _rows(columns: Mapping[str, Iterable[Any]]) -> Iterator[dict[str, Any]]:
+    names = tuple(columns)
+    for row in zip(*columns.values(), strict=False):
+        yield dict(zip(names, row, strict=True))
+
+
+def _contents(mappings: Iterable[Mapping[str, Any]], volatile: Sequence[str]) -> Iterator[bytes]:
+    return _encoded(
+        {name: mapping[name] for name in sorted(mapping.keys() - set(volatile))}
+        for mapping in mappings
+    )
+
+
+def _encoded(rows: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
+    for number, row in enumerate(rows):
         try:
-            body = bson.encode(dict(zip(columns, row, strict=True)))
+            body = bson.encode(row, codec_options=CODEC)
         except (BSONError, OverflowError, TypeError, ValueError) as error:
-            raise MongoFrameError(f"Row {number} cannot be a document: {error}.") from None
+            reason = str(error).removeprefix("Invalid document: ").rstrip(".")
+            raise MongoFrameError(f"Row {number} cannot be a document: {reason}.") from None
         if len(body) > _LARGEST:
             raise MongoFrameError(f"Row {number} has {len(body)} bytes, MongoDB takes {_LARGEST}.")
         yield body
-
-
-def _key_ids(columns: Mapping[str, Sequence[Any]], key: Sequence[str]) -> list[Any]:
-    if missing := [name for name in key if name not in columns]:
-        raise MongoFrameError(f"The DataFrame has no key column {missing[0]!r}.")
-    parts = [[_key_part(name, value) for value in columns[name]] for name in key]
-    joined = list(map("|".join, zip(*parts, strict=True)))
-    ids = list(columns["_id"]) if tuple(key) == ("_id",) else joined
-    repeated = [id for id, count in Counter(ids).items() if count > 1]
-    if repeated:
-        shown = ", ".join(repr(id) for id in repeated[:_SHOWN])
-        rest = f" and {len(repeated) - _SHOWN} more" if len(repeated) > _SHOWN else ""
-        raise MongoFrameError(f"Several rows have the same key {list(key)}: {shown}{rest}.")
-    return ids
-
-
-def _key_part(name: str, value: Any) -> str:
-    """A key's value as text: moments in UTC, separators escaped."""
-    if isinstance(value, str):
-        return value.replace("\\", "\\\\").replace("|", "\\|")
-    if isinstance(value, datetime):
-        return value.isoformat(timespec="milliseconds" if value.microsecond else "auto") + "Z"
-    if isinstance(value, bool | int | float | ObjectId):
-        return str(value)
-    raise MongoFrameError(
-        f"Key column {name!r} holds {value!r}. A key is text, a number, a date or an ObjectId."
-    )
-
-
-def _content_ids(columns: Mapping[str, Sequence[Any]], may_change: set[str]) -> list[str]:
-    """A hash of each row's content, however its columns are ordered; equal rows are numbered."""
-    if not (identity := sorted(columns.keys() - may_change)):
-        raise MongoFrameError("Every column is volatile: nothing tells one row from another.")
-    ids = []
-    seen: Counter[str] = Counter()
-    for body in _encoded({name: columns[name] for name in identity}):
-        digest = blake2b(body, digest_size=16).hexdigest()
-        seen[digest] += 1
-        ids.append(digest if seen[digest] == 1 else f"{digest}|{seen[digest]}")
-    return ids

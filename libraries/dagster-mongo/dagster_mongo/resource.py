@@ -1,6 +1,8 @@
-"""The connection: one client for a resource's life."""
+"""The connection: one client for all resources of a process that have the same settings."""
 
-from typing import Any
+from collections.abc import Hashable
+from types import TracebackType
+from typing import Any, Self
 from urllib.parse import unquote
 
 import dagster as dg
@@ -11,7 +13,11 @@ from pymongo.database import Database
 from pymongo.driver_info import DriverInfo
 from pymongo.errors import ConfigurationError
 
-from dagster_mongo.errors import MongoConnectionError, MongoSettingsError, translated
+from dagster_mongo import clients
+from dagster_mongo.errors import MongoConnectionError, MongoSettingsError
+from dagster_mongo.translation import translated
+
+__all__ = ["MongoResource"]
 
 Document = dict[str, Any]
 
@@ -19,9 +25,11 @@ Document = dict[str, Any]
 class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """A MongoDB database, for assets and ops to use directly or through an I/O manager.
 
-    The client is made when it is first asked for, shared from then on, and closed when the run's
-    step ends, failed or not. Give either `uri` or `host`; credentials belong in `uri`, which is a
-    secret: it appears in no message, no `repr` and not in the UI.
+    The client is made when it is first asked for and closed when the run's step ends, failed or
+    not. A resource and the I/O managers that are given it share one client. Give either `uri` or
+    `host`. Credentials belong in `uri`, which is a secret: it appears in no message, no `repr` and
+    not in the UI. Outside Dagster, use it in a `with` statement, which closes the client:
+    `with MongoResource(uri=..., database="shop") as mongo: ...`.
 
     Example:
         ```python
@@ -48,7 +56,9 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         json_schema_extra={"dagster__is_secret": True},
         repr=False,
     )
-    host: str | None = Field(default=None, description="The server's host name, without `uri`.")
+    host: str | None = Field(
+        default=None, description="The server's host name; takes the place of `uri`."
+    )
     port: int = Field(default=27017, description="The server's port; goes with `host`.")
     database: str = Field(description="The database that `get_database` returns.")
     server_selection_timeout_seconds: float = Field(
@@ -60,14 +70,28 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     client_options: dict[str, Any] = Field(
         default_factory=dict,
         description="Any further option of `pymongo.MongoClient`, by its name there, such as"
-        " `tls` or `maxPoolSize`. The UI shows them: credentials belong in `uri`.",
+        " `tls`, `maxPoolSize`, `retryWrites`, `readPreference` or `readConcernLevel`.",
+        json_schema_extra={"dagster__is_secret": True},
         repr=False,
     )
 
     _client: MongoClient[Document] | None = PrivateAttr(default=None)
+    _client_key: Hashable = PrivateAttr(default=None)
+
+    def __enter__(self) -> Self:
+        """The resource itself, for use outside Dagster."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def get_client(self) -> MongoClient[Document]:
-        """The one client of this resource, connected.
+        """The client of this resource, connected.
 
         Raises:
             MongoSettingsError: The address or an option makes no sense.
@@ -75,39 +99,57 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             MongoAuthenticationError: The server refused the credentials.
         """
         if self._client is None:
-            self._client = self._connect()
+            key = clients.settings_key(
+                self._uri,
+                self._host,
+                self.port,
+                self.server_selection_timeout_seconds,
+                self.client_options,
+            )
+            self._client = clients.acquire(key, self._connect)
+            self._client_key = key
         return self._client
 
     def get_database(self) -> Database[Document]:
         """The database of the `database` field. Raises what `get_client` raises."""
-        return self.get_client()[self.database]
+        return self.get_client()[_value_of(self.database) or ""]
 
     def get_collection(self, name: str) -> Collection[Document]:
         """A collection of that database by its name. Raises what `get_client` raises."""
         return self.get_database()[name]
 
     def close(self) -> None:
-        """Close the client, if there is one. Dagster calls it; a script of one's own has to."""
+        """Close the client, unless another resource still uses it. Dagster calls this."""
         if self._client is not None:
-            self._client.close()
             self._client = None
+            clients.release(self._client_key)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Close the client at the end of a step. Dagster calls this."""
         self.close()
 
     @property
     def address(self) -> str:
-        """Where the server is, as it may be shown: the hosts, without credentials and options.
+        """The hosts of the server, without credentials and options: safe to show.
 
         Raises:
             MongoSettingsError: Neither `uri` nor `host` is set, or both are.
         """
-        if bool(self.uri) == bool(self.host):
+        uri, host = self._uri, self._host
+        if bool(uri) == bool(host):
             raise MongoSettingsError(
                 "Set either `uri` or `host` of MongoResource"
-                + (", not both." if self.uri else ": it has no address.")
+                + (", not both." if uri else ": it has no address.")
             )
-        return _authority(self.uri)[1] if self.uri else f"{self.host}:{self.port}"
+        return _authority(uri)[1] if uri else f"{host}:{self.port}"
+
+    @property
+    def _uri(self) -> str | None:
+        return _value_of(self.uri)
+
+    @property
+    def _host(self) -> str | None:
+        return _value_of(self.host)
 
     def _connect(self) -> MongoClient[Document]:
         address = self.address
@@ -127,9 +169,9 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             **self.client_options,
         }
         try:
-            if self.uri:
-                return MongoClient(self.uri, **options)
-            return MongoClient(self.host, self.port, **options)
+            if self._uri:
+                return MongoClient(self._uri, **options)
+            return MongoClient(self._host, self.port, **options)
         except (ConfigurationError, TypeError, ValueError) as error:
             if type(error.__context__).__module__.startswith("dns."):  # of a mongodb+srv address
                 raise MongoConnectionError(
@@ -142,11 +184,16 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def _safe(self, error: Exception) -> str:
         """An error's message, unless the password is in it."""
         message = str(error)
-        credentials = _authority(self.uri)[0] if self.uri else ""
+        credentials = _authority(self._uri)[0] if self._uri else ""
         passwords = credentials.partition(":")[2], str(self.client_options.get("password", ""))
         if any(p and (p in message or unquote(p) in message) for p in passwords):
             return "the reason is withheld, it shows the password."
         return message
+
+
+def _value_of(setting: str | None) -> str | None:
+    """A setting's value. Dagster resolves an EnvVar in a run; outside of one, this does."""
+    return setting.get_value() if isinstance(setting, dg.EnvVar) else setting
 
 
 def _authority(uri: str) -> tuple[str, str]:

@@ -5,8 +5,11 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from pymongo import IndexModel, WriteConcern
+from pymongo.read_concern import ReadConcern
 
 from dagster_mongo.errors import MongoSettingsError
+
+__all__ = ["PREFIX", "Settings"]
 
 PREFIX = "mongo/"
 
@@ -22,7 +25,11 @@ class Settings:
     run_id: str | None = None
     volatile: tuple[str, ...] = ()
     indexes: tuple[IndexModel, ...] = ()
+    expire_after: Mapping[str, int] | None = None
+    validator: Mapping[str, Any] | None = None
+    time_series: Mapping[str, Any] | None = None
     write_concern: WriteConcern | None = None
+    read_concern: ReadConcern | None = None
     batch_size: int = 10_000
 
     @classmethod
@@ -56,23 +63,16 @@ class Settings:
             )
         if clash := set(self.key) & set(self.volatile):
             raise MongoSettingsError(f"A key column cannot be volatile: {', '.join(clash)}.")
+        if self.time_series and (self.mode != "replace" or self.key or self.created_at):
+            raise MongoSettingsError(
+                "A time-series collection has no unique _id: mongo/time_series goes with mongo/mode"
+                " 'replace', without mongo/key and mongo/created_at."
+            )
 
     @property
-    def may_change(self) -> set[str]:
-        """The fields that do not make a document a different one."""
-        return {*self.volatile, *([self.run_id] if self.run_id else [])}
-
-
-def columns_of(metadata: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The columns that an input asks for by its metadata `columns`, None for all.
-
-    Raises:
-        MongoSettingsError: It is no list of names.
-    """
-    value = metadata.get("columns")
-    if value == []:
-        raise _wrong("columns", "a list of at least one column name", value)
-    return None if value is None else _names("columns", value)
+    def managed(self) -> set[str]:
+        """The fields that the store sets itself."""
+        return {name for name in (self.created_at, self.run_id) if name}
 
 
 def _wrong(name: str, expected: str, value: object) -> MongoSettingsError:
@@ -114,6 +114,34 @@ def _write_concern(name: str, value: object) -> WriteConcern:
     return concern
 
 
+def _read_concern(name: str, value: object) -> ReadConcern:
+    if not isinstance(value, str) or not value:
+        raise _wrong(name, "a level such as 'local' or 'majority'", value)
+    return ReadConcern(value)
+
+
+def _expire_after(name: str, value: object) -> Mapping[str, int]:
+    expected = "one date field and the seconds after it, {'updated_at': 86400}"
+    if not isinstance(value, Mapping) or len(value) != 1:
+        raise _wrong(name, expected, value)
+    field, seconds = next(iter(value.items()))
+    if not isinstance(seconds, int) or isinstance(seconds, bool) or seconds < 0:
+        raise _wrong(name, expected, value)
+    return {str(field): seconds}
+
+
+def _validator(name: str, value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping) or not value:
+        raise _wrong(name, "a query such as {'$jsonSchema': {…}}", value)
+    return value
+
+
+def _time_series(name: str, value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping) or not isinstance(value.get("timeField"), str):
+        raise _wrong(name, "options with timeField, such as {'timeField': 'at'}", value)
+    return value
+
+
 def _indexes(name: str, value: object) -> tuple[IndexModel, ...]:
     expected = "a list of indexes, each [(field, 1 or -1), …] or {'keys': […], 'unique': …}"
     if not isinstance(value, list | tuple):
@@ -138,6 +166,10 @@ _PARSERS: Mapping[str, Callable[[str, Any], Any]] = {
     "run_id": _text,
     "volatile": _names,
     "indexes": _indexes,
+    "expire_after": _expire_after,
+    "validator": _validator,
+    "time_series": _time_series,
     "write_concern": _write_concern,
+    "read_concern": _read_concern,
     "batch_size": _batch_size,
 }

@@ -12,12 +12,12 @@ from typing import Any
 from uuid import uuid4
 
 import dagster as dg
-import pandas as pd
 import pytest
 from pymongo import MongoClient
 from pymongo.collection import Collection
 
 from dagster_mongo import MongoPandasIOManager, MongoResource
+from dagster_mongo.base import MongoIOManager
 
 DATABASE = "dagster_mongo_tests"
 NO_REAL_MONGO = "real MongoDB: set TEST_MONGO_URI to a server's mongodb:// address"
@@ -70,7 +70,12 @@ class Store:
     name: str = field(default_factory=lambda: f"c{uuid4().hex}")
     partitions: dg.PartitionsDefinition | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    kind: type[MongoIOManager] = MongoPandasIOManager
     instance: dg.DagsterInstance = field(default_factory=dg.DagsterInstance.ephemeral)
+
+    @property
+    def is_stand_in(self) -> bool:
+        return self.uri != os.environ.get("TEST_MONGO_URI")
 
     @property
     def mongo(self) -> MongoResource:
@@ -78,7 +83,7 @@ class Store:
 
     @property
     def resources(self) -> dict[str, Any]:
-        return {"io_manager": MongoPandasIOManager(mongo=self.mongo)}
+        return {"io_manager": self.kind(mongo=self.mongo)}
 
     @contextmanager
     def collection(self) -> Iterator[Collection[dict[str, Any]]]:
@@ -120,7 +125,7 @@ class Store:
         self.metadata = {**self.metadata, **{f"mongo/{k}": v for k, v in metadata.items()}}
         return values(self.run(frame, keys)[0].metadata)
 
-    def load(self, *keys: str, columns: list[str] | None = None) -> pd.DataFrame:
+    def load(self, *keys: str, columns: list[str] | None = None) -> Any:
         metadata = {"columns": columns} if columns is not None else {}
         partitions = self.partitions if keys else None
         backfill = dg.BackfillPolicy.single_run()
@@ -131,7 +136,7 @@ class Store:
             partitions_def=partitions,
             backfill_policy=backfill,
         )
-        def reader(frame: pd.DataFrame) -> None:
+        def reader(frame: Any) -> None:
             loaded.append(frame)
 
         tags = {}

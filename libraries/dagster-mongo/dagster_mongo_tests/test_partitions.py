@@ -95,7 +95,8 @@ def test_a_range_stores_and_loads_its_partitions_without_the_gaps(store: Store) 
         FRIDAY[1]: 2,
         MONDAY[0]: 1,
     }
-    assert all(metadata["rows"] == 3 for metadata in counted.values())
+    assert [metadata["rows"] for metadata in counted.values()] == [2, 1]
+    assert all(metadata["run/rows"] == 3 for metadata in counted.values())
     assert ids(store) == sorted([*frame["_id"], *between])
     loaded = store.load(FRIDAY[1], MONDAY[0]).sort_values("_id", ignore_index=True)
     pd.testing.assert_frame_equal(loaded, frame)
@@ -187,7 +188,7 @@ def test_a_range_of_multi_dimensional_partitions_is_exact(store: Store) -> None:
         collection.insert_many([{"_id": str(i), **row} for i, row in enumerate(all_of)])
     counted = store.run(frame, keys)
     assert [values(m.metadata)["dagster/partition_row_count"] for m in counted] == [1, 1, 1]
-    assert values(counted[0].metadata)["deleted"] == 3  # the three of north that were there
+    assert values(counted[0].metadata)["run/deleted"] == 3  # the three of north that were there
     assert sorted(store.load(*keys)["where"]) == ["north"] * 3
     assert len(store.documents()) == 6
 

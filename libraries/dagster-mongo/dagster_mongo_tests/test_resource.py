@@ -68,6 +68,69 @@ def test_the_io_manager_closes_its_client(store: Store) -> None:
         clients[0].admin.command("ping")
 
 
+def test_a_resource_and_its_io_managers_share_a_client(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    new_client = MongoResource._new_client
+
+    def counted(self: MongoResource) -> Any:
+        made.append(new_client(self))
+        return made[-1]
+
+    monkeypatch.setattr(MongoResource, "_new_client", counted)
+    mongo = MongoResource(uri=uri, database=DATABASE, client_options={"appName": "shared"})
+
+    @dg.asset(metadata={"mongo/collection": "shared_client"})
+    def frame(mongo: MongoResource) -> pd.DataFrame:
+        mongo.get_client()
+        return pd.DataFrame({"a": [1]})
+
+    @dg.asset
+    def reader(mongo: MongoResource, frame: pd.DataFrame) -> None:
+        assert mongo.get_collection("shared_client").count_documents({}) == len(frame)
+
+    resources = {"mongo": mongo, "io_manager": MongoPandasIOManager(mongo=mongo)}
+    assert dg.materialize([frame], resources=resources).success
+    assert len(made) == 1
+    with pytest.raises(InvalidOperation):
+        made[0].admin.command("ping")
+    with mongo:
+        mongo.get_collection("shared_client").drop()
+
+
+def test_outside_dagster_it_is_a_context_manager(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_MONGO", uri)
+    with MongoResource(uri=dg.EnvVar("SOME_MONGO"), database=DATABASE) as mongo:
+        client = mongo.get_client()
+        with MongoResource(uri=uri, database=DATABASE) as other:
+            assert other.get_client() is client
+        assert client.admin.command("ping")["ok"] == 1
+        assert mongo.get_database().name == DATABASE
+    with pytest.raises(InvalidOperation):
+        client.admin.command("ping")
+
+
+def test_other_settings_have_another_client(uri: str) -> None:
+    with (
+        MongoResource(uri=uri, database="x") as one,
+        MongoResource(uri=uri, database="x", client_options={"appName": "two"}) as two,
+    ):
+        assert one.get_client() is not two.get_client()
+
+
+def test_the_ui_hides_what_may_be_secret() -> None:
+    schema = MongoResource.to_config_schema().as_field().config_type.fields
+    secret = {name for name, field in schema.items() if field.is_secret}
+    assert secret == {"uri", "client_options"}
+
+
+def test_every_setting_has_a_description() -> None:
+    for kind in (MongoResource, MongoPandasIOManager):
+        for name, field in kind.model_fields.items():
+            assert field.description or name == "mongo", name
+
+
 def test_no_client_is_made_before_it_is_needed() -> None:
     mongo = MongoResource(uri="mongodb://127.0.0.1:1", database="x")
     assert run_with(mongo, lambda mongo: None)

@@ -1,0 +1,123 @@
+"""The `_id` of a document, made of its key or of its content."""
+
+import re
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any
+
+import bson
+from bson import ObjectId
+
+from dagster_mongo.errors import MongoFrameError
+
+__all__ = ["content_ids", "identity", "key_ids"]
+
+_SHOWN = 5
+# Text that reads like another type's text, or like quoted text, is quoted.
+_AMBIGUOUS = re.compile(
+    r'".*|true|false|-?(\d+(\.\d*)?([eE][+-]?\d+)?|inf)|\d{4}-\d\d-\d\dT[\d:.]+Z|[0-9a-f]{24}',
+    re.DOTALL,
+)
+
+
+def key_ids(columns: Mapping[str, Sequence[Any]], key: Sequence[str]) -> list[Any]:
+    """The ids of rows that have a key.
+
+    A key of one column is the id itself, with its type. A key of several is a text of all parts,
+    `a1|2026-01-01T00:00:00Z`, in which different values of different types differ: text that
+    looks like a number, a date or an ObjectId is quoted. A whole number is the same key whether
+    it is an integer or a float.
+
+    Args:
+        columns: The columns of the rows as BSON values, dates naive in UTC.
+        key: The names of the key's columns.
+
+    Raises:
+        MongoFrameError: A column is missing, a value cannot be part of a key, or two rows have
+            the same key.
+    """
+    if missing := [name for name in key if name not in columns]:
+        raise MongoFrameError(f"There is no key column {missing[0]!r}.")
+    if tuple(key) == ("_id",):
+        ids = list(columns["_id"])
+    elif len(key) == 1:
+        ids = [_single(key[0], value) for value in columns[key[0]]]
+    else:
+        parts = [[_text(name, value) for value in columns[name]] for name in key]
+        ids = list(map("|".join, zip(*parts, strict=True)))
+    _refuse_repeated(ids, key)
+    return ids
+
+
+def content_ids(
+    columns: Iterable[str], bodies: Iterable[bytes], volatile: Iterable[str]
+) -> list[str]:
+    """A hash of each row's content; equal rows are numbered.
+
+    Args:
+        columns: The names of the columns.
+        bodies: The rows as BSON, without the volatile columns and with the others sorted by name.
+        volatile: The columns that do not tell one row from another.
+
+    Raises:
+        MongoFrameError: Every column is volatile.
+    """
+    names = set(columns)
+    if names and not names - set(volatile):
+        raise MongoFrameError("Every column is volatile: nothing tells one row from another.")
+    ids = []
+    seen: Counter[str] = Counter()
+    for body in bodies:
+        digest = blake2b(body, digest_size=16).hexdigest()
+        seen[digest] += 1
+        ids.append(digest if seen[digest] == 1 else f"{digest}|{seen[digest]}")
+    return ids
+
+
+def identity(id: Any) -> Hashable:
+    """What is equal for two ids exactly if the server takes them for the same id."""
+    if isinstance(id, str):
+        return id
+    if isinstance(id, int | float) and not isinstance(id, bool):
+        return (float, id)
+    return bson.encode({"": id})
+
+
+def _refuse_repeated(ids: Sequence[Any], key: Sequence[str]) -> None:
+    counts = Counter(map(identity, ids))
+    if len(counts) == len(ids):
+        return
+    repeated = {identity(id): id for id in ids if counts[identity(id)] > 1}
+    shown = ", ".join(repr(id) for id in list(repeated.values())[:_SHOWN])
+    rest = f" and {len(repeated) - _SHOWN} more" if len(repeated) > _SHOWN else ""
+    raise MongoFrameError(f"Several rows have the same key {list(key)}: {shown}{rest}.")
+
+
+def _single(name: str, value: Any) -> Any:
+    _text(name, value)  # raises what cannot be a key
+    return int(value) if _is_whole(value) else value
+
+
+def _text(name: str, value: Any) -> str:
+    """A part of a key as text: dates in UTC, separators escaped."""
+    if isinstance(value, str):
+        text = value.replace("\\", "\\\\").replace("|", "\\|")
+        return f'"{text}"' if _AMBIGUOUS.fullmatch(value) else text
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="milliseconds" if value.microsecond else "auto") + "Z"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | ObjectId):
+        return str(value)
+    if isinstance(value, float) and value == value:
+        return str(int(value)) if _is_whole(value) else repr(value)
+    raise MongoFrameError(
+        f"Key column {name!r} holds {value!r}. A key is text, a number, a date, a truth value or"
+        " an ObjectId."
+    )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, float) and value.is_integer() and abs(value) < 2**63

@@ -1,0 +1,143 @@
+"""pymongo's errors to this library's, without the causes that could show a secret."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from bson.errors import BSONError
+from pymongo import errors
+
+from dagster_mongo.errors import (
+    DagsterMongoError,
+    MongoAuthenticationError,
+    MongoConnectionError,
+    MongoOperationError,
+    MongoSettingsError,
+)
+
+__all__ = ["translated"]
+
+_AGAIN = "Storing again completes what was interrupted."
+_NO_SUCH_HOST = (  # what the resolvers of Linux, macOS and Windows say
+    "Name or service not known",
+    "No address associated",
+    "Temporary failure in name resolution",
+    "nodename nor servname",
+    "getaddrinfo failed",
+)
+_UNAUTHORIZED = 13
+_AUTHENTICATION_CODES = {18, 8000}  # the second is what Atlas answers
+# What to do about an error code of the server.
+_ADVICE = {
+    50: "It took longer than allowed. Raise timeoutMS or maxTimeMS, or add an index.",
+    59: "This server lacks the command: set the collection up by hand, without this setting.",
+    72: "The server does not support this option. Check the versions and the collection's kind.",
+    85: "Drop the existing index, or declare it in mongo/indexes as it is.",
+    86: "Drop the existing index, or declare it in mongo/indexes as it is.",
+    91: f"The server is shutting down. {_AGAIN}",
+    100: "Ask for fewer members in mongo/write_concern, or start the missing ones.",
+    112: f"Another writer changed the same document. {_AGAIN}",
+    121: "Correct the data, or the collection's mongo/validator.",
+    189: f"The primary stepped down. {_AGAIN}",
+    11000: "Remove the duplicates, or the unique index.",
+    11600: f"The server is shutting down. {_AGAIN}",
+    13388: f"The cluster's shards changed meanwhile. {_AGAIN}",
+}
+
+
+@contextmanager
+def translated(address: str) -> Iterator[None]:
+    """Turn pymongo's errors into this library's.
+
+    Args:
+        address: The server's address as it may be shown, without credentials.
+
+    Raises:
+        MongoAuthenticationError: The credentials were refused, or allow too little.
+        MongoConnectionError: There is no such host, no server, or the connection broke.
+        MongoOperationError: The server refused the command for another reason.
+        MongoSettingsError: The client does not accept a setting.
+    """
+    try:
+        yield
+    except (errors.PyMongoError, BSONError) as error:
+        raise _translation(address, error) from None
+
+
+def _translation(address: str, error: errors.PyMongoError | BSONError) -> DagsterMongoError:
+    if isinstance(error, errors.ServerSelectionTimeoutError):
+        return MongoConnectionError(_not_there(address, error))
+    if isinstance(error, errors.OperationFailure):
+        return _refusal(address, error)
+    if isinstance(error, errors.ConnectionFailure):
+        return MongoConnectionError(_lost(address, error))
+    if isinstance(error, errors.ConfigurationError):
+        return MongoSettingsError(f"MongoDB's client does not accept a setting: {error}.")
+    if isinstance(error, errors.InvalidName):
+        return MongoSettingsError(
+            f"MongoDB has no such name for a collection or database: {error}."
+        )
+    if isinstance(error, errors.DocumentTooLarge):
+        return MongoOperationError(f"A document is larger than MongoDB takes: {error}. Split it.")
+    if isinstance(error, errors.EncryptionError):
+        return MongoOperationError(
+            f"Client-side encryption failed: {error}. Check autoEncryption in client_options."
+        )
+    if isinstance(error, errors.CollectionInvalid):
+        return MongoOperationError(f"The collection cannot be made: {error}.")
+    if isinstance(error, errors.InvalidOperation):
+        return MongoOperationError(
+            f"The client cannot do that: {error}. Use the resource within its step or `with` block."
+        )
+    if isinstance(error, BSONError):
+        return MongoOperationError(f"A document of MongoDB at {address} cannot be read: {error}.")
+    return MongoOperationError(f"MongoDB at {address} and the client disagree: {error}.")
+
+
+def _refusal(address: str, error: errors.OperationFailure) -> DagsterMongoError:
+    reason = (error.details or {}).get("errmsg") or str(error) or "no reason given"
+    reason = reason.rstrip(".")
+    if error.code in _AUTHENTICATION_CODES:
+        return MongoAuthenticationError(
+            f"MongoDB at {address} refused the credentials. Check the user name, the password"
+            " and authSource."
+        )
+    if error.code == _UNAUTHORIZED:
+        return MongoAuthenticationError(f"MongoDB at {address} forbids it: {reason}.")
+    if isinstance(error, errors.CursorNotFound):
+        advice = "The server gave up the cursor, which was idle for long. Load again."
+    elif isinstance(error, errors.WTimeoutError):
+        advice = f"The data may be written. Raise wtimeout, or check the members. {_AGAIN}"
+    elif isinstance(error, errors.ExecutionTimeout):
+        advice = _ADVICE[50]
+    else:
+        advice = _ADVICE.get(error.code or 0, "")
+    code = "" if error.code is None else f" (code {error.code})"
+    return MongoOperationError(
+        " ".join(filter(None, [f"MongoDB at {address} refused{code}: {reason}.", advice]))
+    )
+
+
+def _lost(address: str, error: errors.ConnectionFailure) -> str:
+    if isinstance(error, errors.WaitQueueTimeoutError):
+        return (
+            f"No connection to MongoDB at {address} was free in time: {error}. Raise maxPoolSize"
+            " or waitQueueTimeoutMS in client_options."
+        )
+    if isinstance(error, errors.NotPrimaryError):
+        return f"The primary of MongoDB at {address} changed: {error}. {_AGAIN}"
+    if isinstance(error, errors.NetworkTimeout):
+        return f"MongoDB at {address} did not answer in time: {error}. {_AGAIN}"
+    return f"The connection to MongoDB at {address} was lost: {error}. {_AGAIN}"
+
+
+def _not_there(address: str, error: errors.ServerSelectionTimeoutError) -> str:
+    reason = str(error).split(" (configured timeouts")[0].split(", Timeout:")[0]
+    if any(sign in reason for sign in _NO_SUCH_HOST):
+        return f"No such host in the MongoDB address {address}: {reason}. Check its spelling."
+    if "SSL" in reason:
+        return (
+            f"The TLS handshake with MongoDB at {address} failed: {reason}. Name the file of its"
+            " authority's certificate in `tlsCAFile`. A server without TLS needs `tls=false`."
+        )
+    hint = " If it takes only TLS, set `tls=true`." if "connection closed" in reason else ""
+    return f"No MongoDB server answered at {address}: {reason}. Is it running, and reachable?{hint}"

@@ -1,0 +1,107 @@
+"""What an input loads of an asset: query, projection, sort and limit."""
+
+from typing import Any
+
+import pandas as pd
+import polars as pl
+import pytest
+
+from dagster_mongo import (
+    MongoDocumentsIOManager,
+    MongoLoadError,
+    MongoPandasIOManager,
+    MongoPolarsIOManager,
+    MongoSettingsError,
+)
+
+from .direct import Direct
+
+ROWS = [
+    {"_id": "a", "n": 3, "s": "x"},
+    {"_id": "b", "n": 1, "s": "y"},
+    {"_id": "c", "n": 2, "s": "x"},
+]
+KINDS: dict[str, tuple[Any, Any, Any]] = {  # manager, to its type, to rows
+    "pandas": (MongoPandasIOManager, pd.DataFrame, lambda frame: frame.to_dict("records")),
+    "polars": (MongoPolarsIOManager, pl.DataFrame, lambda frame: frame.to_dicts()),
+    "documents": (MongoDocumentsIOManager, list, list),
+}
+
+
+@pytest.fixture(params=list(KINDS))
+def asset(request: pytest.FixtureRequest, uri: str) -> Any:
+    kind, of, rows = KINDS[request.param]
+    direct = Direct(uri, kind, {"mongo/key": ["_id"], "mongo/run_id": "run"})
+    direct.store(of(ROWS))
+
+    def load(**reading: Any) -> list[dict[str, Any]]:
+        loaded = direct.load(**{f"mongo/{name}": value for name, value in reading.items()})
+        return [{k: v for k, v in row.items() if k != "run"} for row in rows(loaded)]
+
+    load.direct = direct  # type: ignore[attr-defined]
+    yield load
+    direct.clean()
+
+
+def test_a_sort_and_a_limit(asset: Any) -> None:
+    assert asset(sort=[["n", 1]]) == [ROWS[1], ROWS[2], ROWS[0]]
+    assert asset(sort=[("s", 1), ("n", -1)], limit=2) == [ROWS[0], ROWS[2]]
+    assert len(asset(limit=2)) == 2
+
+
+def test_a_query(asset: Any) -> None:
+    assert asset(query={"s": "x"}, sort=[["n", 1]]) == [ROWS[2], ROWS[0]]
+    assert asset(query={"n": {"$gt": 5}}) == []
+
+
+def test_a_projection(asset: Any) -> None:
+    in_order: dict[str, Any] = {"sort": [["_id", 1]]}
+    only_n = [{"n": row["n"]} for row in ROWS]
+    assert asset(projection=["n"], **in_order) == only_n
+    assert asset(projection={"n": 1, "_id": 0}, **in_order) == only_n
+    assert asset(projection={"s": 0, "_id": 0}, **in_order) == only_n
+    with_id = [{"_id": row["_id"], "n": row["n"]} for row in ROWS]
+    assert asset(projection={"n": 1}, **in_order) == with_id
+
+
+@pytest.mark.services
+def test_a_projection_that_computes(real_mongo: str) -> None:
+    """The stand-in knows no expressions."""
+    for kind, of, rows in KINDS.values():
+        direct = Direct(real_mongo, kind, {"mongo/key": ["_id"]})
+        direct.store(of(ROWS))
+        projection = {"_id": 0, "n": {"$multiply": ["$n", 0.5]}}
+        loaded = direct.load(**{"mongo/projection": projection, "mongo/sort": [["n", 1]]})
+        assert rows(loaded) == [{"n": 0.5}, {"n": 1.0}, {"n": 1.5}]
+        direct.clean()
+
+
+def test_columns_and_what_no_document_has(uri: str) -> None:
+    direct = Direct(uri, metadata={"mongo/key": ["_id"]})
+    direct.store(pd.DataFrame(ROWS))
+    assert list(direct.load(columns=["s", "n"]).columns) == ["s", "n"]
+    with pytest.raises(MongoLoadError, match="No document has a field 'prize'"):
+        direct.load(columns=["prize"])
+    direct.clean()
+
+
+@pytest.mark.parametrize(
+    ("reading", "message"),
+    [
+        ({"mongo/filter": {}}, "Unknown metadata mongo/filter of an input. Known are columns"),
+        ({"mongo/query": "n"}, "mongo/query is a filter"),
+        ({"mongo/projection": []}, "mongo/projection is a list"),
+        ({"mongo/projection": 5}, "mongo/projection is a list"),
+        ({"mongo/sort": ["n"]}, "mongo/sort is a list of"),
+        ({"mongo/sort": [["n", 2]]}, "mongo/sort is a list of"),
+        ({"mongo/sort": "n"}, "mongo/sort is a list of"),
+        ({"mongo/limit": -1}, "mongo/limit is a number"),
+        ({"mongo/limit": True}, "mongo/limit is a number"),
+        ({"columns": "n"}, "columns is a list"),
+        ({"columns": ["n"], "mongo/projection": ["n"]}, "not both"),
+    ],
+    ids=str,
+)
+def test_metadata_that_makes_no_sense(reading: dict[str, Any], message: str) -> None:
+    with pytest.raises(MongoSettingsError, match=message):
+        Direct("mongodb://127.0.0.1:1").load(**reading)
