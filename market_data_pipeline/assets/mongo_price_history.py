@@ -7,7 +7,6 @@ from typing import Any
 import dagster as dg
 from bson import CodecOptions
 from dagster_mongo import MongoResource
-from dagster_mongo.errors import translated
 from pymongo import IndexModel, ReplaceOne, WriteConcern
 from pymongo.collection import Collection
 
@@ -63,7 +62,7 @@ def mongo_price_history(
     windows = windows_of(context)
     with failing_clearly():
         rows = quote_store.load([window.key for window in windows])
-        with translated(mongo.address):
+        with mongo.errors_in_words():
             documents = _collection(mongo)
             documents.create_indexes(INDEXES)
             there = _find(documents, windows)
@@ -99,7 +98,7 @@ def record_acceptance(mongo: MongoResource, rows: Iterable[Quote]) -> None:
     Raises:
         DagsterMongoError: the collection cannot be written to.
     """
-    with translated(mongo.address):
+    with mongo.errors_in_words():
         documents = _collection(mongo)
         for quote in rows:
             if quote.decision == "accepted":

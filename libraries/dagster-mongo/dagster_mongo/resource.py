@@ -1,6 +1,7 @@
 """The connection: one client for all resources of a process that have the same settings."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote
@@ -117,6 +118,18 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def get_collection(self, name: str) -> Collection[Document]:
         """A collection of that database by its name. Raises what `get_client` raises."""
         return self.get_database()[name]
+
+    @contextmanager
+    def errors_in_words(self) -> Iterator[None]:
+        """Turn pymongo's errors within the context into this library's: sentences without secrets.
+
+        Raises:
+            MongoConnectionError: There is no server, or it was lost.
+            MongoAuthenticationError: The credentials were refused, or allow too little.
+            MongoOperationError: The server refused a command.
+        """
+        with translated(self.address):
+            yield
 
     def close(self) -> None:
         """Close the client, unless another resource still uses it. Dagster calls this."""
