@@ -11,7 +11,7 @@ $(TEST): EXTRAS := local,test
 $(SERVICES): EXTRAS := local,production,test
 
 .DEFAULT_GOAL := help
-.PHONY: help dev tail test test-services screenshots check bench audit lock clean
+.PHONY: help dev tail test test-services screenshots check bench audit calendar lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,6 +43,9 @@ audit: ## Look for known vulnerabilities of the pinned versions (needs the netwo
 	$(PYTHON) -m venv $(VENV)/audit
 	$(VENV)/audit/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1
 	$(VENV)/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+calendar: $(DEV) ## Make the days on which B3 is closed anew, into b3_calendar.csv
+	$(BIN)/python -m market_data_pipeline_dev.calendar
 
 lock: ## Pin the newest versions that fit, for every Python, into constraints.txt
 	$(PYTHON) -m venv $(VENV)/lock

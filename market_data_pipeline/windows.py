@@ -6,6 +6,7 @@ recorded for it is the market as of `end`. This module is the only place that de
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,15 +15,14 @@ from functools import cache
 from zoneinfo import ZoneInfo
 
 import dagster as dg
-import exchange_calendars
-import pandas as pd
 
+from market_data_pipeline import b3_calendar, clock
 from market_data_pipeline.settings import settings
 
 EXCHANGE_TIMEZONE = ZoneInfo("America/Sao_Paulo")
 KEY_FORMAT = "%Y-%m-%dT%H:%M%z"
 INTERVALS_IN_MINUTES = (5, 10, 15, 20, 30, 60)
-FIRST_HOUR, LAST_HOUR = 10, 18
+FIRST_HOUR, LAST_HOUR = b3_calendar.OPENING.hour, b3_calendar.CLOSING.hour
 DEFAULT_FIRST_DAY = date(2026, 1, 2)
 # How far the clocks of two machines may differ.
 LARGEST_CLOCK_SKEW = timedelta(seconds=30)
@@ -67,8 +67,8 @@ class TradingWindows:
         self.first_day = first_day
         minutes = "0" if interval_minutes == 60 else f"*/{interval_minutes}"
         self.tick_cron = f"{minutes} {FIRST_HOUR}-{LAST_HOUR} * * 1-5"
-        self._last_day, self._hours = _sessions(first_day)
-        self._days = sorted(self._hours)
+        self._openings = _openings(first_day)
+        self._days = list(self._openings)
         # The hour after the last window belongs to the cron, or that window would run until the
         # next morning; its ticks are then excluded.
         self.partitions = dg.TimeWindowPartitionsDefinition(
@@ -116,14 +116,14 @@ class TradingWindows:
         """The first window that ends after `instant` (aware).
 
         Raises:
-            ValueError: the calendar, which ends a year after the start of the process, is over.
+            ValueError: the calendar is over.
         """
         position = bisect_left(self._days, instant.astimezone(EXCHANGE_TIMEZONE).date())
         for day in self._days[position : position + 2]:
             for window in self.of_session(day):
                 if window.end > instant:
                     return window
-        raise ValueError(f"The calendar of B3 ends on {self._last_day}: restart this process.")
+        raise ValueError(f"The calendar of B3 here ends on {b3_calendar.LAST_DAY}: upgrade.")
 
     def is_last(self, window: Window) -> bool:
         """Whether it is the last window of its session."""
@@ -148,10 +148,10 @@ class TradingWindows:
 
     def of_session(self, day: date) -> list[Window]:
         """The windows of the session on `day` (São Paulo); none when B3 is closed that day."""
-        if day not in self._hours:
+        opening = self._openings.get(day)
+        if opening is None:
             return []
-        opening, closing = self._hours[day]
-        ticks = (tick for tick in self._ticks(day) if opening <= tick.time() < closing)
+        ticks = (tick for tick in self._ticks(day) if opening <= tick.time())
         starts = (tick.replace(tzinfo=EXCHANGE_TIMEZONE).astimezone(UTC) for tick in ticks)
         return [Window(start, start + self.interval) for start in starts]
 
@@ -160,14 +160,16 @@ class TradingWindows:
         return self._days[max(0, bisect_left(self._days, day) - count)] if self._days else day
 
     def _closed_ticks(self) -> list[datetime]:
-        """Every tick of the weekday grid at which B3 is closed, as naive local times."""
+        """Every tick of the weekday grid at which B3 is closed, as naive local times.
+
+        Up to the end of the next year: Dagster looks at all of them, time and again.
+        """
         ticks = [tick.time() for tick in self._ticks(self.first_day)]
+        end = date(clock.utc_now().year + 1, 12, 31)
         closed = []
-        for day in _weekdays(self.first_day, self._last_day):
-            opening, closing = self._hours.get(day, (time.max, time.min))
-            closed += [
-                datetime.combine(day, tick) for tick in ticks if not opening <= tick < closing
-            ]
+        for day in itertools.takewhile(end.__ge__, _weekdays(self.first_day)):
+            opening = self._openings.get(day, time.max)
+            closed += [datetime.combine(day, tick) for tick in ticks if tick < opening]
         return closed
 
     def _ticks(self, day: date) -> Iterator[datetime]:
@@ -196,25 +198,20 @@ def _midnight(day: date) -> datetime:
     return datetime.combine(day, time(), EXCHANGE_TIMEZONE)
 
 
-def _weekdays(first: date, last: date) -> Iterable[date]:
-    days = (first + timedelta(days=n) for n in range((last - first).days + 1))
+def _weekdays(first: date) -> Iterable[date]:
+    """The weekdays from one on, to the end of the calendar."""
+    count = (b3_calendar.LAST_DAY - first).days + 1
+    days = (first + timedelta(days=n) for n in range(count))
     return (day for day in days if day.weekday() < 5)
 
 
-def _sessions(first_day: date) -> tuple[date, dict[date, tuple[time, time]]]:
-    """The last day of B3's calendar, and when each session from `first_day` on opens and closes.
-
-    The hours are local times of São Paulo.
-    """
-    try:
-        calendar = exchange_calendars.get_calendar("BVMF", start=pd.Timestamp(first_day))
-    except ValueError as error:
-        raise ValueError(f"PARTITIONS_START is {first_day}: {error}") from None
-    hours = {
-        name: calendar.schedule[name].dt.tz_convert(EXCHANGE_TIMEZONE.key).dt.time
-        for name in ("open", "close")
-    }
-    days = (session.date() for session in calendar.sessions)
-    return calendar.last_session.date(), dict(
-        zip(days, zip(hours["open"], hours["close"], strict=True), strict=True)
-    )
+def _openings(first_day: date) -> dict[date, time]:
+    """When each session from `first_day` on opens, in São Paulo."""
+    if not b3_calendar.FIRST_DAY <= first_day <= b3_calendar.LAST_DAY:
+        raise ValueError(
+            f"PARTITIONS_START is {first_day}: set it to a day from {b3_calendar.FIRST_DAY} on; "
+            f"the calendar of B3 here ends on {b3_calendar.LAST_DAY}."
+        )
+    exceptions = b3_calendar.openings()
+    openings = ((day, exceptions.get(day, b3_calendar.OPENING)) for day in _weekdays(first_day))
+    return {day: opening for day, opening in openings if opening}

@@ -7,7 +7,9 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 import pytest
 
+from market_data_pipeline import b3_calendar
 from market_data_pipeline.windows import TradingWindows, Window
+from market_data_pipeline_dev.calendar import exceptions
 
 SAO_PAULO = ZoneInfo("America/Sao_Paulo")
 WINDOWS = TradingWindows()
@@ -127,6 +129,10 @@ def test_before_the_first_window_ends_there_is_none() -> None:
     assert windows.last_ended(at("2026-11-22T12:00")) is None
     assert windows.live(at("2026-11-23T10:15")) is None
     assert windows.next_ending(at("2026-11-22T12:00")).key == "2026-11-23T10:00-0300"
+
+
+def test_the_calendar_is_that_of_exchange_calendars() -> None:
+    assert b3_calendar.openings() == dict(exceptions())
 
 
 @pytest.mark.parametrize("minutes", [5, 30, 60])

@@ -6,12 +6,11 @@ measured; the paid ones are defaults that settings override.
 
 from __future__ import annotations
 
+import calendar
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
-
-import pandas as pd
 
 from market_data_pipeline.brapi.errors import PlanError
 
@@ -71,7 +70,7 @@ class Plan:
         span = {"startDate": first.isoformat()}
         if last < today:
             # Whether endDate is part of the answer is not documented: ask for one day more.
-            span["endDate"] = (pd.Timestamp(last) + pd.Timedelta(days=1)).date().isoformat()
+            span["endDate"] = (last + timedelta(days=1)).isoformat()
         return span
 
     def adjusted(self, **settings: Any) -> Plan:
@@ -105,7 +104,8 @@ def _reaches_back_to(name: str, today: date) -> date:
     if name == "max":
         return date.min
     count, unit = int(name.rstrip("dmoy")), name.lstrip("0123456789")
-    day = pd.Timestamp(today)
     if unit == "d":
-        return (day - pd.DateOffset(days=count - 1)).date()  # today is one of them
-    return (day - pd.DateOffset(months=count * (12 if unit == "y" else 1))).date()
+        return today - timedelta(days=count - 1)  # today is one of them
+    months = today.year * 12 + today.month - 1 - count * (12 if unit == "y" else 1)
+    year, month = divmod(months, 12)
+    return date(year, month + 1, min(today.day, calendar.monthrange(year, month + 1)[1]))

@@ -1,0 +1,29 @@
+"""The days on which B3 is closed, or opens late: `b3_calendar.csv`, made from exchange_calendars.
+
+    make calendar    # makes the file anew
+
+A file, because every run is a process of its own, and to load the library takes longer than to ask
+Brapi for a batch of quotes.
+"""
+
+from __future__ import annotations
+
+import csv
+from datetime import date, time
+from importlib import resources
+
+FIRST_DAY, LAST_DAY = date(2020, 1, 1), date(2036, 12, 31)
+OPENING, CLOSING = time(10), time(18)
+
+
+def openings() -> dict[date, time | None]:
+    """The weekdays that differ from others: when B3 opens on them (São Paulo), None if it does not.
+
+    Between `FIRST_DAY` and `LAST_DAY`, every other weekday has a session, from `OPENING` to
+    `CLOSING`.
+    """
+    text = resources.files(__package__).joinpath("b3_calendar.csv").read_text("utf-8")
+    return {
+        date.fromisoformat(row["day"]): time.fromisoformat(row["opens"]) if row["opens"] else None
+        for row in csv.DictReader(text.splitlines())
+    }

@@ -1,0 +1,42 @@
+"""Makes `b3_calendar.csv` anew: `make calendar`."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterator
+from datetime import date, time, timedelta
+from pathlib import Path
+
+import exchange_calendars
+
+from market_data_pipeline import b3_calendar
+from market_data_pipeline.windows import EXCHANGE_TIMEZONE
+
+FILE = Path(b3_calendar.__file__).with_name("b3_calendar.csv")
+
+
+def exceptions() -> Iterator[tuple[date, time | None]]:
+    """What `b3_calendar.openings` is to say, from the calendar `BVMF` of exchange_calendars."""
+    first, last = b3_calendar.FIRST_DAY, b3_calendar.LAST_DAY
+    calendar = exchange_calendars.get_calendar("BVMF", start=str(first), end=str(last))
+    opens = calendar.schedule["open"].dt.tz_convert(EXCHANGE_TIMEZONE.key)
+    hours = {each.date(): each.time() for each in opens}
+    days = (first + timedelta(days=n) for n in range((last - first).days + 1))
+    for day in days:
+        opening = hours.get(day)
+        if day.weekday() < 5 and opening != b3_calendar.OPENING:
+            yield day, opening
+
+
+def main() -> int:
+    """Writes the file."""
+    with FILE.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["day", "opens"])
+        writer.writerows([day, f"{opens:%H:%M}" if opens else ""] for day, opens in exceptions())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
