@@ -114,6 +114,9 @@ class Client:
     def insist(self, call: Callable[[float], object], left: Callable[[], float]) -> None:
         """Makes a call that can be resumed, and resumes it while time is left.
 
+        The call must not hold the producer: the frames of an error outlive `close`, and a producer
+        that lives on gets its transaction later, which ends that of the next run.
+
         Raises:
             KafkaException: it failed for good, or the time is up.
         """
