@@ -29,6 +29,9 @@ _SLICE_SECONDS = 0.5
 _PROBE_SECONDS = 1.0
 _ADDRESS = re.compile(r"^(?:\w+://)?\[?(.*?)\]?(?::(\d+))?$")
 _DEFAULT_PORT = 9092
+# How librdkafka names a broker that the cluster told it of: `host:port/1: …`. It may drop the
+# bootstrap connection for that one before it has answered what was asked.
+_LEARNED = re.compile(r"^(?:\w+://)?(\S+:\d+)/\d+: ")
 # This part of the time is kept back for rolling a transaction back.
 _RESERVE = 0.1
 # What a wait that has used all its time may leave of it.
@@ -55,7 +58,7 @@ class Client:
         self._seconds = seconds
         self._end = time.monotonic() + seconds
         self._troubles: dict[int, KafkaError] = {}
-        self._advertised: list[str] = []
+        self._advertised: set[str] = set()
         try:
             self.producer = Producer({**config, "error_cb": self._note_trouble})
         except KafkaException as exception:
@@ -99,7 +102,7 @@ class Client:
             try:
                 answer: ClusterMetadata = self.producer.list_topics(topic, timeout=self.slice())
                 brokers = answer.brokers.values()
-                self._advertised = [f"{broker.host}:{broker.port}" for broker in brokers]
+                self._advertised |= {f"{broker.host}:{broker.port}" for broker in brokers}
                 return answer
             except KafkaException as exception:
                 self._fail_if_not_let_in()
@@ -113,6 +116,9 @@ class Client:
 
     def insist(self, call: Callable[[float], object], left: Callable[[], float]) -> None:
         """Makes a call that can be resumed, and resumes it while time is left.
+
+        The call must not hold the producer: the frames of an error outlive `close`, and a producer
+        that lives on gets its transaction later, which ends that of the next run.
 
         Raises:
             KafkaException: it failed for good, or the time is up.
@@ -182,8 +188,8 @@ class Client:
         configured = [address.strip() for address in servers]
         if all(map(self._why_unreachable, configured)):
             return None
-        for address in self._advertised:
-            if address not in configured and (why := self._why_unreachable(address)):
+        for address in sorted(self._advertised.difference(configured)):
+            if why := self._why_unreachable(address):
                 return f"the broker advertises {address}, which cannot be reached: {why}"
         return None
 
@@ -218,6 +224,7 @@ class Client:
             # the messages.
 
     def _note_trouble(self, error: KafkaError) -> None:
+        self._advertised.update(_LEARNED.findall(error.str()))
         if error.code() not in self._troubles:
             logger.warning("%s", self._clean(named(error)))
         self._troubles.pop(error.code(), None)  # so that the latest one is the last

@@ -210,7 +210,7 @@ class _Attempt:
         """Fences every older run of this transactional id and opens a transaction."""
         client = self._client
         try:
-            client.insist(client.producer.init_transactions, client.left)
+            client.insist(lambda seconds: client.producer.init_transactions(seconds), client.left)
             client.producer.begin_transaction()
         except KafkaException as exception:
             error = exception.args[0]
@@ -289,7 +289,9 @@ class _Attempt:
         """Commits the transaction, which makes the events visible."""
         client = self._client
         try:
-            client.insist(client.producer.commit_transaction, client.left_to_the_end)
+            client.insist(
+                lambda seconds: client.producer.commit_transaction(seconds), client.left_to_the_end
+            )
         except KafkaException as exception:
             error = exception.args[0]
             what = f"The transaction {self._publisher.transactional_id} was not committed"

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import socket
 import time
+import weakref
 from typing import Any
 from unittest import mock
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 
 from market_data_pipeline.kafka.errors import (
     BrokerUnreachableError,
     NotAcknowledgedError,
+    PublicationError,
 )
 from market_data_pipeline.kafka.event import Event
 from market_data_pipeline.kafka.publisher import Publisher
@@ -111,6 +113,25 @@ def test_an_error_that_the_binding_lost_is_none_where_all_is_acknowledged(
         assert (
             Publisher(mock_kafka, topic, transactional_id="t").publish(a_window()).published == 50
         )
+
+
+def test_a_run_that_failed_leaves_no_producer_behind(mock_kafka: str, topic: str) -> None:
+    """It would go on to ask for its transaction, and end that of the next run."""
+    producers = []
+
+    class InTransaction(Producer):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            producers.append(weakref.ref(self))
+            self.init_transactions(10)
+            self.begin_transaction()
+
+    publisher = Publisher(mock_kafka, topic, transactional_id="tests")
+    with mock.patch(PRODUCER, InTransaction), pytest.raises(PublicationError) as caught:
+        publisher.publish(a_window())
+    assert "opened no transaction" in str(caught.value)
+    assert isinstance(caught.value.__context__, KafkaException)  # with all of its frames
+    assert [each() for each in producers] == [None]
 
 
 def test_an_interrupt_rolls_back(mock_kafka: str, topic: str) -> None:
