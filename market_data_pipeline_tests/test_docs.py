@@ -19,14 +19,10 @@ def heading_levels(text: str) -> list[int]:
 
 
 def code_blocks(text: str) -> list[str]:
-    """The blocks of code without their comments; the tree of folders is told in words."""
-    blocks = re.findall(r"```\w*\n(.*?)```", text, re.DOTALL)
-    return [re.sub(r" *#.*", "", block) for block in blocks if "definitions.py" not in block]
-
-
-def files_in_the_tree(text: str) -> list[str]:
-    (tree,) = re.findall(r"```text\n(market_data_pipeline/.*?)```", text, re.DOTALL)
-    return re.findall(r"[\w/-]+(?:\.py|/)(?=\s)", tree)
+    """The blocks of code without their comments."""
+    return [
+        re.sub(r" *#.*", "", block) for block in re.findall(r"```\w*\n(.*?)```", text, re.DOTALL)
+    ]
 
 
 def first_columns(text: str) -> list[list[str]]:
@@ -37,7 +33,7 @@ def first_columns(text: str) -> list[list[str]]:
     ]
 
 
-@pytest.mark.parametrize("part", [heading_levels, code_blocks, files_in_the_tree, first_columns])
+@pytest.mark.parametrize("part", [heading_levels, code_blocks, first_columns])
 def test_the_readme_is_the_same_in_both_languages(part) -> None:
     assert part(PORTUGUESE.read_text("utf-8")) == part(ENGLISH.read_text("utf-8"))
 
@@ -62,6 +58,18 @@ def test_no_link_is_dead(path: Path) -> None:
             headings = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.MULTILINE)
             slugs = [re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings]
             assert anchor in slugs, anchor
+
+
+def test_the_architecture_names_every_module_and_no_other() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    (tree,) = re.findall(r"```text\n(market_data_pipeline/.*?)```", text, re.DOTALL)
+    package = ROOT / "market_data_pipeline"
+    modules = [path for path in package.rglob("*.py") if path.name != "__init__.py"]
+
+    assert sorted(re.findall(r"\w+\.py", tree)) == sorted(path.name for path in modules)
+    named = set(re.findall(r"`((?:\w+/)*\w+\.py)`", text))
+    missing = [each for each in named if not any((top / each).exists() for top in (package, ROOT))]
+    assert missing == []
 
 
 def test_the_table_of_settings_is_that_of_the_code() -> None:
