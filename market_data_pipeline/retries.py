@@ -1,7 +1,8 @@
 """Retries what failed of the live window, for as long as it is live.
 
-A run whose process was killed counts as failed; Dagster's own retries launch it again. A sink that failed is launched alone: its quotes are stored, so no request to Brapi is needed. A run
-that ended because Brapi was down is launched once more.
+A run whose process was killed counts as failed; Dagster's own retries launch it again. A sink that
+failed is launched alone: its quotes are stored, so no request to Brapi is needed. A run that ended
+because Brapi was down is launched once more.
 """
 
 from __future__ import annotations
