@@ -41,7 +41,7 @@ def one_at_a_time(
     while holders := claim(instance, pool, run_id, step):
         for holder in holders:
             run = instance.get_run_by_id(holder)
-            if run is None or run.is_finished or _is_dead(run):
+            if run is None or run.is_finished or is_dead(run):
                 context.log.warning(f"Run {holder[:8]} has ended without leaving {pool}.")
                 release(instance, holder)
                 if run and not run.is_finished:
@@ -63,8 +63,8 @@ def _process(pid: int) -> str:
     return f"{socket.gethostname()} {pid} {_start(pid)}"
 
 
-def _is_dead(run: dg.DagsterRun) -> bool:
-    """Whether the process of a run, which ran on this machine, is gone."""
+def is_dead(run: dg.DagsterRun) -> bool:
+    """Whether the process of a run is gone, as far as this machine can tell: it ran here."""
     host, _, process = run.tags.get(PROCESS_TAG, "").partition(" ")
     if host != socket.gethostname():
         return False

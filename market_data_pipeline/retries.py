@@ -1,7 +1,8 @@
 """Retries what failed of the live window, for as long as it is live.
 
-A sink that failed is launched alone: its quotes are stored, so no request to Brapi is needed. A run
-that ended because Brapi was down is launched once more.
+A run whose process was killed counts as failed; Dagster's own retries launch it again. A sink that
+failed is launched alone: its quotes are stored, so no request to Brapi is needed. A run that ended
+because Brapi was down is launched once more.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import dagster as dg
 from market_data_pipeline import clock
 from market_data_pipeline.asset_keys import HISTORY, PUBLICATION, QUOTES
 from market_data_pipeline.automation import market_data_job
+from market_data_pipeline.dagster_internals import fail_run
+from market_data_pipeline.one_at_a_time import is_dead
 from market_data_pipeline.run_history import OUTAGE_TAG, UNFINISHED, materialized, runs_of
 from market_data_pipeline.windows import Window, trading_windows
 
@@ -36,9 +39,12 @@ def retry_live_window(context: dg.SensorEvaluationContext) -> dg.SensorResult | 
     window = WINDOWS.live(clock.utc_now())
     if window is None:
         return dg.SkipReason("No window is live.")
-    if under_way := runs_of(instance, window, QUOTES, dg.RunsFilter(statuses=UNFINISHED)):
-        run_id = under_way[0].dagster_run.run_id
-        return dg.SkipReason(f"Run {run_id[:8]} is on its way for {window.key}.")
+    for record in runs_of(instance, window, QUOTES, dg.RunsFilter(statuses=UNFINISHED)):
+        run = record.dagster_run
+        if not is_dead(run):
+            return dg.SkipReason(f"Run {run.run_id[:8]} is on its way for {window.key}.")
+        # Dagster's monitoring of runs would notice only when the run has taken too long.
+        fail_run(instance, run, "The process of this run has ended.")
     if not materialized(instance, QUOTES, [window]):
         return _after_an_outage(instance, window)
     requests = [

@@ -18,11 +18,13 @@ def close_orphans(home: Path) -> int:
     import dagster as dg
     from dagster import DagsterRunStatus as Status
 
+    from market_data_pipeline.dagster_internals import fail_run
+
     if not (home / "dagster.yaml").exists():
         return 0
     unfinished = [Status.NOT_STARTED, Status.STARTING, Status.STARTED, Status.CANCELING]
     with dg.DagsterInstance.from_config(str(home)) as instance:
         orphans = instance.get_runs(dg.RunsFilter(statuses=unfinished))
         for run in orphans:
-            instance.report_run_failed(run, "`make dev` was killed while the run was under way.")
+            fail_run(instance, run, "`make dev` was killed while the run was under way.")
     return len(orphans)

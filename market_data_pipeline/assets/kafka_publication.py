@@ -79,7 +79,7 @@ def kafka_publication(
     with failing_clearly():
         rows = quote_store.load([window.key for window in windows])
         if config.accept_moves:
-            rows = accept_in_stores(context, quote_store, mongo, rows, config.accept_moves)
+            rows = accept_in_store(context, quote_store, rows, config.accept_moves)
     published = 0
     due = [each for each in windows if config.publish_history or _is_live(each)]
     if len(due) < len(windows):
@@ -95,22 +95,23 @@ def kafka_publication(
         except PublicationError as error:
             yield not_delivered(windows, window, str(error))
             raise dg.Failure(str(error), allow_retries=False) from None
+    if config.accept_moves:
+        with failing_clearly():  # the topic does not wait for the audit
+            record_acceptance(mongo, rows)
     with showing_the_newest(context.instance, windows[-1], [EVERY_QUOTE_DELIVERED]):
         yield every_quote_delivered(windows, rows, sent(context.instance, windows), published)
 
 
-def accept_in_stores(
+def accept_in_store(
     context: dg.OpExecutionContext | dg.AssetExecutionContext,
     store: QuoteStore,
-    mongo: MongoResource,
     rows: list[Quote],
     tickers: list[str],
 ) -> list[Quote]:
-    """Accepts withheld prices of some rows, in both stores, and says when that takes effect.
+    """Accepts withheld prices of some rows, stores that, and says when it takes effect.
 
     Raises:
         AcceptanceError: a ticker is not withheld there.
-        DagsterMongoError: the collection does not know of it yet; accepting again completes it.
     """
     accepted = accept(rows, tickers)
     changed = [new for old, new in zip(rows, accepted, strict=True) if new != old]
@@ -122,7 +123,6 @@ def accept_in_stores(
             else "the window is not live any more, so they count from the next window on"
         )
         context.log.info(f"{window.key}: accepted {', '.join(tickers)}; {effect}")
-    record_acceptance(mongo, accepted)
     return accepted
 
 
@@ -147,13 +147,16 @@ def publish_window(
         for quote in of_window
         if quote.trusted and (publish_history or quote.source == "live")
     ]
-    if not due or not (publish_history or _is_live(window)):
+    if not due:
         context.log.info(f"{window.key}: nothing to publish")
         return 0
     updated_at_format = kafka.updated_at_format or "epoch"
     events = [quote_event(quote, updated_at_format=updated_at_format) for quote in due]
     # Two runs with one transactional id would end each other's transactions.
     with one_at_a_time(context, KAFKA):
+        if not (publish_history or _is_live(window)):
+            context.log.info(f"{window.key}: not published: the window is not live")
+            return 0
         publication = kafka.publisher().publish(events)
     context.log.info(f"{window.key}: {publication.published} events published")
     reason = "the window is live" if _is_live(window) else "publish_history is set"

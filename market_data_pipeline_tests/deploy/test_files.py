@@ -103,6 +103,20 @@ def test_the_instance_is_one_that_dagster_takes() -> None:
     assert config["run_retries"]["enabled"]
 
 
+def test_make_dev_and_production_agree() -> None:
+    local = yaml.safe_load((ROOT / "dagster.yaml").read_text())
+    # Production waits for code locations that restart, its runs end sooner, and each container has
+    # a log of its own.
+    own = {"run_coordinator", "run_monitoring", "python_logs"}
+
+    assert {name: INSTANCE[name] for name in local.keys() - own} == {
+        name: part for name, part in local.items() if name not in own
+    }
+    for instance in (local, INSTANCE):
+        assert instance["run_monitoring"]["enabled"]
+        assert "pools" not in instance.get("concurrency", {})
+
+
 def test_helm_asks_for_what_the_instance_asks_for() -> None:
     daemon, (deployment,) = HELM["dagsterDaemon"], HELM["dagster-user-deployments"]["deployments"]
     monitoring = INSTANCE["run_monitoring"]

@@ -19,6 +19,11 @@ query Failures($run: ID!) { runOrError(runId: $run) { ... on Run { eventConnecti
   ... on RunFailureEvent { message }
 } } } } }
 """
+MESSAGES = """
+query Messages($run: ID!) { runOrError(runId: $run) { ... on Run { eventConnection { events {
+  ... on MessageEvent { message }
+} } } } }
+"""
 MATERIALIZED = """
 query Materialized($asset: AssetKeyInput!, $partitions: [String!]) {
   assetNodeOrError(assetKey: $asset) {
@@ -79,6 +84,12 @@ def why_it_failed(url: str, run: str) -> list[str]:
     causes = [[error, *(link["error"] for link in error["errorChain"])][-1] for error in errors]
     messages = [cause["message"] for cause in causes]
     return messages + [event["message"] for event in found if "message" in event]
+
+
+def messages(url: str, run: str) -> str:
+    """What the log of a run says so far."""
+    found = _ask(url, MESSAGES, {"run": run})["runOrError"]["eventConnection"]["events"]
+    return "\n".join(event.get("message", "") for event in found)
 
 
 def materialized(url: str, asset: str, partitions: list[str]) -> set[str]:

@@ -43,8 +43,7 @@ query ($id: String!) { partitionBackfillOrError(backfillId: $id) {
 } }
 """
 FILLED = """
-query { assetNodes(assetKeys: [{path: ["quotes"]}, {path: ["mongo_price_history"]},
-                               {path: ["kafka_publication"]}]) {
+query { assetNodes(assetKeys: [{path: ["quotes"]}, {path: ["mongo_price_history"]}]) {
   assetPartitionStatuses { ... on TimePartitionStatuses { ranges { status startKey endKey } } }
 } }
 """
@@ -78,7 +77,7 @@ class Deployment:
         return backfill_id
 
     def unfilled(self, keys: Sequence[str]) -> list[str]:
-        """Those of the windows that not every asset is materialized for."""
+        """Those of the windows that are not stored: history is published for none of them."""
         filled = []
         for node in self.ask(FILLED):
             ranges = node["assetPartitionStatuses"]["ranges"]

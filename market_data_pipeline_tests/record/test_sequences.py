@@ -339,3 +339,17 @@ def test_the_row_says_where_the_price_came_from(pipeline: Pipeline) -> None:
     origins = {quote.origin for quote in pipeline.store.load([LIVE_ON_TUESDAY])}
     assert origins == {document["origin"] for document in pipeline.documents()}
     assert len(origins) == 1
+
+
+def test_an_accepted_price_is_published_although_the_database_is_away(stored: Pipeline) -> None:
+    stored.sandbox.faults = [times(stored, 0.1)]
+    stored.run(SECOND)
+    uri, stored.mongo_uri = stored.mongo_uri, "mongodb://127.0.0.1:1"
+
+    assert not accept(stored, SECOND, VICTIM).success
+
+    assert len(prices(stored)) == 2
+    stored.mongo_uri = uri
+    assert accept(stored, SECOND, VICTIM).success
+    (document,) = stored.documents({"_id": f"{VICTIM}|2026-11-17T18:00:00Z"})
+    assert document["decision"] == "accepted"

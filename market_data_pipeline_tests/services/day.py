@@ -19,6 +19,7 @@ import argparse
 import contextlib
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -35,12 +36,15 @@ from brapi_sandbox.answers import stamp
 from brapi_sandbox.faults import Fault
 from pymongo.uri_parser import parse_uri
 
+from market_data_pipeline.one_at_a_time import PROCESS_TAG
 from market_data_pipeline_dev.process import stop_on_signals
 from market_data_pipeline_tests.deploy.webserver import (
+    NoAnswerError,
     Run,
     backfill_status,
     launch_backfill,
     materialized,
+    messages,
     runs,
     why_it_failed,
 )
@@ -54,9 +58,9 @@ from market_data_pipeline_tests.services.deployment import (
     Document,
     brapi,
     by_window,
+    instruments_lacking,
     key_of,
     misdated,
-    papers_lacking,
     repeated,
     say,
     tickers_by_window,
@@ -82,6 +86,15 @@ BRAPI_FAULTS = {
 }
 
 
+# When a run is killed: what its log says before, and so many seconds later at the most.
+MOMENTS = {
+    "between fetch and store": ("Ingestion completed", 0.0),
+    "between store and publish": ('Finished execution of step "quotes"', 0.0),
+    "while it publishes": ('Started execution of step "kafka_publication"', 0.6),
+}
+SECONDS_TO_AIM = 50
+
+
 @dataclass(frozen=True)
 class Services:
     """What can be broken."""
@@ -99,6 +112,7 @@ class Services:
             "PostgreSQL crashed": self._postgres_crashed,
             "Kafka killed": self._kafka_killed,
             "MongoDB unreachable": self._mongo_unreachable,
+            **{f"run killed {when}": partial(self._run_killed, when) for when in MOMENTS},
             **{kind: partial(self._brapi_fails, fault) for kind, fault in BRAPI_FAULTS.items()},
         }
 
@@ -107,6 +121,24 @@ class Services:
         self.deployment.kill(name)
         yield
         self.deployment.start(name)
+
+    @contextlib.contextmanager
+    def _run_killed(self, when: str) -> Iterator[None]:
+        """Kills the process of the run that is under way, as soon as its log says so."""
+        deployment, (sign, longest) = self.deployment, MOMENTS[when]
+        until = time.monotonic() + SECONDS_TO_AIM
+        while time.monotonic() < until:
+            with contextlib.suppress(NoAnswerError):
+                for run in runs(deployment.url, 3):
+                    process = run.tags.get(PROCESS_TAG, "").split()
+                    under_way = run.status in UNFINISHED and process
+                    if under_way and sign in messages(deployment.url, run.id):
+                        time.sleep(random.uniform(0, longest))
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(int(process[1]), signal.SIGKILL)
+                        until = 0.0
+            time.sleep(0.02)
+        yield
 
     @contextlib.contextmanager
     def _postgres_crashed(self) -> Iterator[None]:
@@ -240,10 +272,10 @@ class Missing:
 
 
 def what_is_missing(day: Day, documents: list[Document], bars: Bars) -> Missing:
-    """What the UI says is not there, and the windows that lack papers."""
+    """What the UI says is not there, and the windows that lack instruments."""
     url, keys = day.deployment.url, [key_of(start) for start in day.windows]
     quoted, stored = (materialized(url, asset, keys) for asset in ASSETS[:2])
-    lacking = [start for start in day.windows if papers_lacking(documents, start, bars)]
+    lacking = [start for start in day.windows if instruments_lacking(documents, start, bars)]
     by_hand = [start for start in day.windows if key_of(start) in quoted - stored]
     return Missing([start for start in lacking if start not in by_hand], by_hand)
 
@@ -302,7 +334,7 @@ class Outcome:
 
     Args:
         before: the documents that were there without the operator.
-        missing: what the operator saw to.
+        missing: what the operator repaired.
     """
 
     def __init__(self, day: Day, before: list[Document], missing: Missing) -> None:
@@ -319,7 +351,7 @@ class Outcome:
         self.without_events = here - {start for start, _ in self.published}
         self.ids = Counter(seen.ce_id for seen in events)
         self.misdated, self.repeated = misdated(stored, bars), repeated(stored)
-        self.lacking = [start for start in day.windows if papers_lacking(stored, start, bars)]
+        self.lacking = [start for start in day.windows if instruments_lacking(stored, start, bars)]
         self.live = {one["window_start"] for one in before if one["source"] == "live"}
 
     @property

@@ -231,7 +231,7 @@ def _is_right_live(document: Document) -> bool:
     )
 
 
-def papers_lacking(documents: list[Document], start: datetime, bars: Bars) -> set[str]:
+def instruments_lacking(documents: list[Document], start: datetime, bars: Bars) -> set[str]:
     """The tickers that were traded in the window and that it does not have."""
     stored = {one["ticker"] for one in documents if one["window_start"] == start}
     return {ticker for ticker in TICKERS if start in bars[ticker]} - stored

@@ -19,9 +19,9 @@ from market_data_pipeline_tests.services.deployment import (
     Document,
     brapi,
     by_window,
+    instruments_lacking,
     key_of,
     misdated,
-    papers_lacking,
     repeated,
     tickers_by_window,
     windows_until,
@@ -91,7 +91,7 @@ def check_documents(
     bars = deployment.bars()
     assert repeated(documents) == 0
     assert misdated(documents, bars) == []
-    assert [start for start in windows if papers_lacking(documents, start, bars)] == []
+    assert [start for start in windows if instruments_lacking(documents, start, bars)] == []
 
 
 def check_events(deployment: Deployment, documents: list[Document]) -> None:

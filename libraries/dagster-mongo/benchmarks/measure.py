@@ -129,8 +129,7 @@ class PolarsLibrary(Library):
     def storing(self, rows: pd.DataFrame, **partition: Any) -> Callable[[], object]:
         import polars as pl
 
-        frame = pl.DataFrame({str(name): pl.Series(rows[name].tolist()) for name in rows})
-        return super().storing(frame, **partition)
+        return super().storing(pl.from_pandas(rows), **partition)
 
 
 CONTESTANTS: dict[str, Callable[[str, str], Plain | Library]] = {
@@ -243,7 +242,7 @@ def main() -> None:
         return
     compare_times(arguments.uri, arguments.rows, arguments.rounds)
     compare_memory(arguments.uri, arguments.rows)
-    compare_partition(arguments.uri, rounds=40)
+    compare_partition(arguments.uri, rounds=20, beside=500_000)
     MongoClient[dict[str, Any]](arguments.uri).drop_database(DATABASE)
 
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 from pymongo import MongoClient
@@ -20,7 +20,8 @@ class _Shared:
 
 
 _open: dict[Hashable, _Shared] = {}
-_lock = Lock()
+# The garbage collector may release a client within any other call.
+_lock = RLock()
 
 
 def acquire(key: Hashable, connect: Callable[[], Client]) -> Client:
@@ -33,8 +34,9 @@ def acquire(key: Hashable, connect: Callable[[], Client]) -> Client:
     with _lock:
         shared = _open.get(key)
         if shared is None:
-            shared = _open[key] = _Shared(connect(), 0)
-        shared.users += 1
+            shared = _open[key] = _Shared(connect(), 1)
+        else:
+            shared.users += 1
         return shared.client
 
 

@@ -1,6 +1,7 @@
 """The connection: one client for all resources of a process that have the same settings."""
 
-from collections.abc import Hashable, Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -77,7 +78,7 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     )
 
     _client: MongoClient[Document] | None = PrivateAttr(default=None)
-    _client_key: Hashable = PrivateAttr(default=None)
+    _release: Callable[[], object] | None = PrivateAttr(default=None)
 
     def __enter__(self) -> Self:
         """The resource itself, for use outside Dagster."""
@@ -108,7 +109,8 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 self.client_options,
             )
             self._client = clients.acquire(key, self._connect)
-            self._client_key = key
+            # A resource that nobody closes gives its client up when it is collected.
+            self._release = weakref.finalize(self, clients.release, key)
         return self._client
 
     def get_database(self) -> Database[Document]:
@@ -133,9 +135,10 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def close(self) -> None:
         """Close the client, unless another resource still uses it. Dagster calls this."""
-        if self._client is not None:
+        if self._release is not None:
             self._client = None
-            clients.release(self._client_key)
+            self._release()
+            self._release = None
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Close the client at the end of a step. Dagster calls this."""

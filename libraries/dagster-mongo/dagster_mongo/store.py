@@ -66,7 +66,7 @@ def insert_anew(
     counts: Counter[str] = Counter(inserted=0, deleted=deleted)
     for start in range(0, len(documents), batch_size):
         batch = documents[start : start + batch_size]
-        writes = [InsertOne(RawBSONDocument(document.body)) for document in batch]
+        writes: list[Write] = [InsertOne(RawBSONDocument(document.body)) for document in batch]
         try:
             result = collection.bulk_write(writes, ordered=False)
         except BulkWriteError as error:

@@ -29,8 +29,9 @@ class Direct:
     fields: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.mongo = MongoResource(uri=self.uri, database=DATABASE)
-        self.manager = self.kind(mongo=self.mongo, **self.fields)
+        mongo = MongoResource(uri=self.uri, database=DATABASE)
+        self.manager = self.kind(mongo=mongo, **self.fields)
+        self.mongo = self.manager.mongo
 
     def _context(self, key: str | None) -> dict[str, Any]:
         context: dict[str, Any] = {"asset_key": dg.AssetKey.from_user_string(self.asset)}

@@ -230,6 +230,7 @@ def test_every_row_loads_whole_or_its_store_is_refused(
         history.check()
     finally:
         history.direct.empty()
+        history.direct.mongo.close()
 
 
 @pytest.fixture
