@@ -111,8 +111,8 @@ def tick(rounds: int) -> Iterator[str]:
 
 
 def growth(rounds: int) -> Iterator[str]:
-    """A run of one window with more papers, in batches of the plan `pro`."""
-    yield "| papers | floor of the fetch | fetch | store | publish | run without fetch | memory |"
+    """A run of one window with more instruments, in batches of the plan `pro`."""
+    yield "| instruments | floor | fetch | store | publish | run without fetch | memory |"
     yield "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     for size in SIZES:
         with tempfile.TemporaryDirectory() as folder:
@@ -176,14 +176,14 @@ def machine() -> str:
 def main(rounds: int) -> None:
     """Writes the page, section by section, and shows it as it grows."""
     sections: dict[str, Callable[[], Iterator[str]]] = {
-        "A run of a window: 50 papers, one a request, every 0.5 s, answers after 150 ms": (
+        "A run of a window: 50 instruments, one a request, every 0.5 s, answers after 150 ms": (
             lambda: tick(rounds)
         ),
-        "More papers": lambda: growth(rounds),
+        "More instruments": lambda: growth(rounds),
         "The fetch beside its floor": lambda: output_of("benchmarks/fetch.py", str(rounds)),
         "100,000 events to Apache Kafka": publication,
         "100,000 documents to MongoDB": lambda: bulk_store(rounds),
-        f"A backfill of three months: {WINDOWS_OF_THREE_MONTHS:,} windows of 50 papers": (
+        f"A backfill of three months: {WINDOWS_OF_THREE_MONTHS:,} windows of 50 instruments": (
             lambda: output_of("benchmarks/history.py", str(WINDOWS_OF_THREE_MONTHS))
         ),
     }

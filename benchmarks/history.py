@@ -1,4 +1,4 @@
-"""What a range of history costs without its fetch: 50 papers in every window, by part.
+"""What a range of history costs without its fetch: 50 instruments in every window, by part.
 
     .venv/bin/python benchmarks/history.py [WINDOWS ...]
 
@@ -23,13 +23,13 @@ from typing import Any
 
 import dagster as dg
 from brapi_sandbox.sandbox import serve
-from dagster_mongo import MongoPandasIOManager, MongoResource
-from market_data_pipeline.parquet_io import QuotesParquetIOManager
+from dagster_mongo import MongoResource
 
-from market_data_pipeline.assets import ASSETS, CHECKS
+from market_data_pipeline.assets import ASSETS
 from market_data_pipeline.brapi.answers import Bar, History
-from market_data_pipeline.brapi.client import Answer, BrapiClient, Fetch
+from market_data_pipeline.brapi.client import BrapiClient, Fetch
 from market_data_pipeline.clock import utc_now
+from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.resources import BrapiResource, KafkaResource
 from market_data_pipeline.watchlist import load_watchlist
 from market_data_pipeline.windows import trading_windows
@@ -42,26 +42,30 @@ PEAK = "peak memory, MiB"
 WINDOWS = trading_windows().partitions
 # The package has an asset of the module's name.
 QUOTES = import_module("market_data_pipeline.assets.quotes")
+HISTORY = import_module("market_data_pipeline.assets.mongo_price_history")
 PARTS: dict[str, list[tuple[Any, str]]] = {
-    "bars to rows": [(QUOTES, "collect_history"), (QUOTES, "quotes_frame")],
+    "bars to rows": [(QUOTES, "observe_history")],
+    "decisions": [(QUOTES, "decide"), (QuoteStore, "last_trusted")],
     "window metadata": [(dg.AssetExecutionContext, "add_asset_metadata")],
-    "Parquet store": [(QuotesParquetIOManager, "handle_output")],
-    "Parquet load, 3 times": [(QuotesParquetIOManager, "load_input")],
-    "MongoDB store": [(MongoPandasIOManager, "handle_output")],
-    "MongoDB load": [(MongoPandasIOManager, "load_input")],
+    "Parquet store": [(QuoteStore, "save")],
+    "Parquet load, twice": [(QuoteStore, "load")],
+    "MongoDB store": [(HISTORY, "_write")],
+    "MongoDB load, twice": [(HISTORY, "_find")],
 }
 
 
 def answers(keys: Sequence[str]) -> Fetch[History]:
-    """What Brapi would answer: a bar of every paper in every window."""
+    """What Brapi would answer: a bar of every instrument in every window."""
     bars = tuple(
         Bar(WINDOWS.start_time_for_partition_key(key), 10 + number / 100, 100 * number)
         for number, key in enumerate(keys)
     )
-    tickers, now = [paper.ticker for paper in load_watchlist()], utc_now()
-    histories = {ticker: History(ticker, f"{ticker} S.A.", ticker, bars) for ticker in tickers}
-    answered = {ticker: Answer(history, now) for ticker, history in histories.items()}
-    return Fetch(answers=answered, failures={}, requests=3, seconds=0.0)
+    tickers, now = [instrument.ticker for instrument in load_watchlist()], utc_now()
+    histories = {
+        ticker: History(ticker, f"{ticker} S.A.", ticker, bars, now, "brapi.dev")
+        for ticker in tickers
+    }
+    return Fetch(answers=histories, failures={}, requests=3, seconds=0.0)
 
 
 def timed(name: str, function: Callable[..., Any], seconds: dict[str, float]) -> Callable[..., Any]:
@@ -92,14 +96,12 @@ def run(
     mongo = MongoResource(uri=mongo_uri, database="history_benchmark")
     definitions = dg.Definitions(
         ASSETS,
-        asset_checks=CHECKS,
         jobs=[dg.define_asset_job("everything")],
         resources={
             "brapi": BrapiResource(base_url=sandbox_url, token="sandbox", plan="pro"),  # noqa: S106
             "mongo": mongo,
-            "mongo_io_manager": MongoPandasIOManager(mongo=mongo),
             "kafka": KafkaResource(bootstrap_servers=bootstrap_servers, topic="none"),
-            "quotes_io_manager": QuotesParquetIOManager(base_path=f"{folder}/quotes"),
+            "quote_store": QuoteStore(path=f"{folder}/quotes"),
         },
         executor=dg.in_process_executor,
     )
@@ -126,7 +128,9 @@ def measured(windows: int, sandbox_url: str, bootstrap_servers: str) -> dict[str
     with tempfile.TemporaryDirectory() as folder, embedded_mongo(Path(folder)) as mongo_uri:
         arguments = [str(windows), sandbox_url, mongo_uri, bootstrap_servers, folder]
         process = subprocess.run(
-            [sys.executable, __file__, "--run", *arguments], capture_output=True, text=True
+            [sys.executable, "-m", "benchmarks.history", "--run", *arguments],
+            capture_output=True,
+            text=True,
         )
     if process.returncode:
         sys.exit(process.stderr)

@@ -18,9 +18,9 @@ def main(url: str, mongo_uri: str, bootstrap_servers: str, interval: str) -> Non
     """Quotes every ticker of the watchlist once."""
     collection = MongoClient(mongo_uri)["plain"]["quotes"]
     producer = Producer({"bootstrap.servers": bootstrap_servers})
-    for paper in load_watchlist():
+    for instrument in load_watchlist():
         answer = requests.get(
-            f"{url}/api/quote/{paper.ticker}",
+            f"{url}/api/quote/{instrument.ticker}",
             headers={"Authorization": "Bearer benchmark"},
             timeout=10,
         )

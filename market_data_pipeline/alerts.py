@@ -1,6 +1,6 @@
 """Tells a chat what is wrong and when it is well again, in Slack's format, by ALERT_WEBHOOK_URL.
 
-The address is a secret: whoever has it can write to the chat. It is in no log and no error.
+The address is a secret: it lets its holder write to the chat. It is in no log and no error.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def alerts(
     """One message with what is new and what is over, kept as told once it is accepted."""
     url, now = _url(), clock.utc_now()
     if not url:
-        return dg.SkipReason(f"{URL} is not set: nothing is told.")
+        return dg.SkipReason(f"{URL} is not set: no message is sent.")
     if context.cursor is None:
         # The run at startup has not had its time. What failed before is not told.
         told = Told(runs_since=_dagster_now().timestamp())
@@ -144,7 +144,7 @@ def _why_quiet(now: datetime, told: Told) -> str | None:
     """Why nothing is told now."""
     session = WINDOWS.of_session(now.astimezone(EXCHANGE_TIMEZONE).date())
     if not session or not session[0].start <= now < session[-1].end + AFTER_THE_SESSION:
-        return "B3 is closed: what is still wrong when the next session begins is told then."
+        return "B3 is closed: what is still wrong when the next session begins is sent then."
     if now.timestamp() < told.wait_until:
         return f"The receiver wants no message for {told.wait_until - now.timestamp():.0f} s."
     return None

@@ -68,7 +68,7 @@ def planned(sessions: Sequence[Sequence[Window]], runs: int) -> list[Window]:
     """Those windows that so many runs are spent on, in order.
 
     With fewer runs than sessions, every second session's last window (or third, …) has one, to the
-    end; with none, all last windows have: somebody has to see whether there is quota again.
+    end; with none, all last windows have: one of them finds that there is quota again.
     """
     lasts = [session[-1] for session in sessions]
     if runs < len(lasts):

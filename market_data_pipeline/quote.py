@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
@@ -105,6 +106,14 @@ def from_row(row: dict[str, Any]) -> Quote:
     """The quote of a row as it was stored; fields that older versions did not have are empty."""
     known = {name: row[name] for name in _NAMES if row.get(name) is not None}
     return Quote(**{**dict.fromkeys(_NAMES), **_DEFAULTS, **known})
+
+
+def by_window(quotes: Iterable[Quote]) -> dict[datetime, list[Quote]]:
+    """The quotes by the start of their window (empty for any other), in their order."""
+    grouped: dict[datetime, list[Quote]] = defaultdict(list)
+    for quote in quotes:
+        grouped[quote.window_start].append(quote)
+    return grouped
 
 
 def merge(*rows: Iterable[Quote]) -> list[Quote]:

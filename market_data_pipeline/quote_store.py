@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import date, datetime
+from datetime import date
 from uuid import uuid4
 
 import dagster as dg
@@ -11,7 +11,7 @@ from pydantic import Field, PrivateAttr
 from upath import UPath
 
 from market_data_pipeline.asset_keys import QUOTES
-from market_data_pipeline.quote import COLUMNS, Quote, as_row, from_row, merge
+from market_data_pipeline.quote import COLUMNS, Quote, as_row, by_window, from_row, merge
 from market_data_pipeline.windows import start_of
 
 _SUFFIX = ".parquet"
@@ -79,7 +79,7 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
             raise MadeUpPricesError(
                 f"The prices in {self.folder} are made up by a sandbox, so they go to no database "
                 "and no broker: set BRAPI_TOKEN (and unset BRAPI_BASE_URL) for real ones, or "
-                "PUBLISH_MADE_UP_PRICES=true where nobody takes them for real."
+                "PUBLISH_MADE_UP_PRICES=true for a database and a broker of tests."
             )
         return quotes
 
@@ -102,9 +102,7 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
             keys: the windows that were asked for; those without a row are stored empty.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        rows: dict[datetime, list[Quote]] = {start_of(key): [] for key in keys}
-        for quote in quotes:
-            rows[quote.window_start].append(quote)
+        rows = by_window(quotes)
         for key in keys:
             there, new = self.stored(key), rows[start_of(key)]
             merged = merge(there or (), new)

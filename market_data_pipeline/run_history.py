@@ -19,6 +19,7 @@ OUTAGE_TAG = "market_data/brapi_outage"
 UNFINISHED = [Status.QUEUED, Status.NOT_STARTED, Status.STARTING, Status.STARTED]
 # A window is materialized once or twice; a backfill that is launched again adds one each.
 _MOST_A_WINDOW = 20
+_WINDOWS_A_QUERY = 400  # Dagster answers 10,000 records at the most
 _MOST_RUNS = 200
 
 
@@ -60,15 +61,15 @@ def materialized(
     What was materialized before the end of a window is of a shorter one with the same start, from
     before SYNC_INTERVAL_MINUTES was changed.
     """
-    if not windows:
-        return []
-    keys = [window.key for window in windows]
-    wanted = dg.AssetRecordsFilter(asset_key=asset, asset_partitions=keys)
-    found = instance.fetch_materializations(wanted, limit=_MOST_A_WINDOW * len(keys)).records
     last: dict[str, float] = {}
-    for record in found:
-        key = record.partition_key or ""
-        last[key] = max(record.timestamp, last.get(key, 0.0))
+    keys = [window.key for window in windows]
+    for start in range(0, len(keys), _WINDOWS_A_QUERY):
+        some = keys[start : start + _WINDOWS_A_QUERY]
+        wanted = dg.AssetRecordsFilter(asset_key=asset, asset_partitions=some)
+        found = instance.fetch_materializations(wanted, limit=_MOST_A_WINDOW * len(some))
+        for record in found.records:
+            key = record.partition_key or ""
+            last[key] = max(record.timestamp, last.get(key, 0.0))
     return [
         window
         for window in windows

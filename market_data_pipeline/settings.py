@@ -123,8 +123,8 @@ class Settings(BaseModel):
     watchlist_file: str = _setting(
         "", "CSV with a `ticker` column, and `segment` if wanted", shown="the 50 instruments"
     )
-    sync_interval_minutes: Literal[5, 10, 15, 20, 30, 60] = _setting(
-        30, "length of a window: 5, 10, 15, 20, 30 or 60"
+    sync_interval_minutes: int = _setting(
+        30, "length of a window: 5, 10, 15, 20, 30 or 60", WHOLE, gt=0
     )
     partitions_start: Day = _setting(
         date(2026, 1, 2), "first day that has windows", "a date such as 2026-01-02"
@@ -143,8 +143,7 @@ class Settings(BaseModel):
     )
     publish_made_up_prices: Flag = _setting(
         False,
-        "`true` lets the made-up prices of a sandbox reach the database and the topic; never where "
-        "somebody may take them for real",
+        "`true` lets the made-up prices of a sandbox reach the database and the topic",
         FLAG,
     )
     alert_webhook_url: SecretStr = _setting(
@@ -171,7 +170,6 @@ CHOICES = {
     "brapi_plan",
     "brapi_longest_range",
     "kafka_updated_at_format",
-    "sync_interval_minutes",
 }
 
 
@@ -188,9 +186,7 @@ def settings_of(environ: Mapping[str, str]) -> Settings:
     """
     given = {name: environ.get(name.upper(), "").strip() for name in Settings.model_fields}
     try:
-        return Settings.model_validate(
-            {name: _choice(name, value) for name, value in given.items() if value}
-        )
+        return Settings.model_validate({name: value for name, value in given.items() if value})
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
     value = given[name]
@@ -229,11 +225,6 @@ def table() -> str:
         "`KAFKA_CONFIG_SECURITY_PROTOCOL=SASL_SSL` |"
     )
     return "\n".join(lines) + "\n"
-
-
-def _choice(name: str, value: str) -> str | int:
-    """The value, as a number where it is one of the numbers to choose from."""
-    return int(value) if value.isdecimal() and int(value) in _allowed(name) else value
 
 
 def _allowed(name: str) -> tuple[Any, ...]:

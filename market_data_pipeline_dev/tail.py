@@ -1,6 +1,6 @@
 """Shows the events on the topic as they arrive: `make tail`.
 
-    market-data-tail [--from-beginning] [--count N]
+    python -m market_data_pipeline_dev.tail [--from-beginning] [--count N]
 
 It begins with the last window on the topic. It reads the broker of KAFKA_BOOTSTRAP_SERVERS,
 otherwise the one that `make dev` runs, belongs to no consumer group and commits nothing.

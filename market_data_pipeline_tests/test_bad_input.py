@@ -35,7 +35,7 @@ def test_a_watchlist_that_cannot_be_used(
     text: str,
     sentence: str,
 ) -> None:
-    path = tmp_path / "papers.csv"
+    path = tmp_path / "instruments.csv"
     path.write_text(text)
     monkeypatch.setenv("WATCHLIST_FILE", str(path))
 

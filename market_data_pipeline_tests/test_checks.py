@@ -19,7 +19,7 @@ HALF_AN_HOUR = timedelta(minutes=30)
 
 
 def a_hundred_times(pipeline: Pipeline, ticker: str) -> Fault:
-    """The sandbox sends the paper's price in cents."""
+    """The sandbox sends the instrument's price in cents."""
     (stored,) = pipeline.documents({"ticker": ticker, "window_start": {"$gte": FIRST_START}})
     return Fault(ticker=ticker, fields={"regularMarketPrice": stored["price"] * 100})
 

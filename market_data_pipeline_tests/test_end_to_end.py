@@ -26,7 +26,7 @@ from market_data_pipeline.windows import trading_windows
 from market_data_pipeline_tests.kafka.helpers import read
 from market_data_pipeline_tests.supervised import ROOT, Supervisor, settings
 
-TICKERS = {paper.ticker for paper in load_watchlist()}
+TICKERS = {instrument.ticker for instrument in load_watchlist()}
 TOPIC = "trading-assets-market-data-v1"
 MARKET = Market()
 

@@ -221,7 +221,7 @@ def test_a_renamed_instrument(pipeline: Pipeline, watch: Callable[[list[str]], N
 def test_the_watchlist_that_ships_has_no_symbol_of_the_past() -> None:
     past = "BRFS3 CCRO3 CIEL3 ELET3 ELET6 EMBR3 ENBR3 JBSS3 MRFG3 NTCO3 RRRP3 SOMA3 TRPL4 VIIA3"
 
-    assert not {paper.ticker for paper in load_watchlist()} & set(past.split())
+    assert not {instrument.ticker for instrument in load_watchlist()} & set(past.split())
 
 
 @pytest.mark.usefixtures("watch")

@@ -9,10 +9,10 @@ from market_data_pipeline.watchlist import load_watchlist
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
 from market_data_pipeline_tests.observed import checks, logs, metadata
 
-TICKERS = [paper.ticker for paper in load_watchlist()]
+TICKERS = [instrument.ticker for instrument in load_watchlist()]
 
 
-def test_every_paper_is_in_the_history_and_on_the_topic(pipeline: Pipeline) -> None:
+def test_every_instrument_is_in_the_history_and_on_the_topic(pipeline: Pipeline) -> None:
     assert pipeline.run(LIVE_ON_TUESDAY).success
 
     documents = {document["ticker"]: document for document in pipeline.documents()}
@@ -89,7 +89,7 @@ def test_a_run_tells_what_it_asked_and_what_is_left(pipeline: Pipeline) -> None:
 
     told = metadata(result, "quotes")
     assert (told["quotes"], told["failures"], told["requests"]) == (50, 0, 50)
-    assert told["quota_left"] == 15_000 - 46  # four papers are free of it
+    assert told["quota_left"] == 15_000 - 46  # four instruments are free of it
     history = metadata(result, "mongo_price_history")
     assert history["rows"] == 50
     assert "2026-11-17T17:30:00Z" in history["query"]

@@ -32,10 +32,12 @@ COSTS_A_TICKER = [
     for case, row in rows().items()
     if row.costs == "one ticker" and case in FAULTS and case not in TIMED_OUT
 ]
-# As many papers as there are ways to fail.
-PAPERS = [f"{issuer}{kind}" for issuer in ("PETR", "BBDC", "ITSA", "GGBR", "CMIG") for kind in "34"]
-PAPERS += ["ABEV3", "B3SA3", "BBAS3", "BPAC11", "CSNA3", "EGIE3", "EQTL3", "KLBN11", "LREN3"]
-PAPERS += ["PRIO3", "RADL3", "RAIL3", "RDOR3", "RENT3", "SBSP3", "SUZB3", "TAEE11", "TIMS3"]
+# As many instruments as there are ways to fail.
+INSTRUMENTS = [
+    f"{issuer}{kind}" for issuer in ("PETR", "BBDC", "ITSA", "GGBR", "CMIG") for kind in "34"
+]
+INSTRUMENTS += ["ABEV3", "B3SA3", "BBAS3", "BPAC11", "CSNA3", "EGIE3", "EQTL3", "KLBN11", "LREN3"]
+INSTRUMENTS += ["PRIO3", "RADL3", "RAIL3", "RDOR3", "RENT3", "SBSP3", "SUZB3", "TAEE11", "TIMS3"]
 
 
 @pytest.fixture
@@ -95,11 +97,11 @@ def test_after_a_run_that_lost_tickers_in_every_way(
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    watch(PAPERS)
-    assert len(PAPERS) > len(COSTS_A_TICKER)
+    watch(INSTRUMENTS)
+    assert len(INSTRUMENTS) > len(COSTS_A_TICKER)
     pipeline.sandbox.faults = [
-        Fault(ticker=paper, **repeating_the_token(FAULTS[case]))
-        for paper, case in zip(PAPERS, COSTS_A_TICKER, strict=False)
+        Fault(ticker=instrument, **repeating_the_token(FAULTS[case]))
+        for instrument, case in zip(INSTRUMENTS, COSTS_A_TICKER, strict=False)
     ]
 
     result = pipeline.run(LIVE_ON_TUESDAY)

@@ -1,4 +1,4 @@
-"""The papers that are asked for."""
+"""The instruments that are asked for."""
 
 from collections import Counter
 from pathlib import Path
@@ -9,13 +9,13 @@ from market_data_pipeline.watchlist import Instrument, WatchlistError, load_watc
 
 
 def written(folder: Path, text: str) -> str:
-    path = folder / "papers.csv"
+    path = folder / "instruments.csv"
     path.write_text(text, "utf-8")
     return str(path)
 
 
-def test_fifty_papers_come_with_the_package() -> None:
-    segments = Counter(paper.segment for paper in load_watchlist())
+def test_fifty_instruments_come_with_the_package() -> None:
+    segments = Counter(instrument.segment for instrument in load_watchlist())
 
     assert segments.total() == 50
     assert segments.keys() == {"blue chip", "FII", "ETF"}
@@ -52,7 +52,7 @@ def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_text_is_said(tmp_path: Path) -> None:
-    path = tmp_path / "papers.csv"
+    path = tmp_path / "instruments.csv"
     path.write_bytes(b"ticker\n\xff\xfe\n")
 
     with pytest.raises(WatchlistError, match="not UTF-8"):

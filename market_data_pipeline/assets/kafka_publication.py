@@ -29,7 +29,7 @@ from market_data_pipeline.kafka.event import FORMAT_NOT_CHOSEN, quote_event
 from market_data_pipeline.kafka.publisher import Publication
 from market_data_pipeline.one_at_a_time import KAFKA, one_at_a_time
 from market_data_pipeline.price_guard import accept
-from market_data_pipeline.quote import Quote
+from market_data_pipeline.quote import Quote, by_window
 from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.resources import KafkaResource
 from market_data_pipeline.run_history import materialized
@@ -89,9 +89,12 @@ def kafka_publication(
         )
     if due and not kafka.updated_at_format:
         context.log.warning(FORMAT_NOT_CHOSEN)
+    grouped = by_window(rows)
     for window in due:
         try:
-            published += publish_window(context, kafka, window, rows, config.publish_history)
+            published += publish_window(
+                context, kafka, window, grouped[window.start], config.publish_history
+            )
         except PublicationError as error:
             yield not_delivered(windows, window, str(error))
             raise dg.Failure(str(error), allow_retries=False) from None
@@ -115,8 +118,9 @@ def accept_in_store(
     """
     accepted = accept(rows, tickers)
     changed = [new for old, new in zip(rows, accepted, strict=True) if new != old]
+    grouped = by_window(changed)
     for window in sorted({Window(quote.window_start, quote.window_end) for quote in accepted}):
-        store.save([quote for quote in changed if quote.window_start == window.start], [window.key])
+        store.save(grouped[window.start], [window.key])
         effect = (
             "published now"
             if _is_live(window)
@@ -141,12 +145,7 @@ def publish_window(
     Raises:
         PublicationError: they are not on the topic, or it is not known whether they are.
     """
-    of_window = [quote for quote in rows if quote.window_start == window.start]
-    due = [
-        quote
-        for quote in of_window
-        if quote.trusted and (publish_history or quote.source == "live")
-    ]
+    due = [quote for quote in rows if quote.trusted and (publish_history or quote.source == "live")]
     if not due:
         context.log.info(f"{window.key}: nothing to publish")
         return 0
@@ -160,7 +159,7 @@ def publish_window(
         publication = kafka.publisher().publish(events)
     context.log.info(f"{window.key}: {publication.published} events published")
     reason = "the window is live" if _is_live(window) else "publish_history is set"
-    described = _describe(window, publication, len(of_window) - len(due), reason)
+    described = _describe(window, publication, len(rows) - len(due), reason)
     described["updated_at_format"] = kafka.updated_at_format or FORMAT_NOT_CHOSEN
     context.log_event(
         dg.AssetMaterialization(PUBLICATION, partition=window.key, metadata=described)

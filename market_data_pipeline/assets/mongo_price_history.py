@@ -25,7 +25,7 @@ from market_data_pipeline.assets.common import (
     windows_of,
 )
 from market_data_pipeline.assets.metadata import column_schema
-from market_data_pipeline.quote import Quote, as_row, from_row, merge
+from market_data_pipeline.quote import Quote, as_row, by_window, from_row, merge
 from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.windows import Window
 
@@ -70,8 +70,9 @@ def mongo_price_history(
             _write(documents, set(kept) & set(rows), there, context.run.run_id)
             _delete(documents, {*map(document_id, there)} - {*map(document_id, kept)})
             found = [*_find(documents, windows)]
+    grouped = by_window(found)
     for window in windows:
-        count = sum(quote.window_start == window.start for quote in found)
+        count = len(grouped[window.start])
         context.add_asset_metadata(
             {"dagster/partition_row_count": count, "rows": count, "query": _query(window)},
             partition_key=window.key,

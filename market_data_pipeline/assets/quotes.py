@@ -33,7 +33,7 @@ from market_data_pipeline.one_at_a_time import BRAPI, one_at_a_time
 from market_data_pipeline.pacing import Quota
 from market_data_pipeline.price_guard import LOOK_BACK_SESSIONS, decide
 from market_data_pipeline.quota import last_recorded, measured, record
-from market_data_pipeline.quote import Quote
+from market_data_pipeline.quote import Quote, by_window
 from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.resources import BrapiResource
 from market_data_pipeline.run_history import OUTAGE_TAG
@@ -93,10 +93,10 @@ def quotes(
         observed = [quote.replacing_live() for quote in observed]
     rows, looked_up = _decide(quote_store, windows, observed)
     quote_store.save(rows, [window.key for window in windows])
+    grouped = by_window(rows)
     for observation in observations:
         for window in observation.windows:
-            of_window = [quote for quote in rows if quote.window_start == window.start]
-            described = describe_window(window, of_window, observation)
+            described = describe_window(window, grouped[window.start], observation)
             context.add_asset_metadata(described, partition_key=window.key)
     with showing_the_newest(context.instance, windows[-1], QUOTES_CHECKS):
         yield dg.MaterializeResult(

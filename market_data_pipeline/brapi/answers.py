@@ -72,7 +72,7 @@ def results_by_ticker(body: Any, tickers: tuple[str, ...]) -> dict[str, Mapping[
 
     A result names its symbol and, after a rename, sometimes the one that was asked for. A single
     result to a single ticker answers that ticker, whatever its symbol. In a batch, one ticker left
-    over and one unclaimed result belong together; with more, nobody can tell.
+    over and one unclaimed result belong together; with more, it is not known which do.
 
     Raises:
         ValueError: the body has not the shape of an answer.

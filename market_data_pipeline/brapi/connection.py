@@ -90,8 +90,8 @@ class Connection:
             except BaseException as error:
                 done.put(error)
 
-        # A socket's time-out starts anew with every byte, and looking up a name has none: whoever
-        # hangs in the headers or before them is left behind.
+        # A socket's time-out starts anew with every byte, and looking up a name has none: a request
+        # that hangs in the headers or before them is left behind in its thread.
         threading.Thread(target=ask, name="brapi-request", daemon=True).start()
         try:
             outcome = done.get(timeout=seconds)

@@ -191,7 +191,7 @@ def test_nothing_is_told_while_b3_is_closed(
     watch.well(last)
     watch.store.save([withheld(last)], [last])
 
-    assert "is told then" in watch.at(closed)
+    assert "is sent then" in watch.at(closed)
     assert chat.asked == 0
     watch.at(opens)
     assert told(chat) == [1, 0]
@@ -221,7 +221,7 @@ def test_without_an_address_nothing_happens(
     settings.cache_clear()
     before = wrong.cursor
 
-    assert wrong.at() == "ALERT_WEBHOOK_URL is not set: nothing is told."
+    assert wrong.at() == "ALERT_WEBHOOK_URL is not set: no message is sent."
     assert (wrong.cursor, chat.asked) == (before, 0)
 
 

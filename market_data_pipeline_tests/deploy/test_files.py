@@ -166,7 +166,9 @@ def test_two_code_locations_have_no_key_and_no_identity_in_common(
     ]
 
 
-def test_two_code_locations_share_the_papers_and_the_quota(shards: list[dict[str, Any]]) -> None:
+def test_two_code_locations_share_the_instruments_and_the_quota(
+    shards: list[dict[str, Any]],
+) -> None:
     instruments = [ticker for shard in shards for ticker in shard["instruments"]]
     assert sorted(instruments) == sorted(instrument.ticker for instrument in load_watchlist())
     for shard in shards:

@@ -1,4 +1,4 @@
-"""The embedded Kafka and MongoDB as processes, and `market-data-tail` on the topic."""
+"""The embedded Kafka and MongoDB as processes, and `make tail` on the topic."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def broker() -> Iterator[str]:
 
 
 class Tail:
-    """`market-data-tail` as a process in a folder of its own."""
+    """`make tail` as a process in a folder of its own."""
 
     def __init__(self, folder: Path, env: Mapping[str, str], *arguments: str) -> None:
         self.process = subprocess.Popen(

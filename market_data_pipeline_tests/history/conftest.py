@@ -1,21 +1,21 @@
-"""A short watchlist: what holds for four papers holds for fifty, in less time."""
+"""A short watchlist: what holds for four instruments holds for fifty, in less time."""
 
 from pathlib import Path
 
 import pytest
 
-PAPERS = ("PETR4", "BBAS3", "HGLG11", "BOVA11")
+INSTRUMENTS = ("PETR4", "BBAS3", "HGLG11", "BOVA11")
 
 
 @pytest.fixture
-def four_papers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
-    """Makes the watchlist four papers long."""
-    watchlist(PAPERS, tmp_path, monkeypatch)
-    return PAPERS
+def four_instruments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """Makes the watchlist four instruments long."""
+    watchlist(INSTRUMENTS, tmp_path, monkeypatch)
+    return INSTRUMENTS
 
 
 def watchlist(tickers: tuple[str, ...], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes these papers the watchlist."""
+    """Makes these instruments the watchlist."""
     file = folder / "watchlist.csv"
     file.write_text("\n".join(["ticker", *tickers]) + "\n")
     monkeypatch.setenv("WATCHLIST_FILE", str(file))

@@ -17,7 +17,7 @@ import pytest
 
 from market_data_pipeline.clock import utc_now
 from market_data_pipeline.windows import TradingWindows
-from market_data_pipeline_tests.history.conftest import PAPERS
+from market_data_pipeline_tests.history.conftest import INSTRUMENTS
 from market_data_pipeline_tests.supervised import ROOT, Supervisor, settings
 
 pytestmark = [
@@ -112,14 +112,14 @@ def _post(address: str, content: Any) -> Any:
 def deployment(tmp_path: Path) -> Iterator[Deployment]:
     """`make dev` with windows of an hour and a short watchlist, after its run at startup.
 
-    No window ends while the test runs: the schedule's run would ask for the same papers.
+    No window ends while the test runs: the schedule's run would ask for the same instruments.
     """
     left = WINDOWS.after(WINDOWS.last_ended(utc_now())).end - utc_now()
     if left < timedelta(minutes=4):
         time.sleep(left.total_seconds() + 1)
     for name in ("workspace.yaml", "dagster.yaml"):
         shutil.copy(ROOT / name, tmp_path)
-    (tmp_path / "watchlist.csv").write_text("\n".join(["ticker", *PAPERS]) + "\n")
+    (tmp_path / "watchlist.csv").write_text("\n".join(["ticker", *INSTRUMENTS]) + "\n")
     env = settings(tmp_path / "state") | {
         "SYNC_INTERVAL_MINUTES": "60",
         "BRAPI_TIMEOUT_SECONDS": "210",
@@ -154,8 +154,8 @@ def test_a_cancelled_backfill_is_launched_again_for_what_is_missing(
         found = deployment.ask(BACKFILL, id=backfill_id)["runs"]
         return sorted(run["status"] for run in found)
 
-    # Whichever run is second waits for a paper, for longer than the test takes.
-    deployment.spoil({"ticker": PAPERS[2], "numbers": [2], "delay": 200})
+    # Whichever run is second waits for an instrument, for longer than the test takes.
+    deployment.spoil({"ticker": INSTRUMENTS[2], "numbers": [2], "delay": 200})
     cancelled = deployment.launch(three_weeks)
     wait_until(lambda: runs(cancelled) == ["STARTED", "SUCCESS"], "one run done, one under way")
     deployment.ask(CANCEL, id=cancelled)
@@ -179,5 +179,5 @@ def test_a_cancelled_backfill_is_launched_again_for_what_is_missing(
         documents = list(client["market_data_db"]["price_history"].find({"source": "daily"}))
     closing = [key for key in three_weeks if WINDOWS.is_last(WINDOWS.from_key(key))]
     assert sorted((each["ticker"], each["window_start"]) for each in documents) == sorted(
-        (ticker, WINDOWS.from_key(key).start) for ticker in PAPERS for key in closing
+        (ticker, WINDOWS.from_key(key).start) for ticker in INSTRUMENTS for key in closing
     )

@@ -22,7 +22,7 @@ from market_data_pipeline_tests.conftest import TUESDAY_15_00
 from market_data_pipeline_tests.history.truth import bars, traded_in, traded_on, windows_between
 
 WINDOWS = TradingWindows()
-TICKERS = tuple(paper.ticker for paper in load_watchlist())
+TICKERS = tuple(instrument.ticker for instrument in load_watchlist())
 MONDAY = date(2026, 11, 16)
 MONDAYS = WINDOWS.of_session(MONDAY)
 
@@ -316,7 +316,7 @@ def test_a_bar_that_is_not_on_the_grid_fills_no_window(brapi: Brapi, off: int) -
     assert gaps_of(collection, "PETR4") == {MONDAYS[5]: "no trade" if off < 0 else "off the grid"}
 
 
-def test_a_paper_listed_within_the_range_has_rows_from_then_on(brapi: Brapi) -> None:
+def test_a_instrument_listed_within_the_range_has_rows_from_then_on(brapi: Brapi) -> None:
     windows = windows_between(WINDOWS, "2026-11-13T10:00-0300", "2026-11-16T17:30-0300")
     brapi.sandbox.faults = answered_with("PETR4", bars(brapi.sandbox, "PETR4", MONDAY, "30m"))
 
@@ -329,7 +329,7 @@ def test_a_paper_listed_within_the_range_has_rows_from_then_on(brapi: Brapi) -> 
     assert collection.failures == {}
 
 
-def test_a_renamed_paper_is_filed_under_its_new_symbol(brapi: Brapi) -> None:
+def test_a_renamed_instrument_is_filed_under_its_new_symbol(brapi: Brapi) -> None:
     collection = brapi.history(MONDAYS, ("BBAS3", "ELET3"))
 
     assert filed(collection) == brapi.truth(MONDAYS, ("BBAS3", "AXIA3"))

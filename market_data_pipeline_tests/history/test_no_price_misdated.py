@@ -49,7 +49,7 @@ def intraday_truth(
 )
 def test_intraday_bars_fill_the_windows_they_were_traded_in(
     make_pipeline: Make,
-    four_papers: tuple[str, ...],
+    four_instruments: tuple[str, ...],
     now: datetime,
     first: str,
     last: str,
@@ -59,7 +59,9 @@ def test_intraday_bars_fill_the_windows_they_were_traded_in(
         result = pipeline.run(first, last)
 
         assert result.success
-        assert filed(pipeline.documents()) == intraday_truth(pipeline, four_papers, first, last)
+        assert filed(pipeline.documents()) == intraday_truth(
+            pipeline, four_instruments, first, last
+        )
         assert {document["source"] for document in pipeline.documents()} == {"intraday"}
         assert len(result.asset_materializations_for_node("quotes")) == count
         assert checks(result)["history_equals_quotes"][0]
@@ -74,7 +76,7 @@ def test_intraday_bars_fill_the_windows_they_were_traded_in(
     ids=["while the session runs", "carnival"],
 )
 def test_a_daily_bar_fills_the_last_window_of_its_session_alone(
-    make_pipeline: Make, four_papers: tuple[str, ...], now: datetime, first: str, last: str
+    make_pipeline: Make, four_instruments: tuple[str, ...], now: datetime, first: str, last: str
 ) -> None:
     with make_pipeline(now) as pipeline:
         result = pipeline.run(first, last)
@@ -87,7 +89,7 @@ def test_a_daily_bar_fills_the_last_window_of_its_session_alone(
         assert len(closing) == 2
         assert filed(pipeline.documents()) == {
             (ticker, window): traded_on(market, ticker, window)
-            for ticker in four_papers
+            for ticker in four_instruments
             for window in closing
         }
         assert {document["source"] for document in pipeline.documents()} == {"daily"}
@@ -95,7 +97,7 @@ def test_a_daily_bar_fills_the_last_window_of_its_session_alone(
 
 @pytest.mark.parametrize(("plan", "source"), [("free", "daily"), ("pro", "intraday")])
 def test_once_a_session_has_begun_the_last_one_is_history(
-    make_pipeline: Make, four_papers: tuple[str, ...], plan: str, source: str
+    make_pipeline: Make, four_instruments: tuple[str, ...], plan: str, source: str
 ) -> None:
     ten_past_ten = datetime(2026, 11, 18, 13, 10, tzinfo=UTC)
     with make_pipeline(ten_past_ten, plan=plan) as pipeline:
@@ -106,7 +108,7 @@ def test_once_a_session_has_begun_the_last_one_is_history(
         assert {document["source"] for document in documents} == {source}
         assert filed(documents) == {
             (ticker, window): price
-            for ticker in four_papers
+            for ticker in four_instruments
             if (price := traded_on(pipeline.sandbox.market, ticker, window))
         }
         assert pipeline.events() == []
@@ -115,7 +117,7 @@ def test_once_a_session_has_begun_the_last_one_is_history(
 
 
 def test_until_the_next_session_begins_the_last_window_is_live(
-    make_pipeline: Make, four_papers: tuple[str, ...]
+    make_pipeline: Make, four_instruments: tuple[str, ...]
 ) -> None:
     with make_pipeline(datetime(2026, 11, 18, 12, 59, 30, tzinfo=UTC)) as pipeline:
         pipeline.run(LAST_ON_TUESDAY)
@@ -124,7 +126,7 @@ def test_until_the_next_session_begins_the_last_window_is_live(
         window = WINDOWS.from_key(LAST_ON_TUESDAY)
         assert {document["source"] for document in documents} == {"live"}
         assert all(document["updated_at"] < window.end for document in documents)
-        assert len(pipeline.events()) == len(four_papers)
+        assert len(pipeline.events()) == len(four_instruments)
 
 
 @contextmanager
@@ -181,7 +183,7 @@ def test_a_quote_that_was_asked_for_when_the_window_was_live_no_more_is_not_file
 
 
 def test_a_price_of_the_new_session_is_not_filed_under_the_last_one(
-    make_pipeline: Make, four_papers: tuple[str, ...]
+    make_pipeline: Make, four_instruments: tuple[str, ...]
 ) -> None:
     with make_pipeline(datetime(2026, 11, 18, 12, 59, 59, tzinfo=UTC)) as pipeline:
         opening = {"regularMarketTime": "2026-11-18T13:00:01.000Z"}
@@ -189,5 +191,5 @@ def test_a_price_of_the_new_session_is_not_filed_under_the_last_one(
         result = pipeline.run(LAST_ON_TUESDAY)
 
         stored = {document["ticker"] for document in pipeline.documents()}
-        assert stored == {*four_papers} - {"BBAS3"}
+        assert stored == {*four_instruments} - {"BBAS3"}
         assert [row["ticker"] for row in metadata(result, "quotes")["failed"]] == ["BBAS3"]

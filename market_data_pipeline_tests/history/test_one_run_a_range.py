@@ -12,7 +12,7 @@ import pytest
 from brapi_sandbox.faults import Fault
 
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
-from market_data_pipeline_tests.history.conftest import PAPERS, watchlist
+from market_data_pipeline_tests.history.conftest import INSTRUMENTS, watchlist
 from market_data_pipeline_tests.history.truth import bars, without
 from market_data_pipeline_tests.observed import checks, logs, metadata
 
@@ -20,7 +20,7 @@ Make = Callable[..., Any]
 FIRST, MIDDLE, LAST = "2026-11-17T13:00-0300", "2026-11-17T13:30-0300", "2026-11-17T14:00-0300"
 TUESDAY_16_00 = datetime(2026, 11, 17, 19, 0, 5, tzinfo=UTC)
 
-pytestmark = pytest.mark.usefixtures("four_papers")
+pytestmark = pytest.mark.usefixtures("four_instruments")
 
 
 def coverage(result: Any) -> dict[str, dict[str, Any]]:
@@ -138,7 +138,7 @@ def test_a_window_that_was_observed_is_not_emptied_by_a_plan_without_a_bar_for_i
 def test_each_window_tells_its_rows_and_why_it_has_no_more(
     make_pipeline: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watchlist((*PAPERS, "ITUB4"), tmp_path, monkeypatch)
+    watchlist((*INSTRUMENTS, "ITUB4"), tmp_path, monkeypatch)
     with make_pipeline(plan="pro", now=TUESDAY_16_00) as pipeline:
         history = bars(pipeline.sandbox, "BBAS3", date(2026, 11, 17), "30m")
         kept = [bar for bar in history if bar["date"] != history[7]["date"]]  # 13:30

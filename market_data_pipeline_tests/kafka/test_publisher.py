@@ -43,7 +43,7 @@ def test_a_window_arrives_as_it_was_sent(
     assert list(publication.seconds) == phases
 
 
-def test_events_of_one_paper_keep_their_order(mock_kafka: str, topic: str) -> None:
+def test_events_of_one_instrument_keep_their_order(mock_kafka: str, topic: str) -> None:
     windows = [a_window(number) for number in range(10)]
     Publisher(mock_kafka, topic).publish([event for window in windows for event in window])
     seen = read(mock_kafka, topic)

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 import pytest
 from brapi_sandbox.faults import Fault
 
+from market_data_pipeline.assets.common import WINDOWS
+from market_data_pipeline.assets.kafka_publication import sent
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
 from market_data_pipeline_tests.observed import checks, logs, metadata
 
@@ -16,6 +18,7 @@ SetClock = Callable[[datetime], None]
 HALF_AN_HOUR = timedelta(minutes=30)
 SECOND, THIRD, FOURTH = (f"2026-11-17T{time}-0300" for time in ("15:00", "15:30", "16:00"))
 VICTIM = "VALE3"
+A_YEAR_AGO, DAY = date(2026, 1, 2), timedelta(days=1)
 
 pytestmark = pytest.mark.usefixtures("four_instruments")
 
@@ -353,3 +356,11 @@ def test_an_accepted_price_is_published_although_the_database_is_away(stored: Pi
     assert accept(stored, SECOND, VICTIM).success
     (document,) = stored.documents({"_id": f"{VICTIM}|2026-11-17T18:00:00Z"})
     assert document["decision"] == "accepted"
+
+
+def test_a_range_of_a_year_is_told_from_what_is_published(stored: Pipeline) -> None:
+    """Dagster answers 10,000 records at a time, and refuses to be asked for more."""
+    windows = [each for day in range(365) for each in WINDOWS.of_session(A_YEAR_AGO + day * DAY)]
+
+    assert len(windows) > 3_000
+    assert sent(stored.instance, windows) == [WINDOWS.from_key(LIVE_ON_TUESDAY)]

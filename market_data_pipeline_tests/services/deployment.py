@@ -33,7 +33,7 @@ MINUTE = timedelta(minutes=1)
 # A Tuesday in the middle of a session.
 BEGINNING = datetime(2026, 11, 17, 17, 0, tzinfo=UTC)
 MARKET = Market()
-TICKERS = {paper.ticker for paper in load_watchlist()}
+TICKERS = {instrument.ticker for instrument in load_watchlist()}
 SCHEDULE = "dagster/schedule_name"
 STARTUP = "market_data/startup"
 UNFINISHED = {"QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING"}

@@ -1,4 +1,4 @@
-"""Two code locations of one image on one instance, each with a part of the papers."""
+"""Two code locations of one image on one instance, each with a part of the instruments."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def both_have_run(tag: str, runs: list[Run]) -> bool:
 
 
 def whole_windows(documents: list[Document]) -> int:
-    """How many windows have all the papers of both."""
+    """How many windows have all the instruments of both."""
     by_window: dict[datetime, set[str]] = {}
     for one in documents:
         by_window.setdefault(one["window_start"], set()).add(one["ticker"])
     return [*by_window.values()].count(TICKERS)
 
 
-def test_each_has_its_own_windows_and_together_they_have_all_papers(
+def test_each_has_its_own_windows_and_together_they_have_all_instruments(
     tmp_path: Path, postgres: Postgres, kafka: str, real_mongo: str
 ) -> None:
     services = services_with(ROOT / "deploy" / "watchlists" / "docker-compose.yml")
