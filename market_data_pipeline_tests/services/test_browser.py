@@ -103,13 +103,13 @@ def test_the_sensor_runs_and_says_why_it_launches_nothing(dagster: DagsterPages)
     page.get_by_text("Running", exact=True).first.wait_for()
 
     page.get_by_role("table").last.get_by_text("0 runs requested").first.hover()
-    page.get_by_text("This start was seen to.").first.wait_for()
+    page.get_by_text("This start has had its run.").first.wait_for()
 
 
 def test_a_backfill_is_launched_from_the_page(dagster: DagsterPages) -> None:
     windows = trading_windows()
-    second = windows.before(windows.from_key(dagster.live))
-    first = second and windows.before(second)
+    second = windows.last_ended(windows.from_key(dagster.live).start)
+    first = second and windows.last_ended(second.start)
     assert first
     assert second
     page = dagster.lineage()
