@@ -46,8 +46,11 @@ LINE = re.compile(
     rb"(?:\x1b\[\d+m)?\d{4}-\d\d-\d\d [^-]+ - (\S+) - (?:\x1b\[\d+m)?([A-Z]+)\S* - (.*)"
 )
 RUN_ID = re.compile(rb"\S+ - [0-9a-f]{8}-[0-9a-f-]{27} - ")
-# A warning at every start that asks for nothing.
-NOISE = b"Found a dagster instance configuration value (dagster.yaml) in the current folder"
+# Warnings at every start that ask for nothing.
+NOISE = (
+    b"Found a dagster instance configuration value (dagster.yaml) in the current folder",
+    b"No cursor for event type",
+)
 
 Say = Callable[[str], None]
 
@@ -66,7 +69,8 @@ class Filter:
         if head := LINE.match(line):
             logger, level, text = head.groups()
             of_a_run = logger == b"dagster" and RUN_ID.match(text)
-            loud = level in (b"WARNING", b"ERROR", b"CRITICAL") and NOISE not in text
+            noise = any(each in text for each in NOISE)
+            loud = level in (b"WARNING", b"ERROR", b"CRITICAL") and not noise
             self._shown = bool(of_a_run or loud)
         elif line.startswith(b"Traceback "):
             self._shown = True
