@@ -1,9 +1,10 @@
 """Measures the library beside plain pymongo on a server: `python benchmarks/measure.py URI`.
 
-Each time is the median of several, and the contestants take turns; the last number of a line is
-the rate beside plain pymongo's. "raw" only receives the bytes: no load on one connection can be
-faster. Memory is the peak of a process of its own above what it had before it began (Linux). With
-another version of the library before it in PYTHONPATH, that one is measured.
+Each time is the median of several, and the contestants take turns; a rate is followed by its
+ratio to plain pymongo's, and so is the time that the client computes. "raw" only receives the
+bytes: no load on one connection can be faster. Memory is the peak of a process of its own above
+what it had before it began (Linux). With another version of the library before it in PYTHONPATH,
+that one is measured.
 """
 
 import argparse
@@ -154,27 +155,39 @@ def seconds(act: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+def wall_and_cpu(act: Callable[[], object]) -> tuple[float, float]:
+    """What an action takes, and how much of it this process computes; the rest is the server's."""
+    before = time.process_time()
+    return seconds(act), time.process_time() - before
+
+
 def compare_times(uri: str, rows: int, rounds: int) -> None:
     data = frame(rows)
-    taken: dict[str, dict[str, list[float]]] = {"store": {}, "load": {}, "again": {}}
+    taken: dict[str, dict[str, list[tuple[float, float]]]] = {"store": {}, "load": {}, "again": {}}
     for _ in range(rounds):
         shared = uuid4().hex
         for name in contestants():
             storing = name in (*IN_EVERY_STEP, "polars")
             mongo = CONTESTANTS[name](uri, uuid4().hex if storing else shared)
             if storing or name == "raw":
-                taken["store"].setdefault(name, []).append(seconds(mongo.storing(data)))
-            taken["load"].setdefault(name, []).append(seconds(mongo.loading()))
+                taken["store"].setdefault(name, []).append(wall_and_cpu(mongo.storing(data)))
+            taken["load"].setdefault(name, []).append(wall_and_cpu(mongo.loading()))
             if storing:
-                taken["again"].setdefault(name, []).append(seconds(mongo.storing(data)))
+                taken["again"].setdefault(name, []).append(wall_and_cpu(mongo.storing(data)))
                 mongo.collection.drop()
         Plain(uri, shared).collection.drop()
     for step, times in taken.items():
-        median = {name: statistics.median(each) for name, each in times.items()}
-        for name, value in median.items():
-            if not (step != "load" and name == "raw"):
-                ratio = median["plain"] / value
-                print(f"{step:6} {name:13} {value:6.2f} s {rows / value:9,.0f} rows/s {ratio:5.2f}")
+        median = {
+            name: [statistics.median(kind) for kind in zip(*each, strict=True)]
+            for name, each in times.items()
+        }
+        for name, (wall, cpu) in median.items():
+            if step == "load" or name != "raw":
+                ratio, of_cpu = (median["plain"][i] / value for i, value in enumerate((wall, cpu)))
+                print(
+                    f"{step:6} {name:13} {wall:6.2f} s {rows / wall:9,.0f} rows/s {ratio:5.2f}"
+                    f"   CPU of the client {cpu:5.2f} s {of_cpu:5.2f}"
+                )
 
 
 def peak() -> int:
@@ -235,12 +248,15 @@ def main() -> None:
     parser.add_argument("uri", help="mongodb:// address of a server to fill and empty again")
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--times-only", action="store_true")
     parser.add_argument("--spend", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.spend:
         spend(arguments.uri, arguments.rows, *arguments.spend)
         return
     compare_times(arguments.uri, arguments.rows, arguments.rounds)
+    if arguments.times_only:
+        return
     compare_memory(arguments.uri, arguments.rows)
     compare_partition(arguments.uri, rounds=20, beside=500_000)
     MongoClient[dict[str, Any]](arguments.uri).drop_database(DATABASE)

@@ -1,8 +1,8 @@
 """Batches of BSON documents, as the server sends them, to columns.
 
 The documents of a batch that have the same fields in the same order are decoded together, field
-by field, in NumPy: about four times as fast as a `dict` for each document and a column of its
-values. What is rare is left to pymongo's own decoder, and comes out the same.
+by field, in NumPy, without a Python object for each value other than a text. What is rare is left
+to pymongo's own decoder, and comes out the same.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import bson
 import numpy as np
-from bson import CodecOptions
+from bson import CodecOptions, Int64
 from bson.codec_options import DatetimeConversion
 from numpy.typing import NDArray
 
@@ -281,7 +281,8 @@ def _decoded(data: bytes, buffer: Bytes, cells: _Cells) -> list[Any]:
     values = []
     for start, end in zip(cells.elements.tolist(), ends.tolist(), strict=True):
         document = _LENGTH.pack(end - start + 5) + data[start:end] + b"\0"
-        values.append(next(iter(bson.decode(document, _DATES_OF_ANY_YEAR).values())))
+        (value,) = bson.decode(document, _DATES_OF_ANY_YEAR).values()
+        values.append(_plain(value))
     return _listed(cells, values)
 
 
@@ -302,4 +303,15 @@ def _insert(chunks: dict[str, Chunk], name: str, row: int, value: Any, size: int
         return
     if chunk.kind != "mixed":
         chunk = chunks[name] = Chunk("mixed", chunk.to_list(), None, size)
-    chunk.values[row] = value
+    chunk.values[row] = _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """A value without pymongo's own type of integers, also within it."""
+    if isinstance(value, Int64):
+        return int(value)
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    if type(value) is dict:
+        return {name: _plain(inner) for name, inner in value.items()}
+    return value

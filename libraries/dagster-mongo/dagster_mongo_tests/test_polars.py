@@ -111,3 +111,12 @@ def test_what_cannot_be_stored_is_refused(uri: str, frame: object, message: str)
     direct = Direct(uri, MongoPolarsIOManager)
     with pytest.raises(MongoFrameError, match=message):
         direct.store(frame)
+
+
+def test_large_integers_within_and_beside_other_values(asset: Direct) -> None:
+    documents = [
+        {"_id": "a", "list": [2**40], "sub": {"n": 2**40}, "mixed": 2**40},
+        {"_id": "b", "list": [], "sub": {"n": 1}, "mixed": 0.5},
+    ]
+    asset.collection().insert_many(documents)
+    assert asset.load().sort("_id").to_dicts() == documents

@@ -4,6 +4,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import dagster as dg
 import pandas as pd
@@ -22,6 +23,11 @@ from dagster_mongo import (
 from .conftest import DATABASE, Store
 
 PASSWORD = "s3cr3t"
+
+
+def of_its_own() -> dict[str, Any]:
+    """Settings that no other test has, so that no other test shares the client."""
+    return {"client_options": {"appName": uuid4().hex}}
 
 
 def run_with(resource: MongoResource, act: Callable[[MongoResource], Any]) -> bool:
@@ -47,7 +53,7 @@ def test_one_client_which_is_closed_whether_or_not_the_step_fails(uri: str, fail
         if fails:
             raise RuntimeError
 
-    assert run_with(MongoResource(uri=uri, database=DATABASE), act) is not fails
+    assert run_with(MongoResource(uri=uri, database=DATABASE, **of_its_own()), act) is not fails
     assert clients[0] is clients[1]
     with pytest.raises(InvalidOperation):
         clients[0].admin.command("ping")
@@ -55,6 +61,7 @@ def test_one_client_which_is_closed_whether_or_not_the_step_fails(uri: str, fail
 
 def test_the_io_manager_closes_its_client(store: Store) -> None:
     clients = []
+    mongo = MongoResource(uri=store.uri, database=DATABASE, **of_its_own())
 
     class Seen(MongoPandasIOManager):
         def handle_output(self, context: dg.OutputContext, obj: pd.DataFrame) -> None:
@@ -62,7 +69,7 @@ def test_the_io_manager_closes_its_client(store: Store) -> None:
             clients.append(self.mongo.get_client())
 
     dg.materialize(
-        [store.asset(pd.DataFrame({"a": [1]}))], resources={"io_manager": Seen(mongo=store.mongo)}
+        [store.asset(pd.DataFrame({"a": [1]}))], resources={"io_manager": Seen(mongo=mongo)}
     )
     with pytest.raises(InvalidOperation):
         clients[0].admin.command("ping")
@@ -79,7 +86,7 @@ def test_a_resource_and_its_io_managers_share_a_client(
         return made[-1]
 
     monkeypatch.setattr(MongoResource, "_new_client", counted)
-    mongo = MongoResource(uri=uri, database=DATABASE, client_options={"appName": "shared"})
+    mongo = MongoResource(uri=uri, database=DATABASE, **of_its_own())
 
     @dg.asset(metadata={"mongo/collection": "shared_client"})
     def frame(mongo: MongoResource) -> pd.DataFrame:
@@ -101,9 +108,10 @@ def test_a_resource_and_its_io_managers_share_a_client(
 
 def test_outside_dagster_it_is_a_context_manager(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_MONGO", uri)
-    with MongoResource(uri=dg.EnvVar("SOME_MONGO"), database=DATABASE) as mongo:
+    own = of_its_own()
+    with MongoResource(uri=dg.EnvVar("SOME_MONGO"), database=DATABASE, **own) as mongo:
         client = mongo.get_client()
-        with MongoResource(uri=uri, database=DATABASE) as other:
+        with MongoResource(uri=uri, database=DATABASE, **own) as other:
             assert other.get_client() is client
         assert client.admin.command("ping")["ok"] == 1
         assert mongo.get_database().name == DATABASE

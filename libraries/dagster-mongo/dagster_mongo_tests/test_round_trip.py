@@ -246,3 +246,10 @@ def test_an_asset_check_and_a_script_load_it_too(store: Store) -> None:
     loaded = defs.load_asset_value(store.name, instance=store.instance)
     assert isinstance(loaded, pd.DataFrame)
     assert loaded.to_dict("list") == {"_id": ["a"], "n": [1]}
+
+
+def test_a_field_of_integers_and_floats_that_others_wrote(store: Store) -> None:
+    with store.collection() as collection:
+        collection.insert_many([{"_id": "a", "n": 2**40}, {"_id": "b", "n": 0.5}])
+    loaded = by_id(store.load())
+    assert (loaded["n"].dtype, loaded["n"].tolist()) == ("float64", [2**40, 0.5])
