@@ -1,7 +1,7 @@
 """Lets one run at a time do a thing, over all runs of an instance, wherever they run.
 
 A pool of Dagster, whose limit this module sets itself: no `dagster.yaml` has to, and the pools of
-other projects are left alone. A pool on the asset would do it before the step begins, where nobody
+other projects are left alone. A pool on the asset would do it before the step begins, where no one
 can say who is waited for, nor take the place of a run that was killed where no daemon runs.
 """
 

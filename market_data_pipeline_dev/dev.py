@@ -144,7 +144,7 @@ class Deployment:
         child = self._stand_in("kafka")
         address = wait_for_address(child, address_file(self._folder, "kafka"))
         self._env["KAFKA_BOOTSTRAP_SERVERS"] = address
-        self._env.setdefault("KAFKA_UPDATED_AT_FORMAT", "epoch")  # nobody else reads the topic
+        self._env.setdefault("KAFKA_UPDATED_AT_FORMAT", "epoch")  # no service reads the topic
         return f"embedded, in memory, at {address}, as KAFKA_BOOTSTRAP_SERVERS is not set"
 
     def _stand_in(self, module: str, *arguments: str) -> Child:

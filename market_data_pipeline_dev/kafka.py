@@ -2,7 +2,7 @@
 
     python -m market_data_pipeline_dev.kafka --address-file FILE
 
-It has no controller, shows aborted messages to `read_committed`, and fences nobody: what depends
+It has no controller, shows aborted messages to `read_committed`, and fences no producer: what depends
 on these needs a real broker.
 """
 

@@ -90,7 +90,7 @@ class Child:
 
 
 def show(line: bytes) -> None:
-    """Writes a line to the output, if there is still somebody who reads it."""
+    """Writes a line to the output, if it can still be written to."""
     with contextlib.suppress(OSError):
         sys.stdout.buffer.write(line)
         sys.stdout.buffer.flush()

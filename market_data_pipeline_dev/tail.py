@@ -233,7 +233,7 @@ def _local(seconds: float) -> str:
 
 
 def _show(tail: Tail, count: int | None) -> None:
-    """Writes the events until there were `count` of them, or nobody reads them any more."""
+    """Writes the events until there were `count` of them, or its output is closed."""
     output = select.poll()
     output.register(sys.stdout.fileno(), select.POLLERR)
     for number, message in enumerate(tail.events()):
