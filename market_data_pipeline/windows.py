@@ -100,7 +100,7 @@ class TradingWindows:
         return last if last and now < self.live_until(last) else None
 
     def is_live(self, window: Window, now: datetime) -> bool:
-        """Whether a window, which has ended by the clock of some machine, is live at `now` (aware)."""
+        """Whether a window, which has ended by some machine's clock, is live at `now` (aware)."""
         return window.end - LARGEST_CLOCK_SKEW <= now < self.live_until(window)
 
     def live_until(self, window: Window) -> datetime:

@@ -2,8 +2,8 @@
 
     python -m market_data_pipeline_dev.kafka --address-file FILE
 
-It has no controller, shows aborted messages to `read_committed`, and fences no producer: what depends
-on these needs a real broker.
+It has no controller, shows aborted messages to `read_committed`, and fences no producer: what
+depends on these needs a real broker.
 """
 
 from __future__ import annotations
