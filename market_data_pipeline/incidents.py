@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from market_data_pipeline.asset_keys import HISTORY, PUBLICATION, QUOTES
+from market_data_pipeline.assets.kafka_publication import sent
 from market_data_pipeline.automation import QUOTA_SHARE, why_not_yet
 from market_data_pipeline.dagster_internals import (
     ASSET_PARTITION_RANGE_END_TAG,
@@ -125,7 +126,7 @@ def unpublished_windows(instance: dg.DagsterInstance, rows: Rows, now: datetime)
         for window, of_window in rows.items()
         if (quotes := [quote for quote in of_window if quote.source == "live"])
     }
-    there = materialized(instance, PUBLICATION, list(live))
+    there = sent(instance, list(live))
     window = next((each for each in live if each in there or _due(each, now)), None)
     if window is None:
         return []

@@ -56,22 +56,28 @@ def covers(run: dg.DagsterRun, window: Window) -> bool:
 def materialized(
     instance: dg.DagsterInstance, asset: dg.AssetKey, windows: Sequence[Window]
 ) -> list[Window]:
-    """Those of some windows that are materialized of an asset.
+    """Those of some windows that are materialized of an asset."""
+    found = materializations(instance, asset, windows)
+    return [window for window, events in found.items() if events]
+
+
+def materializations(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, windows: Sequence[Window]
+) -> dict[Window, list[dg.AssetMaterialization]]:
+    """The materializations of each of some windows of an asset.
 
     What was materialized before the end of a window is of a shorter one with the same start, from
-    before SYNC_INTERVAL_MINUTES was changed.
+    before SYNC_INTERVAL_MINUTES was changed: it is left out.
     """
-    last: dict[str, float] = {}
-    keys = [window.key for window in windows]
+    found: dict[Window, list[dg.AssetMaterialization]] = {window: [] for window in windows}
+    by_key = {window.key: window for window in windows}
+    keys = list(by_key)
     for start in range(0, len(keys), _WINDOWS_A_QUERY):
         some = keys[start : start + _WINDOWS_A_QUERY]
         wanted = dg.AssetRecordsFilter(asset_key=asset, asset_partitions=some)
-        found = instance.fetch_materializations(wanted, limit=_MOST_A_WINDOW * len(some))
-        for record in found.records:
-            key = record.partition_key or ""
-            last[key] = max(record.timestamp, last.get(key, 0.0))
-    return [
-        window
-        for window in windows
-        if last.get(window.key, 0.0) >= (window.end - LARGEST_CLOCK_SKEW).timestamp()
-    ]
+        records = instance.fetch_materializations(wanted, limit=_MOST_A_WINDOW * len(some)).records
+        for record in records:
+            window, event = by_key[record.partition_key or ""], record.asset_materialization
+            if event and record.timestamp >= (window.end - LARGEST_CLOCK_SKEW).timestamp():
+                found[window].append(event)
+    return found

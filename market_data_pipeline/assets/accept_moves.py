@@ -8,7 +8,12 @@ from market_data_pipeline import clock
 from market_data_pipeline.asset_keys import PREFIX, PUBLICATION
 from market_data_pipeline.assets.checks import as_evaluation, every_quote_delivered
 from market_data_pipeline.assets.common import WINDOWS, failing_clearly
-from market_data_pipeline.assets.kafka_publication import accept_in_store, publish_window, sent
+from market_data_pipeline.assets.kafka_publication import (
+    PUBLISHED,
+    accept_in_store,
+    publish_window,
+    sent,
+)
 from market_data_pipeline.assets.mongo_price_history import record_acceptance
 from market_data_pipeline.price_guard import LOOK_BACK_SESSIONS, AcceptanceError
 from market_data_pipeline.quote_store import QuoteStore
@@ -34,8 +39,13 @@ def accept(
         for key, tickers in _newest_withheld(quote_store, config.tickers).items():
             window = WINDOWS.from_key(key)
             rows = accept_in_store(context, quote_store, quote_store.load([key]), tickers)
-            published = publish_window(context, kafka, window, rows, publish_history=False)
+            described = publish_window(context, kafka, window, rows, publish_history=False)
+            if described:
+                context.log_event(
+                    dg.AssetMaterialization(PUBLICATION, partition=key, metadata=described)
+                )
             there = sent(context.instance, [window])
+            published = described[PUBLISHED] if described else 0
             delivered = every_quote_delivered([window], rows, there, published)
             context.instance.report_runless_asset_event(as_evaluation(PUBLICATION, delivered))
             record_acceptance(mongo, rows)

@@ -32,8 +32,11 @@ from market_data_pipeline.price_guard import accept
 from market_data_pipeline.quote import Quote, by_window
 from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.resources import KafkaResource
-from market_data_pipeline.run_history import materialized
+from market_data_pipeline.run_history import materializations
 from market_data_pipeline.windows import Window
+
+# In the metadata of a window: how many events were sent.
+PUBLISHED = "published"
 
 
 class PublicationConfig(dg.Config):
@@ -59,7 +62,6 @@ class PublicationConfig(dg.Config):
     group_name=GROUP,
     owners=OWNERS,
     kinds={"kafka"},
-    output_required=False,
     check_specs=[EVERY_QUOTE_DELIVERED],
 )
 def kafka_publication(
@@ -71,16 +73,15 @@ def kafka_publication(
 ) -> Iterator[Any]:
     """One event for each quote of the live window, in one transaction.
 
-    A window is materialized when it is on the topic. One that is not live is not sent, unless the
-    run config asks for it: the topic says what the market does now. A price that has moved too far
-    is withheld until an operator accepts it.
+    A window that is not live is not sent, unless the run config asks for it: the topic says what
+    the market does now. A price that has moved too far is withheld until an operator accepts it.
     """
     windows = windows_of(context)
     with failing_clearly():
         rows = quote_store.load([window.key for window in windows])
         if config.accept_moves:
             rows = accept_in_store(context, quote_store, rows, config.accept_moves)
-    published = 0
+    published: dict[Window, int] = {}
     due = [each for each in windows if config.publish_history or _is_live(each)]
     if len(due) < len(windows):
         passed = len(windows) - len(due)
@@ -92,17 +93,25 @@ def kafka_publication(
     grouped = by_window(rows)
     for window in due:
         try:
-            published += publish_window(
+            described = publish_window(
                 context, kafka, window, grouped[window.start], config.publish_history
             )
         except PublicationError as error:
             yield not_delivered(windows, window, str(error))
             raise dg.Failure(str(error), allow_retries=False) from None
+        if described:
+            published[window] = described[PUBLISHED]
+            context.add_asset_metadata(described, partition_key=window.key)
     if config.accept_moves:
         with failing_clearly():  # the topic does not wait for the audit
             record_acceptance(mongo, rows)
     with showing_the_newest(context.instance, windows[-1], [EVERY_QUOTE_DELIVERED]):
-        yield every_quote_delivered(windows, rows, sent(context.instance, windows), published)
+        there = [*published, *sent(context.instance, windows)]
+        yield dg.MaterializeResult(
+            # It stands on every window that has not said otherwise above.
+            metadata={PUBLISHED: 0, "reason": "nothing to publish, or the window is not live"},
+            check_results=[every_quote_delivered(windows, rows, there, sum(published.values()))],
+        )
 
 
 def accept_in_store(
@@ -136,11 +145,11 @@ def publish_window(
     window: Window,
     rows: list[Quote],
     publish_history: bool,
-) -> int:
-    """Publishes what is due of one window in one transaction, and logs its materialization.
+) -> dict[str, Any] | None:
+    """Publishes what is due of one window in one transaction.
 
     Returns:
-        How many events were sent.
+        The metadata of its materialization; None if nothing was sent.
 
     Raises:
         PublicationError: they are not on the topic, or it is not known whether they are.
@@ -148,28 +157,29 @@ def publish_window(
     due = [quote for quote in rows if quote.trusted and (publish_history or quote.source == "live")]
     if not due:
         context.log.info(f"{window.key}: nothing to publish")
-        return 0
+        return None
     updated_at_format = kafka.updated_at_format or "epoch"
     events = [quote_event(quote, updated_at_format=updated_at_format) for quote in due]
     # Two runs with one transactional id would end each other's transactions.
     with one_at_a_time(context, KAFKA):
         if not (publish_history or _is_live(window)):
             context.log.info(f"{window.key}: not published: the window is not live")
-            return 0
+            return None
         publication = kafka.publisher().publish(events)
     context.log.info(f"{window.key}: {publication.published} events published")
     reason = "the window is live" if _is_live(window) else "publish_history is set"
     described = _describe(window, publication, len(rows) - len(due), reason)
     described["updated_at_format"] = kafka.updated_at_format or FORMAT_NOT_CHOSEN
-    context.log_event(
-        dg.AssetMaterialization(PUBLICATION, partition=window.key, metadata=described)
-    )
-    return publication.published
+    return described
 
 
 def sent(instance: dg.DagsterInstance, windows: list[Window]) -> list[Window]:
-    """Those of some windows that are on the topic: their publication is materialized."""
-    return materialized(instance, PUBLICATION, windows)
+    """Those of some windows that are on the topic: a materialization says so."""
+    return [
+        window
+        for window, events in materializations(instance, PUBLICATION, windows).items()
+        if any(PUBLISHED in event.metadata and event.metadata[PUBLISHED].value for event in events)
+    ]
 
 
 def _is_live(window: Window) -> bool:
@@ -180,7 +190,7 @@ def _describe(
     window: Window, publication: Publication, withheld: int, reason: str
 ) -> dict[str, Any]:
     return {
-        "published": publication.published,
+        PUBLISHED: publication.published,
         "withheld": withheld,
         "reason": reason,
         "topic": publication.topic,
