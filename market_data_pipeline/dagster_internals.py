@@ -30,24 +30,28 @@ def last_evaluations(
     return [record.evaluation for record in completed if record and record.evaluation]
 
 
-def claim(instance: dg.DagsterInstance, pool: str, run_id: str, step: str) -> list[str]:
+def claim(instance: dg.DagsterInstance, pool: str, run_id: str, step: str) -> list[str] | None:
     """Claims the one place of a pool for a step, after setting the pool's limit to one.
 
     Returns:
-        The ids of the runs that are before this one; none if the place is taken. An instance in
-        memory knows no pools, and no other process.
+        None if the place is this step's; otherwise the ids of the runs that are before it, which
+        may be none by now. An instance in memory knows no pools, and no other process.
     """
     storage = instance.event_log_storage
     if not storage.supports_global_concurrency_limits:
-        return []
+        return None
     if storage.get_concurrency_info(pool).slot_count != 1:
         storage.set_concurrency_slots(pool, 1)
-    if storage.claim_concurrency_slot(pool, run_id, step).is_claimed:
-        return []
+    claimed = storage.claim_concurrency_slot(pool, run_id, step).is_claimed
     info = storage.get_concurrency_info(pool)
-    assigned = [each.run_id for each in info.pending_steps if each.assigned_timestamp]
-    claimed = [each.run_id for each in info.claimed_slots]
-    return sorted({*claimed, *assigned} - {run_id})
+    others = {each.run_id for each in info.claimed_slots} - {run_id}
+    if claimed and not others:
+        return None
+    if claimed:
+        # Two runs have set the limit at the same time, and there are two places.
+        storage.free_concurrency_slot_for_step(run_id, step)
+    assigned = {each.run_id for each in info.pending_steps if each.assigned_timestamp}
+    return sorted((others | assigned) - {run_id})
 
 
 def release(instance: dg.DagsterInstance, run_id: str, step: str | None = None) -> None:

@@ -8,6 +8,7 @@ can say who is waited for, nor take the place of a run that was killed where no 
 from __future__ import annotations
 
 import os
+import random
 import socket
 import time
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ def one_at_a_time(
     step = context.op_def.name
     instance.add_run_tags(run_id, {PROCESS_TAG: _process(os.getpid())})
     told = float("-inf")
-    while holders := claim(instance, pool, run_id, step):
+    while (holders := claim(instance, pool, run_id, step)) is not None:
         for holder in holders:
             run = instance.get_run_by_id(holder)
             if run is None or run.is_finished or is_dead(run):
@@ -46,10 +47,10 @@ def one_at_a_time(
                 release(instance, holder)
                 if run and not run.is_finished:
                     fail_run(instance, run, "The process of this run has ended.")
-        if time.monotonic() - told >= SECONDS_BETWEEN_LINES:
+        if holders and time.monotonic() - told >= SECONDS_BETWEEN_LINES:
             told = time.monotonic()
             context.log.info(f"Waiting for run {', '.join(each[:8] for each in holders)} ({pool}).")
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+        time.sleep(random.uniform(0.5, 1.0) * SECONDS_BETWEEN_LOOKS)  # no two runs in step
     time.sleep(min(distance, max(0.0, last_left(instance, pool) + distance - time.time())))
     try:
         yield

@@ -59,27 +59,38 @@ def test_the_last_evaluation_of_a_check_is_found(instance: dg.DagsterInstance) -
 
 
 def test_a_pool_has_one_place(instance: dg.DagsterInstance) -> None:
-    assert internals.claim(instance, "pool", "first", "step") == []
+    assert internals.claim(instance, "pool", "first", "step") is None
     assert internals.claim(instance, "pool", "second", "step") == ["first"]
-    assert internals.claim(instance, "another pool", "second", "step") == []
+    assert internals.claim(instance, "another pool", "second", "step") is None
 
     internals.release(instance, "first", "step")
-    assert internals.claim(instance, "pool", "second", "step") == []
+    assert internals.claim(instance, "pool", "second", "step") is None
     internals.release(instance, "second")
-    assert internals.claim(instance, "pool", "third", "step") == []
+    assert internals.claim(instance, "pool", "third", "step") is None
 
 
 def test_a_limit_that_somebody_has_raised_is_one_again(instance: dg.DagsterInstance) -> None:
     instance.event_log_storage.set_concurrency_slots("pool", 5)
 
-    assert internals.claim(instance, "pool", "first", "step") == []
+    assert internals.claim(instance, "pool", "first", "step") is None
     assert internals.claim(instance, "pool", "second", "step") == ["first"]
+
+
+def test_two_places_for_a_moment_let_one_run_in_at_the_most(instance: dg.DagsterInstance) -> None:
+    """Two runs that set the limit of a new pool at the same time may make a place each."""
+    storage = instance.event_log_storage
+    storage.set_concurrency_slots("pool", 2)
+    assert storage.claim_concurrency_slot("pool", "first", "step").is_claimed
+    assert storage.claim_concurrency_slot("pool", "second", "step").is_claimed
+
+    assert internals.claim(instance, "pool", "second", "step") == ["first"]
+    assert internals.claim(instance, "pool", "first", "step") is None
 
 
 def test_an_instance_in_memory_has_no_pools() -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        assert internals.claim(instance, "pool", "first", "step") == []
-        assert internals.claim(instance, "pool", "second", "step") == []
+        assert internals.claim(instance, "pool", "first", "step") is None
+        assert internals.claim(instance, "pool", "second", "step") is None
         internals.release(instance, "first", "step")
 
 
