@@ -138,7 +138,7 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
             return iter(())
         # All keys have the form of `before` and are local times: their order is that of time.
         stored = (name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX))
-        between = (key for key in stored if oldest.isoformat() <= key < before and key[0] != ".")
+        between = (key for key in stored if oldest.isoformat() <= key < before)
         return iter(sorted(between, reverse=True))
 
     def _write(self, key: str, rows: list[Quote]) -> None:
