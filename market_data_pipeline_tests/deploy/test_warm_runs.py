@@ -64,7 +64,16 @@ class Server:
         ours = {name: value for name, value in os.environ.items() if not OURS.match(name)}
         self._dagster = Child(
             "Dagster",
-            ["env", f"--chdir={folder}", sys.executable, "-m", "dagster", "dev", "-f", "some_jobs.py"]
+            [
+                "env",
+                f"--chdir={folder}",
+                sys.executable,
+                "-m",
+                "dagster",
+                "dev",
+                "-f",
+                "some_jobs.py",
+            ]
             + ["-h", "127.0.0.1", "-p", str(port)],
             {**ours, "DAGSTER_HOME": str(folder), "PYTHONPATH": str(ROOT)},
             folder / "log",
