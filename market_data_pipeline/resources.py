@@ -8,8 +8,9 @@ from typing import Literal
 import dagster as dg
 from pydantic import Field
 
-from market_data_pipeline.brapi.client import MAX_OPEN_REQUESTS, BrapiClient
+from market_data_pipeline.brapi.client import BrapiClient
 from market_data_pipeline.brapi.connection import Connection
+from market_data_pipeline.brapi.exchange import MAX_OPEN_REQUESTS
 from market_data_pipeline.brapi.plans import PLANS, Plan
 from market_data_pipeline.kafka.event import UpdatedAtFormat
 from market_data_pipeline.kafka.publisher import Publisher

@@ -27,6 +27,7 @@ from market_data_pipeline_tests.deploy.webserver import (
 from market_data_pipeline_tests.supervised import OURS, ROOT, free_ports
 
 T = TypeVar("T")
+DAGSTER_DEV = ["-m", "dagster", "dev", "-f", "some_jobs.py", "-h", "127.0.0.1"]
 CODE = """
 import os, time
 import dagster as dg
@@ -64,17 +65,7 @@ class Server:
         ours = {name: value for name, value in os.environ.items() if not OURS.match(name)}
         self._dagster = Child(
             "Dagster",
-            [
-                "env",
-                f"--chdir={folder}",
-                sys.executable,
-                "-m",
-                "dagster",
-                "dev",
-                "-f",
-                "some_jobs.py",
-            ]
-            + ["-h", "127.0.0.1", "-p", str(port)],
+            ["env", f"--chdir={folder}", sys.executable, *DAGSTER_DEV, "-p", str(port)],
             {**ours, "DAGSTER_HOME": str(folder), "PYTHONPATH": str(ROOT)},
             folder / "log",
             stop_signal=signal.SIGINT,
