@@ -11,7 +11,7 @@ from market_data_pipeline import alerts
 from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.settings import settings
 from market_data_pipeline_tests.alerts.conftest import SECRET_PATH, Answer, Chat, Watch, withheld
-from market_data_pipeline_tests.test_definitions import in_a_process
+from market_data_pipeline_tests.definitions.test_definitions import in_a_process
 
 KEY = "2026-11-17T14:30-0300"
 NEXT = "2026-11-17T15:00-0300"

@@ -15,8 +15,8 @@ from brapi_sandbox import serve
 from brapi_sandbox.market import Market
 
 from market_data_pipeline.watchlist import load_watchlist
+from market_data_pipeline_tests.dev.test_end_to_end import wait_out_a_boundary
 from market_data_pipeline_tests.supervised import ROOT, Supervisor, settings
-from market_data_pipeline_tests.test_end_to_end import wait_out_a_boundary
 
 pytestmark = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a git checkout")
 FINISHED, THERE = "The run at startup is finished", "No run at startup: The quotes of"

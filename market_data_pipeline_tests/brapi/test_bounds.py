@@ -20,9 +20,9 @@ from market_data_pipeline.brapi.client import Fetch, Progress
 from market_data_pipeline.brapi.errors import RunError
 from market_data_pipeline.resources import BrapiResource
 from market_data_pipeline.windows import TradingWindows
+from market_data_pipeline_tests.brapi.test_faults import TICKERS, failure, watch
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TOKEN, Pipeline
 from market_data_pipeline_tests.observed import metadata
-from market_data_pipeline_tests.test_faults import TICKERS, failure, watch
 
 __all__ = ["watch"]
 

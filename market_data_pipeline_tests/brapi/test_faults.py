@@ -15,8 +15,9 @@ from market_data_pipeline.brapi import client
 from market_data_pipeline.watchlist import load_watchlist
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
 from market_data_pipeline_tests.observed import checks, logs, metadata
+from market_data_pipeline_tests.supervised import ROOT
 
-TABLE = Path(__file__).parents[1] / "docs" / "faults.md"
+TABLE = ROOT / "docs" / "faults.md"
 # The last one is the one that has the fault.
 TICKERS = ["BBAS3", "WEGE3", "TIMS3", "ABEV3"]
 VICTIM = TICKERS[-1]

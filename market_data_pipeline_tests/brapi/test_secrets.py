@@ -9,8 +9,8 @@ import pytest
 from brapi_sandbox.faults import Fault
 
 from market_data_pipeline.brapi import client
+from market_data_pipeline_tests.brapi.test_faults import FAULTS, TICKERS, TIMED_OUT, rows, watch
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
-from market_data_pipeline_tests.test_faults import FAULTS, TICKERS, TIMED_OUT, rows, watch
 
 __all__ = ["watch"]
 
