@@ -1,4 +1,4 @@
-"""`make dev` as a process, in a folder of its own, on ports of its own."""
+"""Processes of the tests: `make dev` in a folder and on ports of its own, and one-line programs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +39,27 @@ def settings(state: Path) -> dict[str, str]:
         "EMBEDDED_MONGO_PORT": str(mongo),
         "BRAPI_MIN_INTERVAL_SECONDS": "0.05",
     }
+
+
+def wait_until(true: Callable[[], object], what: str, seconds: float = 90) -> None:
+    """Waits until it is true; a test that waits for longer has failed."""
+    patience = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < patience, f"not within {seconds} s: {what}"
+        time.sleep(0.1)
+
+
+def with_definitions(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs code in a process in which `d` is the module of the definitions, and nothing is set."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    load = "import market_data_pipeline.definitions as d; d.defs.resolve_all_job_defs();"
+    return subprocess.run(
+        [sys.executable, "-c", load + code],
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 class Supervisor:

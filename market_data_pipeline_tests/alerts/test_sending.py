@@ -11,7 +11,7 @@ from market_data_pipeline import alerts
 from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.settings import settings
 from market_data_pipeline_tests.alerts.conftest import SECRET_PATH, Answer, Chat, Watch, withheld
-from market_data_pipeline_tests.definitions.test_definitions import in_a_process
+from market_data_pipeline_tests.supervised import with_definitions
 
 KEY = "2026-11-17T14:30-0300"
 NEXT = "2026-11-17T15:00-0300"
@@ -309,6 +309,6 @@ def test_it_runs_by_default_when_the_variable_is_set() -> None:
     show = "(s,) = [s for s in d.defs.get_repository_def().sensor_defs if 'alert' in s.name];"
     show += "print(s.default_status.value, 'off because' in s.description)"
 
-    assert in_a_process(show).stdout == "STOPPED True\n"
+    assert with_definitions(show).stdout == "STOPPED True\n"
     url = "https://chat.example/x"
-    assert in_a_process(show, ALERT_WEBHOOK_URL=url).stdout == "RUNNING False\n"
+    assert with_definitions(show, ALERT_WEBHOOK_URL=url).stdout == "RUNNING False\n"

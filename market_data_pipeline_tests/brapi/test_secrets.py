@@ -9,10 +9,8 @@ import pytest
 from brapi_sandbox.faults import Fault
 
 from market_data_pipeline.brapi import client
-from market_data_pipeline_tests.brapi.test_faults import FAULTS, TICKERS, TIMED_OUT, rows, watch
-from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
-
-__all__ = ["watch"]
+from market_data_pipeline_tests.brapi.table import FAULTS, TICKERS, TIMED_OUT, rows
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline, SetWatchlist
 
 SECRET = "S3cret-of/the+tests=="
 FORMS = [SECRET, SECRET.replace("/", r"\/"), "S3cret-of%2Fthe%2Btests%3D%3D"]
@@ -93,11 +91,11 @@ def assert_nowhere(instance: dg.DagsterInstance, folder: Path, output: str) -> N
 
 def test_after_a_run_that_lost_tickers_in_every_way(
     pipeline: Pipeline,
-    watch: Callable[[list[str]], None],
+    watchlist: SetWatchlist,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    watch(INSTRUMENTS)
+    watchlist(INSTRUMENTS)
     assert len(INSTRUMENTS) > len(COSTS_A_TICKER)
     pipeline.sandbox.faults = [
         Fault(ticker=instrument, **repeating_the_token(FAULTS[case]))
@@ -112,11 +110,11 @@ def test_after_a_run_that_lost_tickers_in_every_way(
 
 def test_after_runs_that_ended_in_every_way(
     pipeline: Pipeline,
-    watch: Callable[[list[str]], None],
+    watchlist: SetWatchlist,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    watch(TICKERS)
+    watchlist(TICKERS)
     for case in ENDS_THE_RUN:
         pipeline.sandbox.faults = [Fault(**repeating_the_token(FAULTS[case]))]
         assert not pipeline.run(LIVE_ON_TUESDAY, select="quotes").success

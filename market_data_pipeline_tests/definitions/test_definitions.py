@@ -1,28 +1,13 @@
 """What the definitions hold, and that loading them needs nothing."""
 
-import os
-import subprocess
-import sys
-
 import dagster as dg
 import pytest
 
 from market_data_pipeline.definitions import defs
+from market_data_pipeline_tests.supervised import with_definitions
 
 ASSETS = {"quotes", "mongo_price_history", "kafka_publication"}
 GRAPH = defs.resolve_asset_graph()
-PRELUDE = "import market_data_pipeline.definitions as d; d.defs.resolve_all_job_defs();"
-
-
-def in_a_process(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    return subprocess.run(
-        [sys.executable, "-c", PRELUDE + code],
-        env=kept | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_three_assets_in_their_lineage() -> None:
@@ -100,13 +85,15 @@ def test_schedule_and_sensor_run_by_default() -> None:
 
 def test_loading_needs_no_setting_and_opens_no_connection() -> None:
     no_network = "import socket; socket.socket.connect = None;"
-    done = in_a_process(no_network + "print('loaded')")
+    done = with_definitions(no_network + "print('loaded')")
 
     assert done.stdout == "loaded\n", done.stderr
 
 
 def test_what_is_heavy_is_not_imported_before_it_is_needed() -> None:
-    done = in_a_process("import sys; print([m for m in ('pyarrow.parquet',) if m in sys.modules])")
+    done = with_definitions(
+        "import sys; print([m for m in ('pyarrow.parquet',) if m in sys.modules])"
+    )
 
     assert done.stdout == "[]\n", done.stderr
 
@@ -126,7 +113,7 @@ def test_what_is_heavy_is_not_imported_before_it_is_needed() -> None:
     ],
 )
 def test_a_wrong_setting_is_one_sentence_at_start(name: str, value: str, sentence: str) -> None:
-    done = in_a_process("", **{name: value})
+    done = with_definitions("", **{name: value})
 
     assert done.returncode != 0
     last_line = done.stderr.strip().splitlines()[-1]
@@ -135,7 +122,7 @@ def test_a_wrong_setting_is_one_sentence_at_start(name: str, value: str, sentenc
 
 
 def test_a_secret_is_shown_by_its_variable_alone() -> None:
-    done = in_a_process(
+    done = with_definitions(
         "print(d.brapi, d.mongo, d.defs.resources)",
         BRAPI_TOKEN="token-5d1c",
         MONGO_URI="mongodb://user:word-77aa@127.0.0.1/",

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from dotenv import dotenv_values
 from market_data_pipeline import dotenv
 from market_data_pipeline_dev.process import Child
 from market_data_pipeline_tests.deploy.compose import COMPOSE, PROCESSES
-from market_data_pipeline_tests.supervised import ROOT, Supervisor, free_ports, settings
+from market_data_pipeline_tests.supervised import ROOT, Supervisor, free_ports, settings, wait_until
 
 EXAMPLE = re.findall(r"^# ([A-Z_]+)=", (ROOT / ".env.example").read_text("utf-8"), re.MULTILINE)
 SHELL = {
@@ -62,10 +61,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def settings_of_run(folder: Path, number: int) -> dict[str, str]:
-    file, patience = folder / f"run-{number}.json", time.monotonic() + 90
-    while not file.exists():
-        assert time.monotonic() < patience
-        time.sleep(0.1)
+    file = folder / f"run-{number}.json"
+    wait_until(file.exists, str(file))
     found = json.loads(file.read_text())
     assert isinstance(found, dict)
     return found
