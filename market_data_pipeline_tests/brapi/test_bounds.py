@@ -226,9 +226,9 @@ def test_a_refused_token_ends_the_run_without_a_further_request(sandbox: Sandbox
     sandbox.faults = [Fault(status=401, code="INVALID_TOKEN")]
 
     with pytest.raises(RunError, match="Set BRAPI_TOKEN to a valid one"):
-        fetch(sandbox.url, TICKERS, min_interval_seconds=0.2)
+        fetch(sandbox.url, TICKERS, min_interval_seconds=30)
 
-    assert len(sandbox.requests) < len(TICKERS)
+    assert len(sandbox.requests) == 1
 
 
 def test_what_is_under_way_when_brapi_asks_to_wait_is_not_lost(sandbox: Sandbox) -> None:
@@ -239,6 +239,7 @@ def test_what_is_under_way_when_brapi_asks_to_wait_is_not_lost(sandbox: Sandbox)
     outcome = fetch(sandbox.url, TICKERS, min_interval_seconds=0.3)
 
     assert len(outcome.answers) == outcome.requests - 1 >= 2
+    assert outcome.failures
     assert all("Brapi asks to wait 3600 s" in reason for reason in outcome.failures.values())
 
 
@@ -297,8 +298,9 @@ def test_a_redirect_is_not_followed(sandbox: Sandbox) -> None:
         location = {"Location": f"{elsewhere.url}/api/quote/ABEV3"}
         sandbox.faults = [Fault(status=301, headers=location)]
 
-        fetch(sandbox.url, ["ABEV3"])
+        assert list(fetch(sandbox.url, ["ABEV3"]).failures) == ["ABEV3"]
 
+        assert len(sandbox.requests) == 1
         assert elsewhere.requests == []
 
 

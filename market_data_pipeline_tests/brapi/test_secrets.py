@@ -96,7 +96,7 @@ def test_after_a_run_that_lost_tickers_in_every_way(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     watchlist(INSTRUMENTS)
-    assert len(INSTRUMENTS) > len(COSTS_A_TICKER)
+    assert len(INSTRUMENTS) > len(COSTS_A_TICKER) > 10
     pipeline.sandbox.faults = [
         Fault(ticker=instrument, **repeating_the_token(FAULTS[case]))
         for instrument, case in zip(INSTRUMENTS, COSTS_A_TICKER, strict=False)
@@ -115,6 +115,7 @@ def test_after_runs_that_ended_in_every_way(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     watchlist(TICKERS)
+    assert len(ENDS_THE_RUN) > 5
     for case in ENDS_THE_RUN:
         pipeline.sandbox.faults = [Fault(**repeating_the_token(FAULTS[case]))]
         assert not pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
