@@ -1,13 +1,16 @@
 """The pipeline for tests: real sockets, real files, and a clock that can be set."""
 
+import importlib
 import os
 import shutil
 import sqlite3
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
@@ -28,6 +31,7 @@ from market_data_pipeline.windows import EXCHANGE_TIMEZONE
 from market_data_pipeline_dev.kafka import embedded_kafka
 from market_data_pipeline_dev.mongo import embedded_mongo
 from market_data_pipeline_tests.kafka.helpers import Seen, read
+from market_data_pipeline_tests.supervised import OURS
 
 TOKEN = "token-of-the-tests"
 # A Tuesday in the middle of a session; the window 14:30 to 15:00 is live.
@@ -192,6 +196,22 @@ def four_instruments(watchlist: SetWatchlist) -> tuple[str, ...]:
     """Makes the watchlist four instruments long."""
     watchlist(INSTRUMENTS)
     return INSTRUMENTS
+
+
+@pytest.fixture
+def load_definitions(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModuleType]:
+    """Loads the module of the definitions as a new process would, with these settings alone."""
+
+    def load(**environment: str) -> ModuleType:
+        for name in filter(OURS.match, [*os.environ]):
+            monkeypatch.delenv(name)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        for name in [each for each in sys.modules if each.split(".")[0] == "market_data_pipeline"]:
+            monkeypatch.delitem(sys.modules, name)
+        return importlib.import_module("market_data_pipeline.definitions")
+
+    return load
 
 
 @pytest.fixture(scope="session")

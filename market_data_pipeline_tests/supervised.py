@@ -1,4 +1,4 @@
-"""Processes of the tests: `make dev` in a folder and on ports of its own, and one-line programs."""
+"""`make dev` as a process, in a folder of its own, on ports of its own."""
 
 from __future__ import annotations
 
@@ -47,19 +47,6 @@ def wait_until(true: Callable[[], object], what: str, seconds: float = 90) -> No
     while not true():
         assert time.monotonic() < patience, f"not within {seconds} s: {what}"
         time.sleep(0.1)
-
-
-def with_definitions(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs code in a process in which `d` is the module of the definitions, and nothing is set."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    load = "import market_data_pipeline.definitions as d; d.defs.resolve_all_job_defs();"
-    return subprocess.run(
-        [sys.executable, "-c", load + code],
-        env=kept | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 class Supervisor:

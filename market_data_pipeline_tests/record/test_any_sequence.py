@@ -204,7 +204,7 @@ def test_any_sequence(
     run_state_machine_as_test(
         machine(lambda: make_pipeline(plan="pro"), set_clock, tmp_path),
         settings=settings(
-            max_examples=int(os.environ.get("SEQUENCES", "4")),
+            max_examples=int(os.environ.get("SEQUENCES", "2")),
             stateful_step_count=16,
             deadline=None,
             suppress_health_check=list(HealthCheck),
