@@ -12,6 +12,7 @@ from market_data_pipeline.alerts import alerts
 from market_data_pipeline.assets import ASSETS
 from market_data_pipeline.assets.accept_moves import accept_moves
 from market_data_pipeline.automation import at_startup, every_window, market_data_job
+from market_data_pipeline.brapi.connection import NOT_SET
 from market_data_pipeline.dotenv import warn_of_misspelled
 from market_data_pipeline.freshness import freshness, watch_freshness
 from market_data_pipeline.kafka.event import FORMAT_NOT_CHOSEN
@@ -24,6 +25,8 @@ warn_of_misspelled()
 
 SETTINGS = settings()
 
+if not SETTINGS.brapi_token.get_secret_value():
+    logging.getLogger(__name__).warning(NOT_SET)
 brapi = BrapiResource(
     base_url=SETTINGS.brapi_base_url,
     token=secret("BRAPI_TOKEN", SETTINGS.brapi_token),
