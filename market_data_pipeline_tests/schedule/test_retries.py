@@ -1,7 +1,6 @@
 """What is launched again by itself while a window is live, and what is not."""
 
-import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
@@ -25,9 +24,9 @@ class Retrier:
         context = dg.build_sensor_context(
             instance=self.pipeline.instance, repository_def=defs.get_repository_def()
         )
-        later = time.time() + seconds
+        later = datetime.now(UTC) + timedelta(seconds=seconds)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("market_data_pipeline.retries.time.time", lambda: later)
+            patch.setattr("market_data_pipeline.clock.record_now", lambda: later)
             data = retry_live_window.evaluate_tick(context)
         return data.run_requests or str(data.skip_message)
 
