@@ -115,7 +115,6 @@ class Exchange:
         done: queue.SimpleQueue[tuple[Sent, Outcome]],
     ) -> Sent:
         now = time.monotonic()
-        self._next_start = now + self._interval
         self.requests += 1
         sent = Sent(ask, to_milliseconds(clock.utc_now()), now + self._request_timeout)
 
@@ -127,6 +126,7 @@ class Exchange:
                 done.put((sent, error))
 
         threading.Thread(target=get, name="brapi-request", daemon=True).start()
+        self._next_start = time.monotonic() + self._interval
         return sent
 
 
