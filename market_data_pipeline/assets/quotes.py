@@ -1,10 +1,12 @@
 """The quotes of the watchlist, one window at a time."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from math import ceil
 from time import monotonic
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -26,6 +28,12 @@ from market_data_pipeline.assets.metadata import (
     describe_window,
     failures_of,
 )
+from market_data_pipeline.assets.pictures import (
+    MOST_POINTS,
+    market_numbers,
+    picture,
+    prices_table,
+)
 from market_data_pipeline.brapi.client import BrapiClient, Progress
 from market_data_pipeline.brapi.errors import BrapiError, OutageError
 from market_data_pipeline.observe import Observation, observe_history, observe_live
@@ -37,6 +45,7 @@ from market_data_pipeline.quote import Quote, by_window
 from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.resources import BrapiResource
 from market_data_pipeline.run_history import OUTAGE_TAG
+from market_data_pipeline.session import Past, follow, read_past
 from market_data_pipeline.watchlist import load_watchlist
 from market_data_pipeline.windows import LARGEST_CLOCK_SKEW, Window
 
@@ -80,8 +89,11 @@ def quotes(
         _wait_for_the_end(context, windows[-1])
         instruments = load_watchlist(brapi.watchlist_file)
         tickers = [instrument.ticker for instrument in instruments]
-        with one_at_a_time(context, BRAPI, brapi.min_interval_seconds):
-            observations, quota = _observe(context, brapi, windows, tickers)
+        with ThreadPoolExecutor(1) as reader:
+            # Read while Brapi is asked, so that it delays nothing.
+            past = reader.submit(read_past, quote_store, WINDOWS, windows[0], tickers, MOST_POINTS)
+            with one_at_a_time(context, BRAPI, brapi.min_interval_seconds):
+                observations, quota = _observe(context, brapi, windows, tickers)
         failures = failures_of(observations)
         if any(observation.requests for observation in observations):
             _report(context, tickers, failures)
@@ -91,20 +103,24 @@ def quotes(
     observed = [quote for observation in observations for quote in observation.quotes]
     if config.overwrite_live:
         observed = [quote.replacing_live() for quote in observed]
-    rows, looked_up = _decide(quote_store, windows, observed)
+    rows = _decide(quote_store, windows, observed)
     quote_store.save(rows, [window.key for window in windows])
-    grouped = by_window(rows)
+    ran = {
+        **describe_run(windows, observations, quota),
+        "path": dg.MetadataValue.path(str(quote_store.folder)),
+    }
+    grouped, pictures = by_window(rows), _pictures(context, windows, rows, past)
     for observation in observations:
         for window in observation.windows:
-            described = describe_window(window, grouped[window.start], observation)
-            context.add_asset_metadata(described, partition_key=window.key)
+            described = describe_window(
+                window, grouped[window.start], observation, len(instruments)
+            )
+            # What is told first is shown first.
+            context.add_asset_metadata(
+                {**pictures[window], **described, **ran}, partition_key=window.key
+            )
     with showing_the_newest(context.instance, windows[-1], QUOTES_CHECKS):
         yield dg.MaterializeResult(
-            metadata={
-                **describe_run(windows, rows, observations, instruments, quota),
-                "path": dg.MetadataValue.path(str(quote_store.folder)),
-                "reference_milliseconds": round(looked_up * 1000, 1),
-            },
             check_results=check_quotes(
                 windows,
                 rows,
@@ -184,12 +200,9 @@ def _record_quota(
     return quota
 
 
-def _decide(
-    store: QuoteStore, windows: list[Window], observed: list[Quote]
-) -> tuple[list[Quote], float]:
-    """The rows of the windows with what was observed merged in, and the seconds of the look-up."""
+def _decide(store: QuoteStore, windows: list[Window], observed: list[Quote]) -> list[Quote]:
+    """The rows of the windows with what was observed merged in."""
     stored = [quote for window in windows for quote in store.stored(window.key) or ()]
-    started = monotonic()
     wanted = {symbol for quote in observed for symbol in (quote.requested_ticker, quote.ticker)}
     trusted = store.last_trusted(
         wanted,
@@ -197,7 +210,35 @@ def _decide(
         WINDOWS.sessions_back(windows[0].day, LOOK_BACK_SESSIONS),
         made_up=any(quote.made_up for quote in observed),
     )
-    return decide(stored, observed, trusted), monotonic() - started
+    return decide(stored, observed, trusted)
+
+
+def _pictures(
+    context: dg.AssetExecutionContext,
+    windows: list[Window],
+    rows: list[Quote],
+    past: Future[Past],
+) -> dict[Window, dict[str, Any]]:
+    """What a person looks at first of each window; for a single one also all of its prices.
+
+    A window of the past that cannot be read costs no price: the session then begins with this run.
+    """
+    try:
+        before = past.result()
+    except Exception as error:
+        context.log.warning(f"The session so far cannot be read: {type(error).__name__}: {error}")
+        before = Past()
+    shown: dict[Window, dict[str, Any]] = {}
+    for window, session in follow(
+        [*before.windows, *windows], [*before.rows, *rows], before.closes
+    ):
+        courses = session.courses(window)
+        shown[window] = market_numbers(courses)
+        if courses:
+            shown[window] = {"market": picture(window, courses), **shown[window]}
+        if courses and windows == [window]:
+            shown[window]["prices"] = prices_table(courses)
+    return shown
 
 
 def _progress_log(context: dg.AssetExecutionContext, what: str) -> Callable[[Progress], None]:
