@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from statistics import median
 
 from market_data_pipeline.quote import Quote, by_window
 from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.windows import TradingWindows, Window
+
+# The previous close in BRL, by requested ticker and whether it is made up.
+Closes = dict[tuple[str, bool], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +46,11 @@ class Breadth:
 class SessionSoFar:
     """The rows of one session, taken in one window after the other."""
 
-    def __init__(self, day: date, closes: Mapping[str, Quote]) -> None:
+    def __init__(self, day: date, closes: Mapping[tuple[str, bool], float]) -> None:
         self.day = day
         self.windows: list[Window] = []
         """Those since the first with rows."""
-        self._closes = closes
-        self._previous: dict[str, float] = {}
+        self._closes = dict(closes)
         self._prices: dict[str, list[float | None]] = {}
         self._last: dict[str, Quote] = {}
 
@@ -62,7 +64,7 @@ class SessionSoFar:
             ticker = quote.requested_ticker
             self._last[ticker] = quote
             if quote.previous_close:
-                self._previous[ticker] = quote.previous_close
+                self._closes[ticker, quote.made_up] = quote.previous_close
             if quote.trusted:
                 prices = self._prices.setdefault(ticker, [])
                 prices += [None] * (len(self.windows) - 1 - len(prices))
@@ -79,79 +81,73 @@ class SessionSoFar:
         unknown = [course for course in courses if course.change is None]
         return sorted(known, key=lambda course: -(course.change or 0)) + unknown
 
-    def closes(self) -> dict[str, Quote]:
-        """The last trusted rows, by requested ticker: the closing prices once it is over."""
-        return {ticker: quote for ticker, quote in self._last.items() if quote.trusted}
+    def closes(self) -> Closes:
+        """The last trusted prices: those of its close once it is over."""
+        trusted = [quote for quote in self._last.values() if quote.trusted]
+        return {(quote.requested_ticker, quote.made_up): quote.price for quote in trusted}
 
     def _course(self, ticker: str, quote: Quote) -> Course:
-        before = self._closes.get(ticker)
-        close = before.price if before and before.made_up == quote.made_up else None
         prices = self._prices.get(ticker, [])
         missing = len(self.windows) - len(prices)
-        return Course(quote, self._previous.get(ticker, close), (*prices, *[None] * missing))
+        close = self._closes.get((ticker, quote.made_up))
+        return Course(quote, close, (*prices, *[None] * missing))
 
 
-@dataclass
-class Past:
-    """What was stored before a window: the rows of its session, and the closes of the one before.
-
-    `windows` are those of the session, `closes` the closing rows by requested ticker.
-    """
-
-    windows: list[Window] = field(default_factory=list)
-    rows: list[Quote] = field(default_factory=list)
-    closes: dict[str, Quote] = field(default_factory=dict)
-
-
-def read_past(
-    store: QuoteStore, trading: TradingWindows, window: Window, tickers: Iterable[str], most: int
-) -> Past:
-    """Reads what was stored before a window.
-
-    Args:
-        store: where the rows are.
-        trading: the calendar.
-        window: of the session that is read.
-        tickers: symbols of the watchlist, whose previous closes are looked for.
-        most: how many windows of the session are read at the most, evenly spread.
-    """
+def read_earlier(
+    store: QuoteStore, trading: TradingWindows, window: Window, most: int
+) -> tuple[list[Window], list[Quote]]:
+    """The windows of a session before one (at the most so many, evenly spread) and their rows."""
     earlier = [each for each in trading.of_session(window.day) if each < window]
     step = -(-len(earlier) // most) or 1
     windows = earlier[::-step][::-1]
-    rows = [quote for each in windows for quote in store.stored(each.key) or ()]
-    return Past(windows, rows, closing_rows(store, trading, window.day, tickers))
+    return windows, [quote for each in windows for quote in store.stored(each.key) or ()]
 
 
-def closing_rows(
+def previous_closes(
     store: QuoteStore, trading: TradingWindows, day: date, tickers: Iterable[str]
-) -> dict[str, Quote]:
-    """The last trusted rows of the session before a day, by requested ticker.
+) -> Closes:
+    """The closes before the session on a day: as its own live quotes have them, else as stored.
 
-    None if that session is not stored up to its end: its last row is then not its close.
+    A session that is not stored up to its end has no close: its last row is of an earlier moment.
     """
+    wanted, found = set(tickers), Closes()
+    for quote in _newest_first(store, trading, day, wanted):
+        if quote.previous_close:
+            found.setdefault((quote.requested_ticker, quote.made_up), quote.previous_close)
     before = trading.sessions_back(day, 1)
-    wanted, found = set(tickers), dict[str, Quote]()
-    for window in reversed(trading.of_session(before) if before < day else []):
-        rows = store.stored(window.key)
-        if rows is None and not found:
-            return {}
-        for quote in rows or ():
-            if quote.trusted and quote.requested_ticker in wanted:
-                found.setdefault(quote.requested_ticker, quote)
-        if wanted <= found.keys():
-            break
+    missing = wanted - {ticker for ticker, _ in found}
+    if not missing or before == day:
+        return found
+    if store.stored(trading.of_session(before)[-1].key) is None:
+        return found
+    for quote in _newest_first(store, trading, before, missing):
+        if quote.trusted:
+            found.setdefault((quote.requested_ticker, quote.made_up), quote.price)
     return found
 
 
+def _newest_first(
+    store: QuoteStore, trading: TradingWindows, day: date, tickers: Iterable[str]
+) -> Iterator[Quote]:
+    """The rows of a session, the last window first, until each of some tickers has had one."""
+    missing = set(tickers)
+    for window in reversed(trading.of_session(day)):
+        if not missing:
+            return
+        rows = store.stored(window.key) or ()
+        yield from rows
+        missing -= {quote.requested_ticker for quote in rows}
+
+
 def follow(
-    windows: Sequence[Window], rows: Iterable[Quote], closes: Mapping[str, Quote]
+    windows: Sequence[Window], rows: Iterable[Quote], closes: Closes
 ) -> Iterator[tuple[Window, SessionSoFar]]:
     """Each of some windows, with its session up to it.
 
     Args:
         windows: in the order of time, of one session or of several that follow each other.
         rows: what is stored of them.
-        closes: the closing rows of the session before the first, by requested ticker.
+        closes: those before the first session.
     """
     grouped = by_window(rows)
     session: SessionSoFar | None = None

@@ -4,7 +4,7 @@ The UI shows Markdown in place if it is shorter than 1,000 characters, and behin
 A table is always in place, its values as they are.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
@@ -19,6 +19,22 @@ MOVERS = 5
 MOST_POINTS = 17
 _BARS = "▁▂▃▄▅▆▇█"
 _GAP = "·"
+# The UI breaks the lines of a cell at every other space.
+NO_BREAK = "\N{NO-BREAK SPACE}"
+
+
+def describe_market(window: Window, courses: Sequence[Course]) -> dict[str, Any]:
+    """What the UI shows first of a window: the picture, and the numbers of the market to plot."""
+    if not courses:
+        return {}
+    described: dict[str, Any] = {"market": picture(window, courses)}
+    if market := breadth(courses):
+        described |= {
+            "advancers": market.advancers,
+            "decliners": market.decliners,
+            "median_change_percent": market.median_change,
+        }
+    return described
 
 
 def sparkline(prices: Sequence[float | None]) -> str:
@@ -71,7 +87,7 @@ def picture(window: Window, courses: Sequence[Course]) -> dg.MarkdownMetadataVal
 def in_words(market: Breadth | None) -> str:
     """`31 up, 17 down, 2 unchanged, median +0.31%`."""
     if market is None:
-        return "no previous close is known"
+        return "no previous close is known, as the session before is not stored"
     unchanged = f", {market.unchanged} unchanged" if market.unchanged else ""
     return (
         f"{market.advancers} up, {market.decliners} down{unchanged}, "
@@ -79,36 +95,23 @@ def in_words(market: Breadth | None) -> str:
     )
 
 
-def market_numbers(courses: Iterable[Course]) -> dict[str, Any]:
-    """What the UI plots of the market."""
-    market = breadth(courses)
-    if market is None:
-        return {}
-    return {
-        "advancers": market.advancers,
-        "decliners": market.decliners,
-        "median_change_percent": market.median_change,
-    }
-
-
 def prices_table(courses: Sequence[Course]) -> dg.TableMetadataValue:
     """Every instrument, ordered by its move since the previous close; times are São Paulo's."""
-    decided = any(each.quote.decision != "clear" for each in courses)
-    return table(
-        [
-            {
-                "ticker": each.quote.ticker,
-                "price": price(each.quote.price),
-                "day": percent(each.change),
-                "session": line(each),
-                "volume": volume(each.quote.volume),
-                "time": clock_time(each.quote),
-                **({"decision": each.quote.decision} if decided else {}),
-                "name": each.quote.short_name or "",
-            }
-            for each in courses
-        ]
-    )
+    records = [
+        {
+            "ticker": each.quote.ticker,
+            "price": price(each.quote.price),
+            "day": percent(each.change),
+            "session": line(each),
+            "volume": volume(each.quote.volume),
+            "time": clock_time(each.quote),
+            "decision": each.quote.decision.replace("clear", ""),
+            "name": (each.quote.short_name or "").replace(" ", NO_BREAK),
+        }
+        for each in courses
+    ]
+    told = [name for name in records[0] if any(record[name] for record in records)]
+    return table([{name: record[name] for name in told} for record in records])
 
 
 def price(value: float) -> str:
@@ -125,17 +128,19 @@ def volume(value: int | None) -> str:
     """`36.6 M`; empty if it is not known."""
     if value is None:
         return ""
-    for size, unit in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if value >= size:
-            return f"{value / size:.1f}{unit}"
+            return f"{value / size:.1f}{NO_BREAK}{unit}"
     return str(value)
 
 
 def clock_time(quote: Quote) -> str:
     """When the market made a price, in São Paulo; with the date if that is not the session's."""
     local = quote.updated_at.astimezone(EXCHANGE_TIMEZONE)
+    if quote.source != "live":
+        return f"by{NO_BREAK}{local:%H:%M}"  # a bar does not say when its last trade was
     same_day = local.date() == quote.window_start.astimezone(EXCHANGE_TIMEZONE).date()
-    return f"{local:%H:%M:%S}" if same_day else f"{local:%-d %b %H:%M}"
+    return f"{local:%H:%M:%S}" if same_day else f"{local:%-d %b %H:%M}".replace(" ", NO_BREAK)
 
 
 def _plain(text: str) -> str:

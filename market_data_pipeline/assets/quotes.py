@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from math import ceil
 from time import monotonic
-from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -28,12 +27,7 @@ from market_data_pipeline.assets.metadata import (
     describe_window,
     failures_of,
 )
-from market_data_pipeline.assets.pictures import (
-    MOST_POINTS,
-    market_numbers,
-    picture,
-    prices_table,
-)
+from market_data_pipeline.assets.pictures import MOST_POINTS, describe_market, prices_table
 from market_data_pipeline.brapi.client import BrapiClient, Progress
 from market_data_pipeline.brapi.errors import BrapiError, OutageError
 from market_data_pipeline.observe import Observation, observe_history, observe_live
@@ -45,7 +39,7 @@ from market_data_pipeline.quote import Quote, by_window
 from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.resources import BrapiResource
 from market_data_pipeline.run_history import OUTAGE_TAG
-from market_data_pipeline.session import Past, follow, read_past
+from market_data_pipeline.session import Closes, Course, follow, previous_closes, read_earlier
 from market_data_pipeline.watchlist import load_watchlist
 from market_data_pipeline.windows import LARGEST_CLOCK_SKEW, Window
 
@@ -91,7 +85,7 @@ def quotes(
         tickers = [instrument.ticker for instrument in instruments]
         with ThreadPoolExecutor(1) as reader:
             # Read while Brapi is asked, so that it delays nothing.
-            past = reader.submit(read_past, quote_store, WINDOWS, windows[0], tickers, MOST_POINTS)
+            earlier = reader.submit(read_earlier, quote_store, WINDOWS, windows[0], MOST_POINTS)
             with one_at_a_time(context, BRAPI, brapi.min_interval_seconds):
                 observations, quota = _observe(context, brapi, windows, tickers)
         failures = failures_of(observations)
@@ -109,16 +103,17 @@ def quotes(
         **describe_run(windows, observations, quota),
         "path": dg.MetadataValue.path(str(quote_store.folder)),
     }
-    grouped, pictures = by_window(rows), _pictures(context, windows, rows, past)
+    grouped = by_window(rows)
+    courses = _courses(context, quote_store, windows, rows, earlier)
     for observation in observations:
         for window in observation.windows:
-            described = describe_window(
-                window, grouped[window.start], observation, len(instruments)
-            )
-            # What is told first is shown first.
-            context.add_asset_metadata(
-                {**pictures[window], **described, **ran}, partition_key=window.key
-            )
+            held = describe_window(window, grouped[window.start], observation, len(instruments))
+            # The UI shows it in this order.
+            stand = courses.get(window, [])
+            described = {**describe_market(window, stand), **held, **ran}
+            if stand and window == windows[-1]:
+                described["prices"] = prices_table(stand)
+            context.add_asset_metadata(described, partition_key=window.key)
     with showing_the_newest(context.instance, windows[-1], QUOTES_CHECKS):
         yield dg.MaterializeResult(
             check_results=check_quotes(
@@ -213,32 +208,23 @@ def _decide(store: QuoteStore, windows: list[Window], observed: list[Quote]) -> 
     return decide(stored, observed, trusted)
 
 
-def _pictures(
+def _courses(
     context: dg.AssetExecutionContext,
+    store: QuoteStore,
     windows: list[Window],
     rows: list[Quote],
-    past: Future[Past],
-) -> dict[Window, dict[str, Any]]:
-    """What a person looks at first of each window; for a single one also all of its prices.
-
-    A window of the past that cannot be read costs no price: the session then begins with this run.
-    """
+    earlier: Future[tuple[list[Window], list[Quote]]],
+) -> dict[Window, list[Course]]:
+    """How the session stood at the end of each window, for its picture; none is worth a price."""
     try:
-        before = past.result()
+        before, stored = earlier.result()
+        unknown = {quote.requested_ticker for quote in rows if not quote.previous_close}
+        closes = previous_closes(store, WINDOWS, windows[0].day, unknown)
     except Exception as error:
-        context.log.warning(f"The session so far cannot be read: {type(error).__name__}: {error}")
-        before = Past()
-    shown: dict[Window, dict[str, Any]] = {}
-    for window, session in follow(
-        [*before.windows, *windows], [*before.rows, *rows], before.closes
-    ):
-        courses = session.courses(window)
-        shown[window] = market_numbers(courses)
-        if courses:
-            shown[window] = {"market": picture(window, courses), **shown[window]}
-        if courses and windows == [window]:
-            shown[window]["prices"] = prices_table(courses)
-    return shown
+        context.log.warning(f"The session so far is not known: {type(error).__name__}: {error}")
+        before, stored, closes = [], [], Closes()
+    followed = follow([*before, *windows], [*stored, *rows], closes)
+    return {window: session.courses(window) for window, session in followed}
 
 
 def _progress_log(context: dg.AssetExecutionContext, what: str) -> Callable[[Progress], None]:

@@ -14,6 +14,15 @@ from market_data_pipeline.quote import Quote
 from market_data_pipeline.session import Course, SessionSoFar, breadth
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE, Window
 
+# The classes of a column's cells: those that are `wide` do not fit a phone.
+_COLUMNS = {
+    "Last": "number",
+    "Change": "number change",
+    "Low to high": "number wide",
+    "Volume": "number wide",
+    "Time": "number wide",
+}
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -50,13 +59,13 @@ class Facts:
         return f"{text}, none for {', '.join(spans)}" if spans else text
 
     def to_topic(self) -> str:
-        """`10 windows, 27 s after their end in the median, 31 s at the most`."""
+        """`10 windows, 27 s after the end, 31 s at the most`: the first is the median."""
         seconds = self.seconds_to_topic
         if not seconds:
             return "no window was published"
         return (
             f"{len(seconds)} {'window' if len(seconds) == 1 else 'windows'}, "
-            f"{median(seconds):.0f} s after the end, {seconds[-1]:.0f} s at the most"
+            f"{_span(median(seconds))} after the end, {_span(seconds[-1])} at the most"
         )
 
 
@@ -81,16 +90,7 @@ def page(session: SessionSoFar, facts: Facts) -> str:
 {_market(session, courses)}
 {_tiles(facts)}
 {_withheld(facts.withheld)}
-<h2>Instruments</h2>
-<p class="soft">Ordered by the change since the previous close, which is the dashed line.</p>
-<table>
-<thead><tr><th>Instrument</th><th>Session</th><th class="number">Last</th>
-<th class="number">Change</th><th class="number wide">Low to high</th>
-<th class="number wide">Volume</th><th class="number wide">Time</th></tr></thead>
-<tbody>
-{"".join(map(_row, courses))}</tbody>
-</table>
-<p class="soft">Low and high are those of the windows. Volume is in shares or units.</p>
+{_instruments(courses)}
 </body>
 </html>
 """
@@ -99,9 +99,13 @@ def page(session: SessionSoFar, facts: Facts) -> str:
 def _market(session: SessionSoFar, courses: Sequence[Course]) -> str:
     market = breadth(courses)
     if market is None:
-        return '<p class="soft">The previous close is not known, so neither is the change.</p>'
+        return (
+            '<p class="soft">The session before is not stored, so neither the previous close nor '
+            "the change is known.</p>"
+        )
     parts = (("up", market.advancers), ("", market.unchanged), ("down", market.decliners))
     line = [0.0, *_medians(courses)]
+    known = [value for value in line if value is not None]
     return f"""<div class="breadth">\
 {"".join(f'<i class="{kind}" style="flex:{count}"></i>' for kind, count in parts if count)}</div>
 <p><b class="up">{market.advancers} up</b>, <b class="down">{market.decliners} down</b>, \
@@ -109,6 +113,7 @@ def _market(session: SessionSoFar, courses: Sequence[Course]) -> str:
 <h2>Median change since the previous close</h2>
 <div class="{_kind(market.median_change)}">{_svg(line, 0.0, 600, 120, "market")}</div>
 <p class="soft axis"><span>previous close</span>\
+<span>{percent(min(known))} to {percent(max(known))}</span>\
 <span>{_local(session.windows[-1].end)}</span></p>"""
 
 
@@ -151,20 +156,46 @@ def _withheld(quotes: Sequence[Quote]) -> str:
     )
 
 
-def _row(course: Course) -> str:
+def _instruments(courses: Sequence[Course]) -> str:
+    rows = [_cells(course) for course in courses]
+    # Without a column that says nothing of any instrument, such as the volume of bars.
+    told = [name for name in rows[0] if any(row[name] for row in rows)]
+    titles = "".join(f'<th class="{_COLUMNS.get(name, "")}">{name}</th>' for name in told)
+    known = breadth(courses) is not None
+    ordered = "Ordered by the change since the previous close, which is the dashed line."
+    lines = []
+    for course, row in zip(courses, rows, strict=True):
+        kinds = {"Session": _kind(course.change), "Change": _kind(course.change)}
+        cells = (
+            f'<td class="{_COLUMNS.get(name, "")} {kinds.get(name, "")}">{row[name]}</td>'
+            for name in told
+        )
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    return f"""<h2>Instruments</h2>
+<p class="soft">{ordered if known else ""}
+Low and high are those of the windows. Volume is in shares or units.</p>
+<table>
+<thead><tr>{titles}</tr></thead>
+<tbody>
+{chr(10).join(lines)}
+</tbody>
+</table>"""
+
+
+def _cells(course: Course) -> dict[str, str]:
     quote, prices = course.quote, [each for each in course.prices if each is not None]
     line = [course.previous_close, *course.prices] if course.previous_close else course.prices
-    span = f"{price(min(prices))} to {price(max(prices))}" if prices else ""
     tag = "" if quote.decision == "clear" else f' <span class="tag">{quote.decision}</span>'
-    kind = _kind(course.change)
-    return f"""<tr>
-<td><b>{escape(quote.ticker)}{tag}</b><small>{escape(quote.short_name or "")}</small></td>
-<td class="{kind}">{_svg(line, course.previous_close, 120, 28, "")}</td>
-<td class="number">{price(quote.price)}</td>
-<td class="number change {kind}">{percent(course.change)}</td>
-<td class="number wide">{span}</td><td class="number wide">{volume(quote.volume)}</td>
-<td class="number wide">{clock_time(quote)}</td></tr>
-"""
+    name = escape(quote.short_name or "")
+    return {
+        "Instrument": f"<b>{escape(quote.ticker)}{tag}</b><small>{name}</small>",
+        "Session": _svg(line, course.previous_close, 120, 28, ""),
+        "Last": price(quote.price),
+        "Change": percent(course.change),
+        "Low to high": f"{price(min(prices))} to {price(max(prices))}" if prices else "",
+        "Volume": volume(quote.volume),
+        "Time": clock_time(quote),
+    }
 
 
 def _svg(
@@ -199,6 +230,10 @@ def _svg(
         f'preserveAspectRatio="none" aria-hidden="true">{dashes}'
         f'<path class="course" d="{path}"/></svg>'
     )
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 180 else f"{seconds / 60:.0f} min"
 
 
 def _kind(change: float | None) -> str:

@@ -15,12 +15,12 @@ from market_data_pipeline import b3_calendar, clock
 from market_data_pipeline.asset_keys import PREFIX, PUBLICATION, QUOTES, SESSION_REPORT
 from market_data_pipeline.assets.common import GROUP, OWNERS, WINDOWS
 from market_data_pipeline.assets.kafka_publication import PUBLISHED, SECONDS_AFTER
-from market_data_pipeline.assets.pictures import market_numbers, picture, prices_table
+from market_data_pipeline.assets.pictures import describe_market, prices_table
 from market_data_pipeline.assets.session_page import Facts, page
 from market_data_pipeline.quote import Quote
 from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.run_history import materializations
-from market_data_pipeline.session import SessionSoFar, closing_rows, follow
+from market_data_pipeline.session import SessionSoFar, follow, previous_closes
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE, Window
 
 SESSIONS = dg.TimeWindowPartitionsDefinition(
@@ -110,7 +110,7 @@ def is_over(day: date) -> bool:
 def _read(store: QuoteStore, windows: list[Window]) -> tuple[SessionSoFar, list[Quote]]:
     rows = [quote for window in windows for quote in store.stored(window.key) or ()]
     tickers = {quote.requested_ticker for quote in rows if not quote.previous_close}
-    closes = closing_rows(store, WINDOWS, windows[0].day, tickers)
+    closes = previous_closes(store, WINDOWS, windows[0].day, tickers)
     *_, (_, session) = follow(windows, rows, closes)
     return session, rows
 
@@ -136,13 +136,14 @@ def _value(event: dg.AssetMaterialization, name: str) -> Any:
 
 def _describe(session: SessionSoFar, facts: Facts, path: str) -> dict[str, Any]:
     courses, seconds = session.courses(), facts.seconds_to_topic
+    market = describe_market(session.windows[-1], courses)
     described: dict[str, Any] = {
-        "market": picture(session.windows[-1], courses),
+        "market": market["market"],
         "report": dg.MetadataValue.path(path),
         "windows": facts.coverage(),
         "on_the_topic": facts.to_topic(),
         "quota": facts.quota or "not known",
-        **market_numbers(courses),
+        **market,
         "windows_with_prices": len(facts.with_prices),
         "withheld": len(facts.withheld),
     }
