@@ -32,7 +32,7 @@ SESSIONS = dg.TimeWindowPartitionsDefinition(
     exclusions=[
         datetime(day.year, day.month, day.day)
         for day, opening in b3_calendar.openings().items()
-        if opening is None
+        if opening is None and day >= WINDOWS.first_day
     ],
 )
 
@@ -55,14 +55,14 @@ class ReportConfig(dg.Config):
 
     sessions: list[str] = Field(
         default=[],
-        description="Days such as 2026-11-23; by default the last session that has ended.",
+        description="Days such as 2026-11-23; by default the last session, even if it is not over.",
     )
 
 
 @dg.op(name="_".join(filter(None, [PREFIX, "report"])))
 def report(context: dg.OpExecutionContext, config: ReportConfig, quote_store: QuoteStore) -> None:
     """Writes the page of each session that has quotes, and shows it in the UI."""
-    days = [date.fromisoformat(day) for day in config.sessions] or [last_session()]
+    days = [date.fromisoformat(day) for day in config.sessions] or [_latest()]
     for day in days:
         windows = WINDOWS.of_session(day)
         if not windows:
@@ -93,18 +93,12 @@ def session_report() -> None:
     report()
 
 
-def last_session() -> date:
+def _latest() -> date:
     """The day of the last session of which a window has ended."""
     window = WINDOWS.last_ended(clock.utc_now())
     if window is None:
         raise dg.Failure("No window has ended yet.", allow_retries=False)
     return window.day
-
-
-def is_over(day: date) -> bool:
-    """Whether the last window of a session has ended."""
-    windows = WINDOWS.of_session(day)
-    return bool(windows) and windows[-1].end <= clock.utc_now()
 
 
 def _read(store: QuoteStore, windows: list[Window]) -> tuple[SessionSoFar, list[Quote]]:
