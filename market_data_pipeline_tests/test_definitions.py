@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import dagster as dg
 import pytest
 
+from market_data_pipeline.assets.common import OWNERS
 from market_data_pipeline.definitions import defs
 
 ASSETS = {"quotes", "mongo_price_history", "kafka_publication"}
@@ -28,7 +30,7 @@ def in_a_process(code: str, **environment: str) -> subprocess.CompletedProcess[s
 def test_three_assets_in_their_lineage() -> None:
     parents = {
         key.to_user_string(): {parent.to_user_string() for parent in GRAPH.get(key).parent_keys}
-        for key in GRAPH.get_all_asset_keys()
+        for key in GRAPH.materializable_asset_keys
     }
 
     assert parents == {
@@ -36,6 +38,23 @@ def test_three_assets_in_their_lineage() -> None:
         "mongo_price_history": {"quotes"},
         "kafka_publication": {"quotes"},
     }
+
+
+def test_a_run_is_of_the_three_assets() -> None:
+    job = defs.resolve_job_def("market_data_job")
+
+    assert {key.to_user_string() for key in job.asset_layer.selected_asset_keys} == ASSETS
+
+
+def test_the_report_is_an_asset_of_sessions_that_is_shown_and_not_materialized() -> None:
+    node = GRAPH.get(dg.AssetKey("session_report"))
+
+    assert (node.group_name, node.owners, node.kinds) == ("market_data", OWNERS, {"html"})
+    assert not node.is_materializable
+    assert node.parent_keys == {dg.AssetKey("quotes")}
+    assert node.partitions_def
+    keys = node.partitions_def.get_partition_keys(datetime(2026, 11, 23, 21, tzinfo=UTC))
+    assert keys[-3:] == ["2026-11-18", "2026-11-19", "2026-11-23"]  # the 20th is a holiday
 
 
 @pytest.mark.parametrize("name", sorted(ASSETS))

@@ -28,7 +28,7 @@ SESSIONS = dg.TimeWindowPartitionsDefinition(
     fmt="%Y-%m-%d",
     cron_schedule="0 0 * * 1-5",
     timezone=EXCHANGE_TIMEZONE.key,
-    end_offset=1,  # the session of today is one
+    end_offset=1,  # the session of today is one; on a day without one, the next
     exclusions=[
         datetime(day.year, day.month, day.day)
         for day, opening in b3_calendar.openings().items()
