@@ -12,7 +12,6 @@ from market_data_pipeline_tests.supervised import ROOT
 IMAGES = ROOT / "docs" / "images"
 MOST_BYTES = 100_000
 # Of a page that is 1500 wide and 1200 high.
-GRAPH: FloatRect = {"x": 640, "y": 410, "width": 760, "height": 430}
 DETAILS: FloatRect = {"x": 556, "y": 290, "width": 944, "height": 800}
 CHECK: FloatRect = {"x": 240, "y": 104, "width": 1260, "height": 560}
 
@@ -27,7 +26,6 @@ def main() -> None:
         *earlier, last = (each for each in trading_windows().of_session(live.day) if each < live)
         dagster.backfill((earlier or [last])[0].key, last.key, len(earlier) + 1)
         pages = {
-            "lineage": (GRAPH, "MongoDB", dagster.lineage),
             "window": (
                 DETAILS,
                 "PETR4",
