@@ -70,6 +70,17 @@ def fail_run(instance: dg.DagsterInstance, run: dg.DagsterRun, reason: str) -> N
     instance.report_run_failed(run, reason)
 
 
+def is_of_this_location(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:
+    """Whether a run was launched by the code location that the sensor is in.
+
+    Outside of a daemon a sensor is in no code location; nor is a run that no daemon and no
+    webserver has launched.
+    """
+    here, origin = context.code_location_origin, run.remote_job_origin
+    of_run = origin and origin.repository_origin.code_location_origin.location_name
+    return of_run == (here and here.location_name)
+
+
 def last_left(instance: dg.DagsterInstance, pool: str) -> float:
     """When `note_left` was last called for a pool, in Unix seconds; 0 if never."""
     return float(instance.run_storage.get_cursor_values({pool}).get(pool, 0.0))

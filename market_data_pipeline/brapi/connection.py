@@ -22,6 +22,10 @@ from urllib3.exceptions import HTTPError
 from market_data_pipeline.brapi.errors import RunError, TemporaryError
 from market_data_pipeline.quote import SANDBOX
 
+NOT_SET = (
+    "BRAPI_TOKEN is not set. Put your token into .env (BRAPI_TOKEN=…) or the environment of the "
+    "code location, or unset BRAPI_BASE_URL and use `make dev` for the sandbox."
+)
 LARGEST_BODY_BYTES = 64 * 2**20
 # What a bearer token is made of (RFC 6750).
 TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
@@ -60,11 +64,7 @@ class Connection:
 
     def __init__(self, base_url: str, token: str, size: int) -> None:
         if not token:
-            raise RunError(
-                "BRAPI_TOKEN is not set. Put your token into .env (BRAPI_TOKEN=…) or the "
-                "environment of the code location, or unset BRAPI_BASE_URL and use `make dev` for "
-                "the sandbox."
-            )
+            raise RunError(NOT_SET)
         if not TOKEN.fullmatch(token):
             raise RunError("BRAPI_TOKEN holds a character that no token has: copy it again.")
         self.host = _host(base_url)

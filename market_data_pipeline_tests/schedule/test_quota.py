@@ -1,20 +1,19 @@
 """What a run records of the quota, and what the schedule makes of it."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 import pytest
-from dagster._daemon.types import DaemonHeartbeat
 
-from market_data_pipeline.automation import at_startup, every_window
+from market_data_pipeline.automation import at_startup
 from market_data_pipeline.definitions import defs
 from market_data_pipeline.pacing import Quota
 from market_data_pipeline.quota import last_recorded, record
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
 from market_data_pipeline_tests.observed import metadata
+from market_data_pipeline_tests.schedule.conftest import report_daemon
 
 DECEMBER = datetime(2026, 12, 1, tzinfo=UTC)
 # A Tuesday; nine sessions are left in November, this one with its 16 windows included.
@@ -110,37 +109,19 @@ def test_every_kind_of_usage_window(
     assert recorded(pipeline) == expected
 
 
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test() as instance:
-        yield instance
-
-
 def stored(instance: dg.DagsterInstance, key: str, quota: Quota) -> None:
     instance.report_runless_asset_event(record(quota))
     instance.report_runless_asset_event(dg.AssetMaterialization("quotes", partition=key))
 
 
-def tick(instance: dg.DagsterInstance, set_clock: Any, at: str) -> dg.RunRequest | str:
-    scheduled = datetime.fromisoformat(f"{at}-03:00")
-    set_clock(scheduled.astimezone(UTC) + timedelta(seconds=1))
-    context = dg.build_schedule_context(
-        instance=instance,
-        scheduled_execution_time=scheduled,
-        repository_def=defs.get_repository_def(),
-    )
-    data = every_window.evaluate_tick(context)
-    return data.run_requests[0] if data.run_requests else str(data.skip_message)
-
-
-def test_the_schedule_spreads_what_is_left(instance, set_clock) -> None:
+def test_the_schedule_spreads_what_is_left(tick, instance) -> None:
     """60 runs for nine sessions of 16 windows: about every second window, and the last."""
     quota = QUOTA
     stored(instance, "2026-11-16T17:30-0300", quota)
     ran, skipped = [], []
     for number in range(16):
         end = datetime(2026, 11, 17, 10, 30) + timedelta(minutes=30 * number)
-        said = tick(instance, set_clock, end.isoformat())
+        said = tick(end.isoformat())
         if isinstance(said, dg.RunRequest):
             ran.append(number)
             quota = replace(quota, left=quota.left - quota.cost)
@@ -155,33 +136,31 @@ def test_the_schedule_spreads_what_is_left(instance, set_clock) -> None:
     )
 
 
-def test_a_new_usage_window_has_all_of_the_quota(instance, set_clock) -> None:
+def test_a_new_usage_window_has_all_of_the_quota(tick, instance) -> None:
     stored(instance, "2026-11-30T17:30-0300", replace(QUOTA, left=10))
 
-    said = tick(instance, set_clock, "2026-12-01T10:30")
+    said = tick("2026-12-01T10:30")
 
     assert "15,000 requests are left until Thu 31 Dec 21:00" in str(said)
 
 
-def test_without_a_record_every_window_runs(instance, set_clock) -> None:
-    assert isinstance(tick(instance, set_clock, "2026-11-17T10:30"), dg.RunRequest)
+def test_without_a_record_every_window_runs(tick) -> None:
+    assert isinstance(tick("2026-11-17T10:30"), dg.RunRequest)
 
 
-def test_a_record_without_all_of_its_parts_is_none(instance, set_clock) -> None:
+def test_a_record_without_all_of_its_parts_is_none(tick, instance) -> None:
     event = dg.AssetMaterialization(
         "quotes", partition="2026-11-16T17:30-0300", metadata={"quota_left": 3}
     )
     instance.report_runless_asset_event(event)
 
-    assert isinstance(tick(instance, set_clock, "2026-11-17T10:30"), dg.RunRequest)
+    assert isinstance(tick("2026-11-17T10:30"), dg.RunRequest)
 
 
 def test_the_startup_does_not_undo_the_pacing(instance, set_clock) -> None:
     stored(instance, "2026-11-16T17:30-0300", QUOTA)
     set_clock(datetime(2026, 11, 17, 13, 40, tzinfo=UTC))
-    instance.add_daemon_heartbeat(
-        DaemonHeartbeat(datetime.now(UTC).timestamp(), "SENSOR", "daemon", [])
-    )
+    report_daemon(instance)
     context = dg.build_sensor_context(instance=instance, repository_def=defs.get_repository_def())
 
     data = at_startup.evaluate_tick(context)

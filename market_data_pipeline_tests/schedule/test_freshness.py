@@ -1,14 +1,13 @@
 """Fresh at 15:10 if the 14:30 window is there; never stale at night or on a holiday."""
 
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
 
 from market_data_pipeline.definitions import defs
 from market_data_pipeline.freshness import freshness, watch_freshness
+from market_data_pipeline_tests.conftest import SetClock, at
 
 ASSETS = ("quotes", "mongo_price_history", "kafka_publication")
 TUESDAY_14_30, TUESDAY_14_00 = "2026-11-17T14:30-0300", "2026-11-17T14:00-0300"
@@ -18,7 +17,7 @@ THURSDAYS_LAST = "2026-11-19T17:30-0300"  # Friday the 20th is a holiday
 class Watch:
     """The sensor as the daemon looks with it, at moments in São Paulo."""
 
-    def __init__(self, instance: dg.DagsterInstance, set_clock: Callable[[datetime], None]) -> None:
+    def __init__(self, instance: dg.DagsterInstance, set_clock: SetClock) -> None:
         self.instance = instance
         self.cursor: str | None = ""
         self._set_clock = set_clock
@@ -31,8 +30,7 @@ class Watch:
 
     def at(self, text: str) -> dict[str, bool] | str:
         """What it reports then: whether each asset is fresh, or why it reports nothing."""
-        local = datetime.fromisoformat(text).replace(tzinfo=ZoneInfo("America/Sao_Paulo"))
-        self._set_clock(local.astimezone(UTC))
+        self._set_clock(at(text))
         context = dg.build_sensor_context(
             instance=self.instance, cursor=self.cursor, repository_def=defs.get_repository_def()
         )
@@ -46,9 +44,8 @@ class Watch:
 
 
 @pytest.fixture
-def watch(set_clock: Callable[[datetime], None]) -> Iterator[Watch]:
-    with dg.instance_for_test() as instance:
-        yield Watch(instance, set_clock)
+def watch(instance: dg.DagsterInstance, set_clock: SetClock) -> Watch:
+    return Watch(instance, set_clock)
 
 
 FRESH, STALE = dict.fromkeys(ASSETS, True), dict.fromkeys(ASSETS, False)

@@ -3,11 +3,12 @@
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
@@ -16,15 +17,14 @@ from brapi_sandbox.faults import Fault
 from brapi_sandbox.sandbox import Sandbox, serve
 
 from market_data_pipeline.brapi import client as client_module
+from market_data_pipeline.brapi import pace
 from market_data_pipeline.brapi.client import Fetch, Progress
 from market_data_pipeline.brapi.errors import RunError
 from market_data_pipeline.resources import BrapiResource
 from market_data_pipeline.windows import TradingWindows
-from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TOKEN, Pipeline
-from market_data_pipeline_tests.observed import metadata
-from market_data_pipeline_tests.test_faults import TICKERS, failure, watch
-
-__all__ = ["watch"]
+from market_data_pipeline_tests.brapi.table import TICKERS
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TOKEN, Pipeline, SetWatchlist
+from market_data_pipeline_tests.observed import failure_of, metadata
 
 WINDOW = TradingWindows().last_ended(datetime.now(UTC))
 assert WINDOW is not None
@@ -81,10 +81,23 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "FIRST_BACKOFF_SECONDS", 0.01)
 
 
-def assert_apart(sandbox: Sandbox, interval: float) -> None:
-    """The requests came at the rate; the sandbox may have seen the first of them late."""
-    starts = [seen.at for seen in sandbox.requests]
-    assert starts[-1] - starts[0] > (len(starts) - 1) * interval * 0.7
+@pytest.fixture
+def waits_for_a_turn(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long each request had to wait for its turn, in seconds, if it had to.
+
+    Such a wait is over at once, and the clock of `pace.py` is moved on by it instead.
+    """
+    waits: list[float] = []
+
+    class Event(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            if timeout:
+                waits.append(timeout)
+            return self.is_set()
+
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: sum(waits)))
+    monkeypatch.setattr(pace, "threading", SimpleNamespace(Event=Event, Lock=threading.Lock))
+    return waits
 
 
 def test_headers_that_drip_end_with_the_time_of_the_request(
@@ -124,9 +137,9 @@ def test_no_answer_raises_anything_of_the_library(
 
 
 def test_the_step_ends_in_time_with_what_it_has(
-    pipeline: Pipeline, watch: Callable[[list[str]], None]
+    pipeline: Pipeline, watchlist: SetWatchlist
 ) -> None:
-    watch(TICKERS)
+    watchlist(TICKERS)
     pipeline.brapi = {"step_timeout_seconds": 3.0, "request_timeout_seconds": 60.0}
     pipeline.sandbox.faults = [Fault(ticker=ticker, delay=60) for ticker in TICKERS[2:]]
     started = time.monotonic()
@@ -143,9 +156,9 @@ def test_the_step_ends_in_time_with_what_it_has(
 
 @pytest.mark.parametrize(("share", "succeeds"), [(0.5, True), (0.51, False), (0.75, False)])
 def test_the_share_that_must_be_answered(
-    share: float, succeeds: bool, pipeline: Pipeline, watch: Callable[[list[str]], None]
+    share: float, succeeds: bool, pipeline: Pipeline, watchlist: SetWatchlist
 ) -> None:
-    watch(TICKERS)
+    watchlist(TICKERS)
     pipeline.brapi = {"min_answered_share": share}
     pipeline.sandbox.faults = [Fault(ticker=ticker, status=404) for ticker in TICKERS[2:]]
 
@@ -153,31 +166,42 @@ def test_the_share_that_must_be_answered(
 
     assert result.success == succeeds
     if not succeeds:
-        assert failure(result) == (
+        assert failure_of(result) == (
             "Brapi answered for 2 of 4 tickers, at least 3 must be; most often because: unknown "
             "ticker (404). Nothing was stored; materialize the window again."
         )
 
 
-def test_no_ticker_at_all_is_a_failure(
-    pipeline: Pipeline, watch: Callable[[list[str]], None]
-) -> None:
-    watch(TICKERS)
+def test_no_ticker_at_all_is_a_failure(pipeline: Pipeline, watchlist: SetWatchlist) -> None:
+    watchlist(TICKERS)
     pipeline.sandbox.faults = [Fault(status=404)]
 
     result = pipeline.run(LIVE_ON_TUESDAY, select="quotes")
 
-    assert failure(result).startswith("Brapi answered for 0 of 4 tickers, at least 1 must be")
+    assert failure_of(result).startswith("Brapi answered for 0 of 4 tickers, at least 1 must be")
 
 
-def test_repetitions_keep_the_distance_too(sandbox: Sandbox) -> None:
-    sandbox.faults = [Fault(status=500, numbers=range(1, 10))]
+def test_every_request_starts_a_whole_interval_after_the_one_before(
+    sandbox: Sandbox, waits_for_a_turn: list[float]
+) -> None:
+    outcome = fetch(sandbox.url, TICKERS, min_interval_seconds=0.5)
 
-    outcome = fetch(sandbox.url, TICKERS, min_interval_seconds=0.1)
+    assert list(outcome.answers) == TICKERS
+    assert len(sandbox.requests) == len(TICKERS)
+    assert waits_for_a_turn == [0.5] * (len(TICKERS) - 1)
 
-    assert len(outcome.answers) + len(outcome.failures) == len(TICKERS)
-    assert outcome.requests > len(TICKERS)
-    assert_apart(sandbox, 0.1)
+
+def test_a_repeated_request_waits_for_its_turn_too(
+    sandbox: Sandbox, waits_for_a_turn: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "FIRST_BACKOFF_SECONDS", 0)
+    sandbox.faults = [Fault(ticker=ticker, status=500, numbers=[1]) for ticker in TICKERS]
+
+    outcome = fetch(sandbox.url, TICKERS, min_interval_seconds=0.5)
+
+    assert list(outcome.answers) == TICKERS
+    assert len(sandbox.requests) == 2 * len(TICKERS)
+    assert waits_for_a_turn == [0.5] * (2 * len(TICKERS) - 1)
 
 
 def test_retry_after_holds_every_request_back(sandbox: Sandbox) -> None:
@@ -202,9 +226,9 @@ def test_a_refused_token_ends_the_run_without_a_further_request(sandbox: Sandbox
     sandbox.faults = [Fault(status=401, code="INVALID_TOKEN")]
 
     with pytest.raises(RunError, match="Set BRAPI_TOKEN to a valid one"):
-        fetch(sandbox.url, TICKERS, min_interval_seconds=0.2)
+        fetch(sandbox.url, TICKERS, min_interval_seconds=30)
 
-    assert len(sandbox.requests) < len(TICKERS)
+    assert len(sandbox.requests) == 1
 
 
 def test_what_is_under_way_when_brapi_asks_to_wait_is_not_lost(sandbox: Sandbox) -> None:
@@ -215,6 +239,7 @@ def test_what_is_under_way_when_brapi_asks_to_wait_is_not_lost(sandbox: Sandbox)
     outcome = fetch(sandbox.url, TICKERS, min_interval_seconds=0.3)
 
     assert len(outcome.answers) == outcome.requests - 1 >= 2
+    assert outcome.failures
     assert all("Brapi asks to wait 3600 s" in reason for reason in outcome.failures.values())
 
 
@@ -238,9 +263,9 @@ def test_what_a_split_batch_has_is_kept_when_the_time_is_over(sandbox: Sandbox) 
 
 
 def test_history_goes_on_with_the_plan_of_the_token(
-    pipeline: Pipeline, watch: Callable[[list[str]], None]
+    pipeline: Pipeline, watchlist: SetWatchlist
 ) -> None:
-    watch(TICKERS)
+    watchlist(TICKERS)
     pipeline.brapi = {"plan": "pro"}
 
     result = pipeline.run("2026-11-16T17:30-0300", select="quotes")
@@ -263,7 +288,7 @@ def test_what_the_plan_forbids_is_not_asked(pipeline: Pipeline) -> None:
     result = pipeline.run("2026-06-16T17:30-0300", select="quotes")
 
     assert "The plan 'free' reaches back 3mo, to 2026-08-17; 2026-06-16 is too far back." in (
-        failure(result)
+        failure_of(result)
     )
     assert pipeline.sandbox.requests == []
 
@@ -273,8 +298,9 @@ def test_a_redirect_is_not_followed(sandbox: Sandbox) -> None:
         location = {"Location": f"{elsewhere.url}/api/quote/ABEV3"}
         sandbox.faults = [Fault(status=301, headers=location)]
 
-        fetch(sandbox.url, ["ABEV3"])
+        assert list(fetch(sandbox.url, ["ABEV3"]).failures) == ["ABEV3"]
 
+        assert len(sandbox.requests) == 1
         assert elsewhere.requests == []
 
 

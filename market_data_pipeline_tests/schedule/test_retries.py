@@ -1,19 +1,16 @@
 """What is launched again by itself while a window is live, and what is not."""
 
-import time
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
 from brapi_sandbox.faults import Fault
 
 from market_data_pipeline.definitions import defs
+from market_data_pipeline.quota import last_recorded
 from market_data_pipeline.retries import retry_live_window
-from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline, SetClock
 from market_data_pipeline_tests.observed import checks, failure_of
-
-SetClock = Callable[[datetime], None]
 
 
 class Retrier:
@@ -27,9 +24,9 @@ class Retrier:
         context = dg.build_sensor_context(
             instance=self.pipeline.instance, repository_def=defs.get_repository_def()
         )
-        later = time.time() + seconds
+        later = datetime.now(UTC) + timedelta(seconds=seconds)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("market_data_pipeline.retries.time.time", lambda: later)
+            patch.setattr("market_data_pipeline.clock.record_now", lambda: later)
             data = retry_live_window.evaluate_tick(context)
         return data.run_requests or str(data.skip_message)
 
@@ -137,8 +134,6 @@ def test_a_window_that_has_not_ended_is_a_failure(pipeline: Pipeline, set_clock:
 
 
 def test_what_a_failed_run_cost_is_recorded_for_the_pacing(pipeline: Pipeline) -> None:
-    from market_data_pipeline.quota import last_recorded
-
     assert pipeline.run(LIVE_ON_TUESDAY).success
     pipeline.sandbox.faults = [Fault(status=500)]
     assert not pipeline.run(LIVE_ON_TUESDAY).success

@@ -1,8 +1,7 @@
 """Which windows exist, which one is live, and what comes next."""
 
 import itertools
-from datetime import UTC, date, datetime, timedelta
-from zoneinfo import ZoneInfo
+from datetime import date, timedelta
 
 import dagster as dg
 import pytest
@@ -10,14 +9,9 @@ import pytest
 from market_data_pipeline import b3_calendar
 from market_data_pipeline.windows import TradingWindows, Window
 from market_data_pipeline_dev.calendar import exceptions
+from market_data_pipeline_tests.conftest import at
 
-SAO_PAULO = ZoneInfo("America/Sao_Paulo")
 WINDOWS = TradingWindows()
-
-
-def at(text: str) -> datetime:
-    """An instant given as local time in São Paulo."""
-    return datetime.fromisoformat(text).replace(tzinfo=SAO_PAULO).astimezone(UTC)
 
 
 def test_a_session_has_16_windows_of_half_an_hour_from_10_to_18() -> None:

@@ -1,54 +1,17 @@
 """When a run is launched, and what is said when none is."""
 
-from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
-from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
-from dagster._daemon.types import DaemonHeartbeat
 
 from market_data_pipeline import automation, freshness, retries
 from market_data_pipeline.assets.common import WINDOWS
-from market_data_pipeline.automation import at_startup, every_window
+from market_data_pipeline.automation import at_startup
 from market_data_pipeline.definitions import defs
-from market_data_pipeline.windows import TradingWindows
-
-SAO_PAULO = ZoneInfo("America/Sao_Paulo")
-SetClock = Callable[[datetime], None]
-
-
-def at(text: str) -> datetime:
-    return datetime.fromisoformat(text).replace(tzinfo=SAO_PAULO)
-
-
-@pytest.fixture
-def tick(set_clock: SetClock) -> Callable[..., dg.RunRequest | str]:
-    """What the schedule does at a tick: a run request, or the reason for none."""
-
-    def evaluate(
-        scheduled: str, *, instance: dg.DagsterInstance, now: str | None = None
-    ) -> dg.RunRequest | str:
-        set_clock(at(now or scheduled).astimezone(UTC) + timedelta(seconds=1))
-        context = dg.build_schedule_context(
-            instance=instance,
-            scheduled_execution_time=at(scheduled),
-            repository_def=defs.get_repository_def(),
-        )
-        data = every_window.evaluate_tick(context)
-        if data.run_requests:
-            (request,) = data.run_requests
-            return request
-        assert data.skip_message
-        return data.skip_message
-
-    return evaluate
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test() as instance:
-        yield instance
+from market_data_pipeline.windows import EXCHANGE_TIMEZONE, TradingWindows
+from market_data_pipeline_tests.conftest import SetClock, at
+from market_data_pipeline_tests.schedule.conftest import Tick, report_daemon
 
 
 def stored(instance: dg.DagsterInstance, key: str) -> None:
@@ -72,8 +35,8 @@ def under_way(
     return run.run_id[:8]
 
 
-def test_the_end_of_a_window_launches_its_run(tick, instance) -> None:
-    request = tick("2026-11-19T18:00", instance=instance)
+def test_the_end_of_a_window_launches_its_run(tick) -> None:
+    request = tick("2026-11-19T18:00")
 
     assert request.partition_key == "2026-11-19T17:30-0300"
     assert request.run_key == "2026-11-19T17:30-0300 to 18:00"
@@ -90,13 +53,13 @@ def test_the_end_of_a_window_launches_its_run(tick, instance) -> None:
     ],
 )
 def test_a_closed_market_launches_nothing_and_says_when_it_opens(
-    tick, instance, scheduled: str, reason: str
+    tick, scheduled: str, reason: str
 ) -> None:
-    assert reason in tick(scheduled, instance=instance)
+    assert reason in tick(scheduled)
 
 
-def test_a_tick_that_comes_late_asks_for_nothing(tick, instance) -> None:
-    said = tick("2026-11-19T12:00", instance=instance, now="2026-11-19T15:10")
+def test_a_tick_that_comes_late_asks_for_nothing(tick) -> None:
+    said = tick("2026-11-19T12:00", now=at("2026-11-19T15:10"))
 
     assert "2026-11-19T11:30-0300 has passed" in said
 
@@ -105,36 +68,29 @@ def test_a_window_that_is_there_or_on_its_way_is_not_asked_for_again(tick, insta
     stored(instance, "2026-11-19T14:30-0300")
     run_id = under_way(instance, "2026-11-19T15:00-0300")
 
-    assert "are there already" in tick("2026-11-19T15:00", instance=instance)
-    assert f"Run {run_id} is on its way" in tick("2026-11-19T15:30", instance=instance)
+    assert "are there already" in tick("2026-11-19T15:00")
+    assert f"Run {run_id} is on its way" in tick("2026-11-19T15:30")
 
 
 def test_a_range_that_holds_the_window_is_on_its_way_for_it(tick, instance) -> None:
-    run_id = under_way(instance, "2026-11-18T10:00-0300", last="2026-11-19T15:00-0300")
+    run_id = under_way(instance, "2026-11-19T14:00-0300", last="2026-11-19T15:00-0300")
 
-    assert f"Run {run_id} is on its way" in tick("2026-11-19T15:30", instance=instance)
-    assert tick("2026-11-19T16:00", instance=instance).partition_key == "2026-11-19T15:30-0300"
+    assert f"Run {run_id} is on its way" in tick("2026-11-19T15:30")
+    assert tick("2026-11-19T16:00").partition_key == "2026-11-19T15:30-0300"
 
 
 @pytest.mark.parametrize("seconds", [0.2, 20])
-def test_a_clock_that_is_behind_the_daemons_loses_no_window(
-    tick, instance, set_clock: SetClock, seconds: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_clock_that_is_behind_the_daemons_loses_no_window(tick: Tick, seconds: float) -> None:
     behind = at("2026-11-19T15:30") - timedelta(seconds=seconds)
-    context = dg.build_schedule_context(
-        instance=instance,
-        scheduled_execution_time=at("2026-11-19T15:30"),
-        repository_def=defs.get_repository_def(),
-    )
-    set_clock(behind.astimezone(UTC))
 
-    (request,) = every_window.evaluate_tick(context).run_requests
+    request = tick("2026-11-19T15:30", now=behind)
 
+    assert isinstance(request, dg.RunRequest)
     assert request.partition_key == "2026-11-19T15:00-0300"
 
 
 def test_a_longer_window_is_asked_for_although_a_shorter_one_with_its_start_is_there(
-    instance, set_clock: SetClock, monkeypatch: pytest.MonkeyPatch
+    tick, instance
 ) -> None:
     """SYNC_INTERVAL_MINUTES was 15 until just now: what is there was stored before its end."""
     now = datetime.now(UTC)
@@ -145,39 +101,29 @@ def test_a_longer_window_is_asked_for_although_a_shorter_one_with_its_start_is_t
     )
     window = WINDOWS.of_session(day)[3]
     stored(instance, window.key)
-    set_clock(window.end + timedelta(seconds=1))
-    context = dg.build_schedule_context(
-        instance=instance,
-        scheduled_execution_time=window.end,
-        repository_def=defs.get_repository_def(),
-    )
 
-    (request,) = every_window.evaluate_tick(context).run_requests
+    request = tick(f"{window.end.astimezone(EXCHANGE_TIMEZONE):%Y-%m-%dT%H:%M}")
 
     assert request.partition_key == window.key
     shorter = TradingWindows(15).from_key(window.key)
-    assert request.run_key != f"{shorter.key} to {shorter.end.astimezone(SAO_PAULO):%H:%M}"
+    assert request.run_key != f"{shorter.key} to {shorter.end.astimezone(EXCHANGE_TIMEZONE):%H:%M}"
 
 
-def test_before_the_first_window_ends_all_skip(
-    instance, set_clock: SetClock, monkeypatch: pytest.MonkeyPatch
+def test_before_the_first_window_ends_nothing_is_launched(
+    tick, daemon: "Daemon", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PARTITIONS_START is today."""
     first = TradingWindows(first_day=date(2026, 11, 19))
     for module in (automation, freshness, retries):
         monkeypatch.setattr(module, "WINDOWS", first)
-    set_clock(at("2026-11-19T10:05").astimezone(UTC))
-    daemon = Daemon(instance, set_clock)
     daemon.start()
-    schedule = dg.build_schedule_context(
-        instance=instance,
-        scheduled_execution_time=at("2026-11-19T10:00"),
-        repository_def=defs.get_repository_def(),
-    )
-    sensor = dg.build_sensor_context(instance=instance, repository_def=defs.get_repository_def())
 
-    assert every_window.evaluate_tick(schedule).skip_message
-    assert "No window has ended yet. Next window ends Thu 19 Nov 10:30" in str(daemon.look())
+    said = tick("2026-11-19T10:00", now=at("2026-11-19T10:05"))
+    assert "No window ends now" in said
+    assert "No window has ended yet. Next window ends Thu 19 Nov 10:30" in daemon.look()
+    sensor = dg.build_sensor_context(
+        instance=daemon.instance, repository_def=defs.get_repository_def()
+    )
     assert freshness.watch_freshness.evaluate_tick(sensor).skip_message == "No window is due yet."
     assert retries.retry_live_window.evaluate_tick(sensor).skip_message == "No window is live."
 
@@ -195,7 +141,7 @@ def test_a_run_that_asks_for_no_quotes_of_ours_is_not_on_its_way(
     another_job = dg.Definitions.merge(defs, others).resolve_job_def("another_job")
     under_way(instance, "2026-11-19T15:00-0300", another_job)
 
-    request = tick("2026-11-19T15:30", instance=instance)
+    request = tick("2026-11-19T15:30")
 
     assert request.partition_key == "2026-11-19T15:00-0300"
 
@@ -210,10 +156,7 @@ class Daemon:
 
     def start(self) -> None:
         self.starts += 1
-        now = datetime.now(UTC).timestamp()
-        self.instance.add_daemon_heartbeat(
-            DaemonHeartbeat(now, "SENSOR", f"daemon-{self.starts}", [])
-        )
+        report_daemon(self.instance, f"daemon-{self.starts}")
 
     def look(self) -> dg.RunRequest | str:
         context = dg.build_sensor_context(
@@ -230,7 +173,7 @@ class Daemon:
 
 @pytest.fixture
 def daemon(instance: dg.DagsterInstance, set_clock: SetClock) -> Daemon:
-    set_clock(at("2026-11-22T12:00").astimezone(UTC))
+    set_clock(at("2026-11-22T12:00"))
     return Daemon(instance, set_clock)
 
 
@@ -268,7 +211,7 @@ def test_a_window_is_not_asked_for_twice_where_the_schedule_catches_up(daemon: D
     """A daemon that was down at 11:30 is there again at 11:40; its schedule is as quick."""
     daemon.start()
     daemon.look()
-    daemon.set_clock(at("2026-11-19T11:40").astimezone(UTC))
+    daemon.set_clock(at("2026-11-19T11:40"))
     daemon.start()
     looks = [daemon.look()]
     run_id = under_way(daemon.instance, "2026-11-19T11:00-0300")
@@ -282,9 +225,9 @@ def test_a_window_is_not_asked_for_twice_where_the_schedule_catches_up(daemon: D
 
 def test_a_window_that_has_just_ended_is_the_schedules(daemon: Daemon) -> None:
     daemon.start()
-    daemon.set_clock(at("2026-11-19T11:30:05").astimezone(UTC))
+    daemon.set_clock(at("2026-11-19T11:30:05"))
     assert "2026-11-19T11:00-0300 is left to the schedule first." in daemon.look()
-    daemon.set_clock(at("2026-11-19T11:30:35").astimezone(UTC))
+    daemon.set_clock(at("2026-11-19T11:30:35"))
     assert isinstance(daemon.look(), dg.RunRequest)
 
 

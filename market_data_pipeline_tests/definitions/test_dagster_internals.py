@@ -1,22 +1,14 @@
 """What is used of Dagster beyond its documented interface: names what an upgrade has broken."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import dagster as dg
-import pytest
 from dagster._core.storage import tags
 from dagster._daemon.types import DaemonHeartbeat
 
 from market_data_pipeline import dagster_internals as internals
 
 KEY = dg.AssetCheckKey(dg.AssetKey("quotes"), "prices_plausible")
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test() as instance:
-        yield instance
 
 
 @dg.asset

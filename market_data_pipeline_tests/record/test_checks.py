@@ -8,10 +8,9 @@ import pymongo
 import pytest
 from brapi_sandbox.faults import Fault
 
-from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline, SetClock
 from market_data_pipeline_tests.observed import checks, metadata
 
-SetClock = Callable[[datetime], None]
 NEXT = "2026-11-17T15:00-0300"
 AFTER_NEXT = "2026-11-17T15:30-0300"
 FIRST_START = datetime(2026, 11, 17, 17, 30, tzinfo=UTC)

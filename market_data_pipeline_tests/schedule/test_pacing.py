@@ -145,10 +145,3 @@ def test_thirty_days_that_roll_are_never_overspent() -> None:
                 assert left >= COST
         assert session[-1] in spent
     assert len(spent) > 500
-
-
-def test_a_run_every_half_hour_is_out_of_quota_on_the_seventh_day() -> None:
-    """The plain script: 50 tickers, around the clock, whatever the market does."""
-    requests_a_day = 48 * 50
-
-    assert 6 * requests_a_day <= LIMIT < 7 * requests_a_day

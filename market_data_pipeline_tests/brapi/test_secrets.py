@@ -9,10 +9,8 @@ import pytest
 from brapi_sandbox.faults import Fault
 
 from market_data_pipeline.brapi import client
-from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
-from market_data_pipeline_tests.test_faults import FAULTS, TICKERS, TIMED_OUT, rows, watch
-
-__all__ = ["watch"]
+from market_data_pipeline_tests.brapi.table import FAULTS, TICKERS, TIMED_OUT, rows
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline, SetWatchlist
 
 SECRET = "S3cret-of/the+tests=="
 FORMS = [SECRET, SECRET.replace("/", r"\/"), "S3cret-of%2Fthe%2Btests%3D%3D"]
@@ -93,12 +91,12 @@ def assert_nowhere(instance: dg.DagsterInstance, folder: Path, output: str) -> N
 
 def test_after_a_run_that_lost_tickers_in_every_way(
     pipeline: Pipeline,
-    watch: Callable[[list[str]], None],
+    watchlist: SetWatchlist,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    watch(INSTRUMENTS)
-    assert len(INSTRUMENTS) > len(COSTS_A_TICKER)
+    watchlist(INSTRUMENTS)
+    assert len(INSTRUMENTS) > len(COSTS_A_TICKER) > 10
     pipeline.sandbox.faults = [
         Fault(ticker=instrument, **repeating_the_token(FAULTS[case]))
         for instrument, case in zip(INSTRUMENTS, COSTS_A_TICKER, strict=False)
@@ -112,11 +110,12 @@ def test_after_a_run_that_lost_tickers_in_every_way(
 
 def test_after_runs_that_ended_in_every_way(
     pipeline: Pipeline,
-    watch: Callable[[list[str]], None],
+    watchlist: SetWatchlist,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    watch(TICKERS)
+    watchlist(TICKERS)
+    assert len(ENDS_THE_RUN) > 5
     for case in ENDS_THE_RUN:
         pipeline.sandbox.faults = [Fault(**repeating_the_token(FAULTS[case]))]
         assert not pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
