@@ -5,11 +5,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from types import ModuleType
 
 import dagster as dg
 import pytest
 
+from market_data_pipeline.assets.common import OWNERS
 from market_data_pipeline.definitions import defs
 
 Load = Callable[..., ModuleType]
@@ -20,7 +22,7 @@ GRAPH = defs.resolve_asset_graph()
 def test_three_assets_in_their_lineage() -> None:
     parents = {
         key.to_user_string(): {parent.to_user_string() for parent in GRAPH.get(key).parent_keys}
-        for key in GRAPH.get_all_asset_keys()
+        for key in GRAPH.materializable_asset_keys
     }
 
     assert parents == {
@@ -28,6 +30,23 @@ def test_three_assets_in_their_lineage() -> None:
         "mongo_price_history": {"quotes"},
         "kafka_publication": {"quotes"},
     }
+
+
+def test_a_run_is_of_the_three_assets() -> None:
+    job = defs.resolve_job_def("market_data_job")
+
+    assert {key.to_user_string() for key in job.asset_layer.selected_asset_keys} == ASSETS
+
+
+def test_the_report_is_an_asset_of_sessions_that_is_shown_and_not_materialized() -> None:
+    node = GRAPH.get(dg.AssetKey("session_report"))
+
+    assert (node.group_name, node.owners, node.kinds) == ("market_data", OWNERS, {"html"})
+    assert not node.is_materializable
+    assert node.parent_keys == {dg.AssetKey("quotes")}
+    assert node.partitions_def
+    keys = node.partitions_def.get_partition_keys(datetime(2026, 11, 23, 21, tzinfo=UTC))
+    assert keys[-3:] == ["2026-11-18", "2026-11-19", "2026-11-23"]  # the 20th is a holiday
 
 
 @pytest.mark.parametrize("name", sorted(ASSETS))

@@ -78,12 +78,6 @@ def test_one_bad_ticker_costs_no_other(pipeline: Pipeline) -> None:
     assert "VALE3" in description
 
 
-def test_the_rows_keep_the_order_of_the_watchlist(pipeline: Pipeline) -> None:
-    result = pipeline.run(LIVE_ON_TUESDAY)
-
-    assert [row["ticker"] for row in metadata(result, "quotes")["prices"]] == TICKERS
-
-
 def test_a_run_tells_what_it_asked_and_what_is_left(pipeline: Pipeline) -> None:
     result = pipeline.run(LIVE_ON_TUESDAY)
 
