@@ -40,6 +40,9 @@ mutation Launch($params: ExecutionParams!) {
   }
 }
 """
+TERMINATE = """
+mutation Terminate($run: String!) { terminateRun(runId: $run) { __typename } }
+"""
 BACKFILL = """
 mutation Backfill($params: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $params) {
@@ -113,6 +116,13 @@ def launch_run(url: str, location: str, job: str, partition: str) -> str:
     if "run" not in answer:
         raise NoAnswerError(answer)
     return str(answer["run"]["runId"])
+
+
+def terminate(url: str, run: str) -> None:
+    """Ends a run, as its page does."""
+    answer = _ask(url, TERMINATE, {"run": run})["terminateRun"]
+    if answer["__typename"] != "TerminateRunSuccess":
+        raise NoAnswerError(answer)
 
 
 def launch_backfill(
