@@ -28,7 +28,8 @@ test: $(TEST) ## Run the tests that need nothing else
 	$(BIN)/python -m pytest -m "not services and not kubernetes" --numprocesses auto --dist worksteal
 
 test-services: $(SERVICES) ## Run the tests against real Kafka and real MongoDB
-	REQUIRE_SERVICES=1 $(BIN)/python -m pytest -m services
+	REQUIRE_SERVICES=1 $(BIN)/python -m market_data_pipeline_tests.services.mongo_engine \
+	  $(BIN)/python -m pytest -m services
 
 test-kubernetes: $(KUBERNETES) $(VENV)/control-plane ## Run the tests against a Kubernetes API server
 	REQUIRE_SERVICES=1 $(BIN)/python -m pytest -m kubernetes

@@ -12,7 +12,7 @@ from market_data_pipeline_tests.deploy.webserver import (
     Run,
     launch_backfill,
     messages,
-    terminate,
+    terminate_run,
     why_it_failed,
 )
 from market_data_pipeline_tests.kubernetes.release import (
@@ -186,7 +186,7 @@ def test_a_run_that_is_terminated_leaves_nothing(release: Release, window: datet
     backfill = Backfill(release, window)
     backfill.pod()
     (run,) = release.wait_for(backfill.runs)
-    terminate(release.url, run.id)
+    terminate_run(release.url, run.id)
     release.sandbox.latency = 0
 
     backfill.until_it_ends("CANCELED")
