@@ -43,7 +43,10 @@ def missing_in(window: Window, observation: Observation) -> dict[str, list[str]]
 
 
 def describe_window(
-    window: Window, rows: Sequence[Quote], observation: Observation
+    window: Window,
+    rows: Sequence[Quote],
+    observation: Observation,
+    instruments: Sequence[Instrument],
 ) -> dict[str, Any]:
     """What one window holds and what it lacks."""
     missing = missing_in(window, observation)
@@ -57,17 +60,17 @@ def describe_window(
     if live:
         latest = max(quote.observed_at for quote in live) - window.end
         described["observed_minutes_after_end"] = _minutes(latest)
+        oldest = max(quote.observed_at - quote.updated_at for quote in live)
+        described["oldest_quote_minutes"] = _minutes(oldest)
+    if rows:
+        described["prices"] = _prices(rows, instruments)
     return described
 
 
 def describe_run(
-    windows: Sequence[Window],
-    rows: Sequence[Quote],
-    observations: Sequence[Observation],
-    instruments: Sequence[Instrument],
-    quota: Quota | None,
+    windows: Sequence[Window], observations: Sequence[Observation], quota: Quota | None
 ) -> dict[str, Any]:
-    """What the run asked and what it cost; for a single window also its tables.
+    """What the run asked and what it cost.
 
     It stands on every window of a range, so what grows with the range stays out of it.
     """
@@ -86,10 +89,6 @@ def describe_run(
         metadata["failed"] = table(
             [{"ticker": ticker, "reason": why} for ticker, why in failures.items()]
         )
-    if len(windows) == 1 and rows:
-        oldest = max(quote.observed_at - quote.updated_at for quote in rows)
-        metadata["oldest_quote_minutes"] = _minutes(oldest)
-        metadata["prices"] = _prices(rows, instruments)
     return metadata
 
 

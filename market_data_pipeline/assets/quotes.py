@@ -20,6 +20,7 @@ from market_data_pipeline.assets.common import (
     failing_clearly,
     windows_of,
 )
+from market_data_pipeline.assets.filling import HOLDS, holds, tell_filled, why_empty
 from market_data_pipeline.assets.metadata import (
     column_schema,
     describe_run,
@@ -94,17 +95,29 @@ def quotes(
     rows, looked_up = _decide(quote_store, windows, observed)
     quote_store.save(rows, [window.key for window in windows])
     grouped = by_window(rows)
+    empty = {
+        window: why_empty(window, observation)
+        for observation in observations
+        for window in observation.windows
+        if not grouped[window.start]
+    }
+    ran = {
+        **tell_filled(context, empty, len(windows)),
+        **describe_run(windows, observations, quota),
+        "path": dg.MetadataValue.path(str(quote_store.folder)),
+        "reference_milliseconds": round(looked_up * 1000, 1),
+    }
     for observation in observations:
         for window in observation.windows:
-            described = describe_window(window, grouped[window.start], observation)
+            of_window = grouped[window.start]
+            described = {
+                HOLDS: holds(len(of_window), "quotes", empty.get(window, "")),
+                **describe_window(window, of_window, observation, instruments),
+                **ran,  # what is told first is shown first
+            }
             context.add_asset_metadata(described, partition_key=window.key)
     with showing_the_newest(context.instance, windows[-1], QUOTES_CHECKS):
         yield dg.MaterializeResult(
-            metadata={
-                **describe_run(windows, rows, observations, instruments, quota),
-                "path": dg.MetadataValue.path(str(quote_store.folder)),
-                "reference_milliseconds": round(looked_up * 1000, 1),
-            },
             check_results=check_quotes(
                 windows,
                 rows,
