@@ -52,13 +52,17 @@ def freshness(
 @dg.sensor(
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Ten minutes after each window, and when something has changed since: whether the "
-    "three assets are fresh. It launches no run.",
+    description="Ten minutes after each window, and when an asset was materialized since: whether "
+    "the three assets are fresh. It launches no run.",
 )
 def watch_freshness(
     context: dg.SensorEvaluationContext, brapi: BrapiResource
 ) -> dg.SensorResult | dg.SkipReason:
-    """The evaluations of `fresh` that are new since the last look, kept as the cursor."""
+    """The evaluations of `fresh`, whenever a window is due or an asset was materialized.
+
+    Dagster shows a check as not evaluated from each materialization of its asset on, until it is
+    evaluated again. The cursor is what the last look saw.
+    """
     now = clock.utc_now()
     window = _due(now)
     if window is None:
@@ -68,17 +72,11 @@ def watch_freshness(
     if wait := _why_wait(context.instance, window, context.cursor):
         return dg.SensorResult(skip_reason=wait, cursor=WAITING)
     keys = [spec.asset_key for spec in FRESH]
-    seen = [window.key, last_materializations(context.instance, keys)]
-    before = _read(context.cursor)
-    if before.get("seen") == seen:
-        return dg.SkipReason("Nothing was materialized since the last look.")
-    results = [_result(context.instance, key, now, brapi) for key in keys]
-    said = [[result.passed, result.description] for result in results]
-    cursor = json.dumps({"seen": seen, "said": said})
-    if before.get("said") == said:
-        return dg.SensorResult(skip_reason="All is as it was at the last look.", cursor=cursor)
-    events = [as_evaluation(key, each) for key, each in zip(keys, results, strict=True)]
-    return dg.SensorResult(asset_events=events, cursor=cursor)
+    seen = json.dumps([window.key, *last_materializations(context.instance, keys)])
+    if context.cursor == seen:
+        return dg.SkipReason("Nothing was materialized since the last look, and nothing is due.")
+    events = [as_evaluation(key, _result(context.instance, key, now, brapi)) for key in keys]
+    return dg.SensorResult(asset_events=events, cursor=seen)
 
 
 def _why_wait(instance: dg.DagsterInstance, window: Window, cursor: str | None) -> str | None:
@@ -89,15 +87,6 @@ def _why_wait(instance: dg.DagsterInstance, window: Window, cursor: str | None) 
         return "The run at startup has not begun yet."
     under_way = runs_of(instance, window, QUOTES, dg.RunsFilter(statuses=UNFINISHED))
     return f"Run {under_way[0].dagster_run.run_id[:8]} is on its way." if under_way else None
-
-
-def _read(cursor: str | None) -> dict[str, object]:
-    """What the last look saw and said; nothing if another version wrote the cursor."""
-    try:
-        read = json.loads(cursor or "")
-    except ValueError:
-        return {}
-    return read if isinstance(read, dict) else {}
 
 
 def _due(now: datetime) -> Window | None:

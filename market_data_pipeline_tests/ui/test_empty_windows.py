@@ -20,14 +20,8 @@ ASSETS = ("quotes", "mongo_price_history", "kafka_publication")
 FIRST, EMPTY, CLOSING = "2026-11-16T16:30-0300", "2026-11-16T17:00-0300", "2026-11-16T17:30-0300"
 DAILY = "the free plan has daily bars only"
 NOT_LIVE = "the window is not live, and `publish_history` is not set"
+pytestmark = pytest.mark.usefixtures("one_instrument")
 IN_THE_SUMMER_OF_NEW_YORK = datetime(2026, 10, 6, 22, 0, tzinfo=UTC)
-
-
-@pytest.fixture(autouse=True)
-def one_instrument(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    watchlist = tmp_path / "watchlist.csv"
-    watchlist.write_text("ticker\nPETR4\n")
-    monkeypatch.setenv("WATCHLIST_FILE", str(watchlist))
 
 
 def first_of(result: Any, asset: str, window: str) -> tuple[str, str]:
@@ -101,7 +95,9 @@ def test_after_the_close_no_plan_has_a_bar_and_nothing_is_wrong(make_pipeline: M
     with make_pipeline(plan="pro", now=IN_THE_SUMMER_OF_NEW_YORK) as pipeline:
         history = bars(pipeline.sandbox, "PETR4", date(2026, 10, 5), "30m")
         until_16_30 = [bar for bar in history if bar["date"] <= history[13]["date"]]
-        pipeline.sandbox.faults = [Fault(ticker="PETR4", fields={"historicalDataPrice": until_16_30})]
+        pipeline.sandbox.faults = [
+            Fault(ticker="PETR4", fields={"historicalDataPrice": until_16_30})
+        ]
         result = pipeline.run("2026-10-05T16:30-0300", "2026-10-05T17:30-0300")
 
         assert checks(result)["all_tickers_quoted"] == (
