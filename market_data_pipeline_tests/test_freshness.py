@@ -37,7 +37,10 @@ class Watch:
         local = datetime.fromisoformat(text).replace(tzinfo=ZoneInfo("America/Sao_Paulo"))
         self._set_clock(local.astimezone(UTC))
         context = dg.build_sensor_context(
-            instance=self.instance, cursor=self.cursor, repository_def=defs.get_repository_def()
+            instance=self.instance,
+            cursor=self.cursor,
+            repository_def=defs.get_repository_def(),
+            resources={"brapi": BrapiResource()},
         )
         data = watch_freshness.evaluate_tick(context)
         assert not data.run_requests
