@@ -37,6 +37,17 @@ def last_evaluations(
     return [record.evaluation for record in completed if record and record.evaluation]
 
 
+def last_materializations(instance: dg.DagsterInstance, keys: Sequence[dg.AssetKey]) -> list[int]:
+    """A number for each asset that has been materialized, which grows with each materialization."""
+    entries = (record.asset_entry for record in instance.get_asset_records(list(keys)))
+    return [entry.last_materialization_storage_id or 0 for entry in entries]
+
+
+def record_again(instance: dg.DagsterInstance, event: dg.EventLogEntry) -> None:
+    """Records an event a second time, as it is: with its run and its time."""
+    instance.handle_new_event(event)
+
+
 def claim(instance: dg.DagsterInstance, pool: str, run_id: str, step: str) -> list[str] | None:
     """Claims the one place of a pool for a step, after setting the pool's limit to one.
 

@@ -2,7 +2,8 @@
 
 Dagster's freshness policies know a cron and the time of the last materialization. They call a
 holiday late, a session that is paced late, and a backfill of last March fresh. Windows know better:
-what is asked here is whether the last one that was due has been materialized.
+what is asked here is whether the last one that was due has been materialized. The page of the check
+also accounts for each window of the last sessions: `missing.py`.
 """
 
 import json
@@ -12,61 +13,80 @@ from datetime import datetime, timedelta
 import dagster as dg
 
 from market_data_pipeline import clock
+from market_data_pipeline.asset_keys import QUOTES
 from market_data_pipeline.assets.checks import as_evaluation
 from market_data_pipeline.automation import FRESHNESS_CHECKS, why_not_yet
-from market_data_pipeline.run_history import materialized
+from market_data_pipeline.dagster_internals import last_materializations
+from market_data_pipeline.missing import account
+from market_data_pipeline.resources import BrapiResource
+from market_data_pipeline.run_history import UNFINISHED, materialized, runs_of
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE, Window, trading_windows
 
 WINDOWS = trading_windows()
 # A run takes half a minute, and five minutes at the worst.
 GRACE = timedelta(minutes=10)
+WAITING = "waiting"
 FRESH = [
     dg.AssetCheckSpec(
         key.name,
         asset=key.asset_key,
         description="The last window that was due is there, ten minutes after its end; nothing is "
         "due at night, at the weekend or on a holiday. If not: look at the last run and at the "
-        "ticks of the schedule `every_window`, then materialize the window.",
+        "ticks of the schedule `every_window`, then materialize the window. The table names the "
+        "windows of the last five sessions that are missing or empty, and what fills them.",
     )
     for key in FRESHNESS_CHECKS
 ]
 
 
 @dg.multi_asset_check(name="freshness", specs=FRESH, can_subset=True)
-def freshness(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+def freshness(
+    context: dg.AssetCheckExecutionContext, brapi: BrapiResource
+) -> Iterator[dg.AssetCheckResult]:
     """Says of each asset whether it is fresh now."""
     now = clock.utc_now()
     for key in context.selected_asset_check_keys:
-        yield _result(context.instance, key.asset_key, now)
+        yield _result(context.instance, key.asset_key, now, brapi)
 
 
 @dg.sensor(
-    minimum_interval_seconds=60,
+    minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Ten minutes after each window, and when something has changed since: whether the "
-    "three assets are fresh. It launches no run.",
+    description="Ten minutes after each window, and when an asset was materialized since: whether "
+    "the three assets are fresh. It launches no run.",
 )
-def watch_freshness(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    """The evaluations of `fresh` that are new since the last look, kept as the cursor."""
+def watch_freshness(
+    context: dg.SensorEvaluationContext, brapi: BrapiResource
+) -> dg.SensorResult | dg.SkipReason:
+    """The evaluations of `fresh`, whenever a window is due or an asset was materialized.
+
+    Dagster shows a check as not evaluated from each materialization of its asset on, until it is
+    evaluated again. The cursor is what the last look saw.
+    """
     now = clock.utc_now()
     window = _due(now)
     if window is None:
         return dg.SkipReason("No window is due yet.")
     if reason := why_not_yet(context.instance, window):
         return dg.SkipReason(f"{window.key} was not due. {reason}")
-    results = [_result(context.instance, spec.asset_key, now) for spec in FRESH]
-    seen = json.dumps([window.key, *(result.passed for result in results)])
-    if context.cursor is None:
-        # The run at startup has not had its time.
-        return dg.SensorResult(skip_reason="The first look is in a minute.", cursor="waited")
+    if wait := _why_wait(context.instance, window, context.cursor):
+        return dg.SensorResult(skip_reason=wait, cursor=WAITING)
+    keys = [spec.asset_key for spec in FRESH]
+    seen = json.dumps([window.key, *last_materializations(context.instance, keys)])
     if context.cursor == seen:
-        return dg.SkipReason(" ".join(dict.fromkeys(str(each.description) for each in results)))
-    return dg.SensorResult(
-        asset_events=[
-            as_evaluation(spec.asset_key, each) for spec, each in zip(FRESH, results, strict=True)
-        ],
-        cursor=seen,
-    )
+        return dg.SkipReason("Nothing was materialized since the last look, and nothing is due.")
+    events = [as_evaluation(key, _result(context.instance, key, now, brapi)) for key in keys]
+    return dg.SensorResult(asset_events=events, cursor=seen)
+
+
+def _why_wait(instance: dg.DagsterInstance, window: Window, cursor: str | None) -> str | None:
+    """Why a deployment that has just started is not judged yet: its first run has to end."""
+    if cursor not in (None, WAITING) or materialized(instance, QUOTES, [window]):
+        return None
+    if cursor is None:
+        return "The run at startup has not begun yet."
+    under_way = runs_of(instance, window, QUOTES, dg.RunsFilter(statuses=UNFINISHED))
+    return f"Run {under_way[0].dagster_run.run_id[:8]} is on its way." if under_way else None
 
 
 def _due(now: datetime) -> Window | None:
@@ -74,7 +94,9 @@ def _due(now: datetime) -> Window | None:
     return WINDOWS.last_ended(now - GRACE)
 
 
-def _result(instance: dg.DagsterInstance, key: dg.AssetKey, now: datetime) -> dg.AssetCheckResult:
+def _result(
+    instance: dg.DagsterInstance, key: dg.AssetKey, now: datetime, brapi: BrapiResource
+) -> dg.AssetCheckResult:
     due, last = _due(now), WINDOWS.last_ended(now)
     if due is None or last is None:
         return dg.AssetCheckResult(
@@ -82,16 +104,22 @@ def _result(instance: dg.DagsterInstance, key: dg.AssetKey, now: datetime) -> dg
         )
     there = bool(materialized(instance, key, [due, last]))  # the next one may be there already
     end = f"{due.end.astimezone(EXCHANGE_TIMEZONE):%a %d %b %H:%M}"
+    sentence = (
+        f"{due.key}, the last window due, is there."
+        if there
+        else f"{due.key} is missing, it ended {end} in São Paulo: look at the last run and at "
+        "the ticks of every_window, then materialize it."
+    )
+    summary, metadata = account(instance, key, due, now, brapi.effective_plan)
     return dg.AssetCheckResult(
         asset_key=key,
         check_name="fresh",
         passed=there,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=(
-            f"{due.key}, the last window due, is there."
-            if there
-            else f"{due.key} is missing, it ended {end} in São Paulo: look at the last run and at "
-            "the ticks of every_window, then materialize it."
-        ),
-        metadata={"window": due.key, "ended": dg.MetadataValue.timestamp(due.end)},
+        description=f"{sentence} {summary}",
+        metadata={
+            **metadata,
+            "window": due.key,
+            "ended": dg.MetadataValue.timestamp(due.end),
+        },
     )

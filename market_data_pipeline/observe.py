@@ -12,6 +12,7 @@ from market_data_pipeline.bars import Gap, bars_of_windows
 from market_data_pipeline.brapi.answers import Bar, History
 from market_data_pipeline.brapi.client import BrapiClient, Fetch, Progress
 from market_data_pipeline.brapi.errors import PlanError
+from market_data_pipeline.brapi.plans import Plan
 from market_data_pipeline.quote import Quote
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE, TradingWindows, Window
 
@@ -24,10 +25,11 @@ class Observation:
 
     `failures` says for each ticker that Brapi gave nothing for why; `gaps` says for each window
     which tickers have no bar in it; `renamed` maps old symbols of the watchlist to the new ones.
-    `seconds` is how long the requests took.
+    `plan` is the one by which it was asked, `seconds` how long the requests took.
     """
 
     windows: Sequence[Window]
+    plan: Plan
     quotes: list[Quote] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     gaps: dict[Window, dict[str, Gap]] = field(default_factory=dict)
@@ -51,7 +53,7 @@ def observe_live(
     Raises:
         RunError: the token, the plan or the quota stops everything.
     """
-    observation = Observation([window])
+    observation = Observation([window], client.plan)
     over = trading_windows.live_until(window)
     fetch = client.quotes(tickers, window, on_progress)
     symbols = {ticker: quote.ticker for ticker, quote in fetch.answers.items()}
@@ -81,20 +83,13 @@ def observe_history(
         PlanError: the token's plan does not allow what was asked.
         RunError: the token, the plan or the quota stops everything.
     """
-    observation = Observation(windows)
+    observation = Observation(windows, client.plan)
     minutes = int(trading_windows.interval.total_seconds() // 60)
     interval = client.plan.bar_interval(minutes)
     today = now.astimezone(EXCHANGE_TIMEZONE).date()
-    settled = now - timedelta(minutes=client.plan.delay_minutes)
     served: list[Window] = []
     for window in windows:
-        if window.day < client.plan.first_day(today):
-            gap: Gap | None = "too far back"
-        elif interval == "1d" and not trading_windows.is_last(window):
-            gap = "plan"
-        else:
-            gap = "too early" if window.end > settled else None
-        if gap:
+        if gap := unserved(window, client.plan, trading_windows, now):
             observation.gaps[window] = dict.fromkeys(tickers, gap)
         else:
             served.append(window)
@@ -119,6 +114,18 @@ def observe_history(
             else:
                 observation.gaps.setdefault(window, {})[ticker] = bar
     return observation
+
+
+def unserved(
+    window: Window, plan: Plan, trading_windows: TradingWindows, now: datetime
+) -> Gap | None:
+    """Why the price history of a plan has no bar for a window that has passed, if that is so."""
+    if window.day < plan.first_day(now.astimezone(EXCHANGE_TIMEZONE).date()):
+        return "too far back"
+    minutes = int(trading_windows.interval.total_seconds() // 60)
+    if plan.bar_interval(minutes) == "1d" and not trading_windows.is_last(window):
+        return "plan"
+    return "too early" if window.end > now - timedelta(minutes=plan.delay_minutes) else None
 
 
 def _account(observation: Observation, fetch: Fetch[T], symbols: dict[str, str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import dagster as dg
 from dagster import DagsterRunStatus as Status
@@ -30,18 +31,47 @@ def runs_of(
     wanted: dg.RunsFilter | None = None,
 ) -> list[dg.RunRecord]:
     """The runs that were to materialize a window of an asset, alone or in a range; newest first."""
-    planned = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
     return [
         record
         for record in instance.get_run_records(wanted, limit=_MOST_RUNS)
-        if covers(record.dagster_run, window)
-        and any(
-            event.asset_key == asset
-            for event in instance.get_records_for_run(
-                record.dagster_run.run_id, of_type=planned
-            ).records
-        )
+        if covers(record.dagster_run, window) and _was_to_materialize(instance, record, asset)
     ]
+
+
+def unsuccessful_runs(
+    instance: dg.DagsterInstance, windows: Sequence[Window], asset: dg.AssetKey
+) -> dict[Window, str]:
+    """The newest failed or cancelled run for each of some windows of an asset that had one."""
+    if not windows:
+        return {}
+    wanted = dg.RunsFilter(
+        statuses=[Status.FAILURE, Status.CANCELED], created_after=min(windows).start
+    )
+    found: dict[Window, str] = {}
+    for record in instance.get_run_records(wanted, limit=_MOST_RUNS):
+        run = record.dagster_run
+        of_run = [each for each in windows if each not in found and covers(run, each)]
+        if of_run and _was_to_materialize(instance, record, asset):
+            found |= dict.fromkeys(of_run, run.run_id)
+    return found
+
+
+def began(instance: dg.DagsterInstance, asset: dg.AssetKey) -> datetime | None:
+    """When the first run of an asset was planned (UTC); None before it."""
+    found = [
+        record.timestamp
+        for fetch in (instance.fetch_planned_materializations, instance.fetch_materializations)
+        for record in fetch(asset, limit=1, ascending=True).records
+    ]
+    return datetime.fromtimestamp(min(found), UTC) if found else None
+
+
+def _was_to_materialize(
+    instance: dg.DagsterInstance, record: dg.RunRecord, asset: dg.AssetKey
+) -> bool:
+    planned = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+    events = instance.get_records_for_run(record.dagster_run.run_id, of_type=planned).records
+    return any(event.asset_key == asset for event in events)
 
 
 def covers(run: dg.DagsterRun, window: Window) -> bool:

@@ -127,7 +127,9 @@ class Settings(BaseModel):
         30, "length of a window: 5, 10, 15, 20, 30 or 60", WHOLE, gt=0
     )
     partitions_start: Day = _setting(
-        date(2026, 1, 2), "first day that has windows", "a date such as 2026-01-02"
+        date(2026, 1, 2),
+        "first day that has windows; Dagster's percentages are of all windows since then",
+        "a date such as 2026-01-02",
     )
     quotes_path: str = _setting(
         "",

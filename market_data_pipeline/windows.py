@@ -77,7 +77,7 @@ class TradingWindows:
             cron_schedule=self.tick_cron,
             timezone=EXCHANGE_TIMEZONE.key,
             end_offset=0,
-            exclusions=[f"{minutes} {LAST_HOUR} * * 1-5", *self._closed_ticks()],
+            exclusions=[f"{minutes} {LAST_HOUR} * * 1-5", *self._exclusions(minutes)],
         )
 
     def last_ended(self, now: datetime) -> Window | None:
@@ -159,18 +159,25 @@ class TradingWindows:
         """The day that lies so many sessions before `day` (or the first that has windows)."""
         return self._days[max(0, bisect_left(self._days, day) - count)] if self._days else day
 
-    def _closed_ticks(self) -> list[datetime]:
-        """Every tick of the weekday grid at which B3 is closed, as naive local times.
+    def _exclusions(self, minutes: str) -> Iterator[str | datetime]:
+        """The ticks of the weekday grid at which B3 is closed, up to the end of the next year.
 
-        Up to the end of the next year: Dagster looks at all of them, time and again.
+        Dagster stores all of them with every check of every window of a range, so days on which
+        there is a session in no year (Christmas) are crons, which know no year. The ticks of
+        others, and of late openings, are naive local times.
         """
-        ticks = [tick.time() for tick in self._ticks(self.first_day)]
         end = date(clock.utc_now().year + 1, 12, 31)
-        closed = []
-        for day in itertools.takewhile(end.__ge__, _weekdays(self.first_day)):
-            opening = self._openings.get(day, time.max)
-            closed += [datetime.combine(day, tick) for tick in ticks if tick < opening]
-        return closed
+        weekdays = list(itertools.takewhile(end.__ge__, _weekdays(self.first_day)))
+        open_in_some_year = {(day.month, day.day) for day in weekdays if day in self._openings}
+        closed = [day for day in weekdays if day not in self._openings]
+        never_open = {(day.month, day.day) for day in closed} - open_in_some_year
+        for month, days in itertools.groupby(sorted(never_open), key=lambda each: each[0]):
+            listed = ",".join(str(day) for _, day in days)
+            yield f"{minutes} {FIRST_HOUR}-{LAST_HOUR - 1} {listed} {month} *"
+        for day in weekdays:
+            if (day.month, day.day) not in never_open:
+                opening = self._openings.get(day, time.max)
+                yield from (tick for tick in self._ticks(day) if tick.time() < opening)
 
     def _ticks(self, day: date) -> Iterator[datetime]:
         tick = datetime(day.year, day.month, day.day, FIRST_HOUR)

@@ -123,7 +123,7 @@ def startup_line(address: str, data: dict[str, Any]) -> str | None:
             return f"The run at startup {FAILED[run['status']]}. It says why at {page}"
         if run["status"] != "SUCCESS":
             return None
-        assets = [_asset(each) for each in run["assetMaterializations"]]
+        assets = _assets(run)
         return (
             f"The run at startup is finished: {len(assets)} assets materialized for "
             f"{_tags(run).get('dagster/partition', '')} ({', '.join(assets)}).\n"
@@ -150,7 +150,7 @@ def ended_lines(
             page = f"{address}/runs/{run['runId']}"
             yield run["runId"], f"{_windows(run)} {FAILED[run['status']]}. It says why at {page}"
         else:
-            assets = ", ".join(_asset(each) for each in run["assetMaterializations"])
+            assets = ", ".join(_assets(run))
             seconds = run["endTime"] - run["startTime"]
             yield run["runId"], f"{_windows(run)}: {assets or 'nothing new'} ({seconds:.1f} s)"
 
@@ -169,8 +169,23 @@ def _tags(run: dict[str, Any]) -> dict[str, str]:
     return {tag["key"]: tag["value"] for tag in run["tags"]}
 
 
-def _asset(materialization: dict[str, Any]) -> str:
-    name = "/".join(materialization["assetKey"]["path"])
+def _assets(run: dict[str, Any]) -> list[str]:
+    """Each asset of a run with what it counts; of several windows, how many count something."""
+    counts: dict[str, list[int | None]] = {}
+    for each in run["assetMaterializations"]:
+        counts.setdefault("/".join(each["assetKey"]["path"]), []).append(_count(each))
+    return [f"{name}{_in_words(counted)}" for name, counted in counts.items()]
+
+
+def _in_words(counts: list[int | None]) -> str:
+    numbers = [count for count in counts if count is not None]
+    if not numbers:
+        return ""
+    filled = sum(map(bool, numbers))
+    windows = f" in {filled} of {len(numbers)} windows" if len(numbers) > 1 else ""
+    return f": {sum(numbers)}{windows}"
+
+
+def _count(materialization: dict[str, Any]) -> int | None:
     numbers = {each["label"]: each.get("intValue") for each in materialization["metadataEntries"]}
-    counted = [numbers[label] for label in COUNTS if numbers.get(label) is not None]
-    return f"{name}: {counted[0]}" if counted else name
+    return next((numbers[label] for label in COUNTS if numbers.get(label) is not None), None)

@@ -1,9 +1,9 @@
 """What is checked of every window, and what to do when a check fails."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime, time, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -11,16 +11,21 @@ import dagster as dg
 from market_data_pipeline import clock
 from market_data_pipeline.asset_keys import HISTORY, PUBLICATION, QUOTES
 from market_data_pipeline.assets.common import WINDOWS
+from market_data_pipeline.assets.filling import (
+    EARLIEST_CLOSE,
+    cannot_be_filled,
+    filled,
+    in_words,
+    why_empty,
+)
 from market_data_pipeline.assets.metadata import REASONS, failures_of, missing_in, table
-from market_data_pipeline.dagster_internals import last_evaluations
+from market_data_pipeline.dagster_internals import last_evaluations, record_again
 from market_data_pipeline.observe import Observation
 from market_data_pipeline.price_guard import LARGEST_FACTOR, explain, run_config
 from market_data_pipeline.quote import Quote
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE, Window, start_of
 
 ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
-# Stocks close at 17:00 while New York has daylight saving time, and at 17:55 otherwise.
-EARLIEST_CLOSE = time(17)
 MOST_ROWS = 100
 # Beyond the plan's delay, how late after a window's end it may be observed.
 OBSERVATION_GRACE = timedelta(minutes=10)
@@ -32,8 +37,8 @@ WINDOW = "window"
 ALL_TICKERS_QUOTED = dg.AssetCheckSpec(
     "all_tickers_quoted",
     asset=QUOTES,
-    description="Brapi answered for every ticker of the watchlist, and every window has a row for "
-    "each that was traded. If not: correct the watchlist, or materialize the window again.",
+    description="Brapi answered for every ticker of the watchlist, and every window that the plan "
+    "can fill has a row. If not: correct the watchlist, or materialize the windows that are named.",
 )
 WATCHLIST_FREE_OF_RENAMES = dg.AssetCheckSpec(
     "watchlist_free_of_renames",
@@ -118,14 +123,19 @@ def check_quotes(
 def showing_the_newest(
     instance: dg.DagsterInstance, window: Window, specs: Sequence[dg.AssetCheckSpec]
 ) -> Iterator[None]:
-    """Lets each check of an asset go on showing its newest window while a run evaluates older ones.
+    """Lets an asset and its checks go on showing the newest window while a run does older ones.
 
-    Dagster shows the evaluation that came last. Where a window later than `window`, the last of the
-    run, was evaluated before, what was said of that is said again at the end.
+    Dagster shows the materialization and the evaluation that came last. Where those are of a window
+    later than `window`, the last of the run, they are recorded again at the end.
     """
     is_newest = window == WINDOWS.last_ended(clock.utc_now())
     shown = [] if is_newest else last_evaluations(instance, [spec.key for spec in specs])
+    materialization = (
+        None if is_newest else instance.get_latest_materialization_event(specs[0].asset_key)
+    )
     yield
+    if materialization and _is_later(materialization.dagster_event, window):
+        record_again(instance, materialization)
     for evaluation in shown:
         newest = evaluation.metadata.get(WINDOW)
         if newest is None or start_of(str(newest.value)) <= window.start:
@@ -142,6 +152,10 @@ def showing_the_newest(
                 description=said,
             )
         )
+
+
+def _is_later(event: dg.DagsterEvent | None, window: Window) -> bool:
+    return bool(event and event.partition and start_of(event.partition) > window.start)
 
 
 def as_evaluation(asset_key: dg.AssetKey, result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
@@ -171,18 +185,23 @@ def _all_tickers_quoted(
         for observation in observations
         for window in observation.windows
     )
-    empty = [missing for _, rows, missing in coverage if not rows]
-    # Which window lacks a row for most of the tickers because of what.
-    reasons = Counter(max(REASONS, key=lambda reason: len(missing[reason])) for missing in empty)
-    because = ", ".join(f"{reason}: {count}" for reason, count in reasons.items())
+    empty = {
+        window: observation
+        for observation in observations
+        for window in observation.windows
+        if not quoted.get(window.start)
+    }
+    lacking = [each for each, asked in sorted(empty.items()) if not cannot_be_filled(each, asked)]
+    reasons = {window: why_empty(window, observation) for window, observation in empty.items()}
     sentences = [
         f"{len(failures)} tickers failed: {_some(list(failures))}." if failures else "",
         f"Of {len(kept)} of them an earlier quote is kept." if kept else "",
-        f"{len(empty)} of {len(coverage)} windows have no row ({because})." if empty else "",
+        f"{filled(reasons, len(coverage))}." if empty else "",
+        f"Materialize again: {in_words(lacking)}." if lacking else "",
     ]
     return dg.AssetCheckResult(
         check_name=ALL_TICKERS_QUOTED.name,
-        passed=not failures and not empty,
+        passed=not failures and not lacking,
         severity=WARN,
         description=" ".join(filter(None, sentences)) or "Every ticker was answered.",
         metadata={
@@ -342,7 +361,7 @@ def history_equals_quotes(
 
 
 def every_quote_delivered(
-    windows: Sequence[Window], rows: Sequence[Quote], sent: Sequence[Window], published: int
+    windows: Sequence[Window], rows: Sequence[Quote], sent: Collection[Window], published: int
 ) -> dg.AssetCheckResult:
     """Whether every live quote of some windows is on the topic.
 

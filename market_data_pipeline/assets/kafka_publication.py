@@ -1,6 +1,7 @@
 """The prices on Kafka, where other services react to them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -23,6 +24,7 @@ from market_data_pipeline.assets.common import (
     failing_clearly,
     windows_of,
 )
+from market_data_pipeline.assets.filling import HOLDS, holds, tell_filled
 from market_data_pipeline.assets.mongo_price_history import record_acceptance
 from market_data_pipeline.kafka.errors import PublicationError
 from market_data_pipeline.kafka.event import FORMAT_NOT_CHOSEN, quote_event
@@ -82,13 +84,8 @@ def kafka_publication(
         rows = quote_store.load([window.key for window in windows])
         if config.accept_moves:
             rows = accept_in_store(context, quote_store, rows, config.accept_moves)
-    published: dict[Window, int] = {}
+    published: dict[Window, dict[str, Any]] = {}
     due = [each for each in windows if config.publish_history or _is_live(each)]
-    if len(due) < len(windows):
-        passed = len(windows) - len(due)
-        context.log.info(
-            f"{passed} of {len(windows)} windows not published: the window is not live"
-        )
     if due and not kafka.updated_at_format:
         context.log.warning(FORMAT_NOT_CHOSEN)
     grouped = by_window(rows)
@@ -101,18 +98,50 @@ def kafka_publication(
             yield not_delivered(windows, window, str(error))
             raise dg.Failure(str(error), allow_retries=False) from None
         if described:
-            published[window] = described[PUBLISHED]
-            context.add_asset_metadata(described, partition_key=window.key)
+            published[window] = described
     if config.accept_moves:
         with failing_clearly():  # the topic does not wait for the audit
             record_acceptance(mongo, rows)
+    earlier = sent(context.instance, windows)
+    _describe_windows(context, windows, grouped, published, earlier)
     with showing_the_newest(context.instance, windows[-1], [EVERY_QUOTE_DELIVERED]):
-        there = [*published, *sent(context.instance, windows)]
+        count = sum(described[PUBLISHED] for described in published.values())
+        there = [*published, *earlier]
         yield dg.MaterializeResult(
-            # It stands on every window that has not said otherwise above.
-            metadata={PUBLISHED: 0, "reason": "nothing to publish, or the window is not live"},
-            check_results=[every_quote_delivered(windows, rows, there, sum(published.values()))],
+            check_results=[every_quote_delivered(windows, rows, there, count)]
         )
+
+
+def _describe_windows(
+    context: dg.AssetExecutionContext,
+    windows: list[Window],
+    rows: Mapping[datetime, Sequence[Quote]],
+    published: Mapping[Window, dict[str, Any]],
+    earlier: Mapping[Window, int],
+) -> None:
+    """Says of each window what the topic holds of it, and of the run how much it published."""
+    unpublished = {
+        window: _why_not_published(window, rows[window.start], earlier)
+        for window in windows
+        if window not in published
+    }
+    ran = tell_filled(context, unpublished, len(windows), "published")
+    for window, reason in unpublished.items():
+        held = holds(earlier.get(window, 0), "events", reason)
+        described = {HOLDS: held, PUBLISHED: 0, "reason": reason, **ran}
+        context.add_asset_metadata(described, partition_key=window.key)
+    for window, described in published.items():
+        context.add_asset_metadata({**described, **ran}, partition_key=window.key)
+
+
+def _why_not_published(window: Window, rows: Sequence[Quote], earlier: Mapping[Window, int]) -> str:
+    if window in earlier:
+        return "published by an earlier run"
+    if not rows:
+        return "`quotes` holds none of it"
+    if not _is_live(window):
+        return "the window is not live, and `publish_history` is not set"
+    return "every quote is withheld or history"
 
 
 def accept_in_store(
@@ -174,13 +203,16 @@ def publish_window(
     return described
 
 
-def sent(instance: dg.DagsterInstance, windows: list[Window]) -> list[Window]:
-    """Those of some windows that are on the topic: a materialization says so."""
-    return [
-        window
-        for window, events in materializations(instance, PUBLICATION, windows).items()
-        if any(PUBLISHED in event.metadata and event.metadata[PUBLISHED].value for event in events)
-    ]
+def sent(instance: dg.DagsterInstance, windows: Sequence[Window]) -> dict[Window, int]:
+    """Those of some windows that are on the topic, as materializations say: how many events."""
+    found = materializations(instance, PUBLICATION, windows)
+    counts = {window: max(map(_published, events), default=0) for window, events in found.items()}
+    return {window: count for window, count in counts.items() if count}
+
+
+def _published(event: dg.AssetMaterialization) -> int:
+    told = event.metadata.get(PUBLISHED)
+    return told.value if isinstance(told, dg.IntMetadataValue) and told.value else 0
 
 
 def _is_live(window: Window) -> bool:
@@ -191,6 +223,7 @@ def _describe(
     window: Window, publication: Publication, withheld: int, reason: str
 ) -> dict[str, Any]:
     return {
+        HOLDS: holds(publication.published, "events", reason),
         PUBLISHED: publication.published,
         "withheld": withheld,
         "reason": reason,

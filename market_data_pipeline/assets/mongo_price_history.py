@@ -24,6 +24,7 @@ from market_data_pipeline.assets.common import (
     failing_clearly,
     windows_of,
 )
+from market_data_pipeline.assets.filling import HOLDS, holds, tell_filled
 from market_data_pipeline.assets.metadata import column_schema
 from market_data_pipeline.quote import Quote, as_row, by_window, from_row, merge
 from market_data_pipeline.quote_store import QuoteStore
@@ -71,19 +72,26 @@ def mongo_price_history(
             _delete(documents, {*map(document_id, there)} - {*map(document_id, kept)})
             found = [*_find(documents, windows)]
     grouped = by_window(found)
+    none = "`quotes` holds none of it"
+    empty = {window: none for window in windows if not grouped[window.start]}
+    ran = {
+        **tell_filled(context, empty, len(windows)),
+        "collection": f"{mongo.database}.{COLLECTION}",
+        "rows_in_run": len(rows),
+        "windows_in_run": len(windows),
+    }
     for window in windows:
         count = len(grouped[window.start])
-        context.add_asset_metadata(
-            {"dagster/partition_row_count": count, "rows": count, "query": _query(window)},
-            partition_key=window.key,
-        )
+        described = {
+            HOLDS: holds(count, "documents", none),
+            "dagster/partition_row_count": count,
+            "rows": count,
+            "query": _query(window),
+            **ran,
+        }
+        context.add_asset_metadata(described, partition_key=window.key)
     with showing_the_newest(context.instance, windows[-1], [HISTORY_EQUALS_QUOTES]):
         yield dg.MaterializeResult(
-            metadata={
-                "collection": f"{mongo.database}.{COLLECTION}",
-                "rows_in_run": len(rows),
-                "windows_in_run": len(windows),
-            },
             check_results=[history_equals_quotes(windows, rows, found)],
         )
 

@@ -21,6 +21,7 @@ from market_data_pipeline.assets.common import (
     failing_clearly,
     windows_of,
 )
+from market_data_pipeline.assets.filling import HOLDS, holds, tell_filled, why_empty
 from market_data_pipeline.assets.metadata import (
     column_schema,
     describe_run,
@@ -99,19 +100,30 @@ def quotes(
         observed = [quote.replacing_live() for quote in observed]
     rows = _decide(quote_store, windows, observed)
     quote_store.save(rows, [window.key for window in windows])
+    grouped = by_window(rows)
+    empty = {
+        window: why_empty(window, observation)
+        for observation in observations
+        for window in observation.windows
+        if not grouped[window.start]
+    }
     ran = {
+        **tell_filled(context, empty, len(windows)),
         **describe_run(windows, observations, quota),
         "path": dg.MetadataValue.path(str(quote_store.folder)),
     }
-    grouped = by_window(rows)
     courses = _courses(context, quote_store, windows, rows, earlier)
     for observation in observations:
         for window in observation.windows:
-            held = describe_window(window, grouped[window.start], observation, len(instruments))
+            of_window, stand = grouped[window.start], courses.get(window, [])
             # The UI shows it in this order.
-            stand = courses.get(window, [])
-            described = {**describe_market(window, stand), **held, **ran}
-            if stand and window == windows[-1]:
+            described = {
+                HOLDS: holds(len(of_window), "quotes", empty.get(window, "")),
+                **describe_market(window, stand),
+                **describe_window(window, of_window, observation, len(instruments)),
+                **ran,
+            }
+            if stand:
                 described["prices"] = prices_table(stand)
             context.add_asset_metadata(described, partition_key=window.key)
     with showing_the_newest(context.instance, windows[-1], QUOTES_CHECKS):

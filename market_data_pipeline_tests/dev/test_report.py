@@ -84,6 +84,17 @@ def test_a_window_that_has_ended() -> None:
     assert list(ended_lines(ADDRESS, data, 200, set())) == []
 
 
+def test_of_a_range_the_windows_that_count_something_are_told() -> None:
+    empty = {
+        "assetKey": {"path": ["kafka_publication"]},
+        "metadataEntries": [{"label": "published", "intValue": 0}],
+    }
+    each = [MATERIALIZATION, empty, MATERIALIZATION]
+    said = startup_line(ADDRESS, answer("SUCCESS", assetMaterializations=each))
+    assert said is not None
+    assert "(kafka_publication: 100 in 2 of 3 windows)" in said
+
+
 def test_a_run_that_has_failed() -> None:
     [(_, line)] = ended_lines(ADDRESS, ended("FAILURE"), 90, set())
     assert line == f"Window Thu 19 Nov 17:30 has failed. It says why at {ADDRESS}/runs/r1"

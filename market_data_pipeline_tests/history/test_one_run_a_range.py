@@ -175,9 +175,10 @@ def test_windows_without_a_bar_on_the_plan_are_not_shown_as_if_they_held_data(
         result = pipeline.run("2026-11-16T16:30-0300", "2026-11-16T17:30-0300")
 
         assert result.success
-        passed, description = checks(result)["all_tickers_quoted"]
-        assert not passed
-        assert description == "2 of 3 windows have no row (plan: 2)."
+        assert checks(result)["all_tickers_quoted"] == (
+            True,
+            "1 of 3 windows filled: the free plan has daily bars only.",
+        )
         empty = metadata(result, "quotes", "2026-11-16T16:30-0300")
         assert (empty["quotes"], empty["tickers_without_row (plan)"]) == (0, 4)
         assert coverage(result)["2026-11-16T16:30-0300"]["plan"] == "PETR4, BBAS3, HGLG11, VALE3"
@@ -193,8 +194,8 @@ def test_a_window_that_can_have_no_bar_ends_empty_without_a_request(make_pipelin
         assert pipeline.documents() == pipeline.events() == []
         assert metadata(result, "quotes")["requests"] == 0
         assert checks(result)["all_tickers_quoted"] == (
-            False,
-            "1 of 1 windows have no row (plan: 1).",
+            True,
+            "0 of 1 windows filled: the free plan has daily bars only.",
         )
         assert "No request was sent" in logs(pipeline, result)
 
@@ -226,7 +227,9 @@ def test_a_range_that_ends_in_the_live_window_publishes_that_window_alone(
         assert (told["published"], told["reason"]) == (4, "the window is live")
         for window in (FIRST, MIDDLE, LAST):
             assert metadata(result, "kafka_publication", window)["published"] == 0
-        assert "3 of 4 windows not published: the window is not live" in logs(pipeline, result)
+        assert (
+            "1 of 4 windows published: the window is not live, and `publish_history` is not set"
+        ) in logs(pipeline, result)
 
 
 def test_history_is_published_if_the_run_says_so(make_pipeline: Make) -> None:

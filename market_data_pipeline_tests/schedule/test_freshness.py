@@ -4,9 +4,12 @@ from datetime import UTC, datetime
 
 import dagster as dg
 import pytest
+from dagster._core.events import AssetMaterializationPlannedData
+from dagster._core.test_utils import create_run_for_test
 
 from market_data_pipeline.definitions import defs
 from market_data_pipeline.freshness import freshness, watch_freshness
+from market_data_pipeline.resources import BrapiResource
 from market_data_pipeline_tests.conftest import SetClock, at
 
 ASSETS = ("quotes", "mongo_price_history", "kafka_publication")
@@ -32,7 +35,10 @@ class Watch:
         """What it reports then: whether each asset is fresh, or why it reports nothing."""
         self._set_clock(at(text))
         context = dg.build_sensor_context(
-            instance=self.instance, cursor=self.cursor, repository_def=defs.get_repository_def()
+            instance=self.instance,
+            cursor=self.cursor,
+            repository_def=defs.get_repository_def(),
+            resources={"brapi": BrapiResource()},
         )
         data = watch_freshness.evaluate_tick(context)
         assert not data.run_requests
@@ -58,7 +64,7 @@ def test_at_15_10_the_14_30_window_has_to_be_there(watch: Watch) -> None:
 
     watch.store(TUESDAY_14_30)
     assert watch.at("2026-11-17T15:11") == FRESH
-    assert watch.at("2026-11-17T15:12") == f"{TUESDAY_14_30}, the last window due, is there."
+    assert str(watch.at("2026-11-17T15:12")).startswith("Nothing was materialized")
 
 
 def test_each_asset_is_watched_by_itself(watch: Watch) -> None:
@@ -109,22 +115,50 @@ def test_a_window_that_the_pacing_left_out_is_not_missed(watch: Watch) -> None:
 
 def test_what_has_not_changed_is_reported_once(watch: Watch) -> None:
     assert watch.at("2026-11-17T15:10") == STALE
-    assert f"{TUESDAY_14_30} is missing" in watch.at("2026-11-17T15:11")
+    assert str(watch.at("2026-11-17T15:11")).startswith("Nothing was materialized")
     assert watch.at("2026-11-17T15:40") == STALE
 
 
-def test_a_new_deployment_has_a_minute_for_its_run_at_startup(watch: Watch) -> None:
+def test_a_new_deployment_is_judged_when_its_run_at_startup_has_ended(watch: Watch) -> None:
     watch.cursor = None
 
-    assert watch.at("2026-11-22T12:00") == "The first look is in a minute."
-    assert watch.at("2026-11-22T12:01") == STALE
+    assert watch.at("2026-11-22T12:00:05") == "The run at startup has not begun yet."
+    run = create_run_for_test(
+        watch.instance,
+        status=dg.DagsterRunStatus.STARTED,
+        tags={"dagster/partition": THURSDAYS_LAST},
+    )
+    planned = AssetMaterializationPlannedData(dg.AssetKey("quotes"), partition=THURSDAYS_LAST)
+    event = dg.DagsterEvent.build_asset_materialization_planned_event("job", "quotes", planned)
+    watch.instance.report_dagster_event(event, run.run_id)
+    assert watch.at("2026-11-22T12:00:35") == f"Run {run.run_id[:8]} is on its way."
+    watch.store(THURSDAYS_LAST)
+    assert watch.at("2026-11-22T12:01:05") == FRESH
+
+
+def test_a_deployment_without_a_run_at_startup_is_stale_at_the_second_look(watch: Watch) -> None:
+    watch.cursor = None
+
+    assert watch.at("2026-11-22T12:00:05") == "The run at startup has not begun yet."
+    assert watch.at("2026-11-22T12:00:35") == STALE
+
+
+def test_after_each_materialization_the_check_is_evaluated_again(watch: Watch) -> None:
+    """Dagster calls it not evaluated from then on."""
+    watch.store(TUESDAY_14_30)
+    assert watch.at("2026-11-17T15:11") == FRESH
+
+    watch.store("2026-03-10T14:30-0300", assets=("quotes",))
+    assert watch.at("2026-11-17T15:12") == FRESH
 
 
 def test_the_check_says_the_same_when_it_is_run(watch: Watch) -> None:
     watch.store(TUESDAY_14_30, assets=("quotes",))
     watch.at("2026-11-17T15:10")
     job = dg.define_asset_job("check", selection=dg.AssetSelection.checks(freshness))
-    checks = dg.Definitions(asset_checks=[freshness], jobs=[job])
+    checks = dg.Definitions(
+        asset_checks=[freshness], jobs=[job], resources={"brapi": BrapiResource()}
+    )
 
     result = checks.resolve_job_def("check").execute_in_process(instance=watch.instance)
 

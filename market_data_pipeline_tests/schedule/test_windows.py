@@ -108,6 +108,20 @@ def test_a_key_outside_the_sessions_is_refused(key: str) -> None:
         WINDOWS.from_key(key)
 
 
+@pytest.mark.parametrize("first", [date(2020, 1, 2), date(2026, 1, 2)])
+def test_the_partitions_are_the_windows_of_the_sessions(first: date) -> None:
+    windows = TradingWindows(60, first)
+    with dg.partition_loading_context(effective_dt=at("2027-12-31T23:00")):
+        keys = windows.partitions.get_partition_keys()
+
+    days = (first + timedelta(days=n) for n in range((date(2028, 1, 1) - first).days))
+    assert keys == [window.key for day in days for window in windows.of_session(day)]
+
+
+def test_what_dagster_stores_with_each_check_of_each_window_is_small() -> None:
+    assert len(dg.serialize_value(WINDOWS.partitions)) < 15_000
+
+
 def test_an_instant_ends_a_window_only_at_its_end() -> None:
     ending = WINDOWS.ending_at(at("2026-11-19T10:30"))
 

@@ -1,0 +1,120 @@
+"""Which windows of the last sessions an asset lacks, why, and what fills them.
+
+Dagster shows a window that was never asked for, one that failed and one that no plan can fill in
+the same grey, and an empty one in the same green as any other.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import date, datetime
+from typing import Any, Literal, get_args
+
+import dagster as dg
+
+from market_data_pipeline.asset_keys import PUBLICATION, QUOTES
+from market_data_pipeline.assets.filling import explain, in_words
+from market_data_pipeline.assets.kafka_publication import PUBLISHED
+from market_data_pipeline.assets.metadata import table
+from market_data_pipeline.brapi.plans import Plan
+from market_data_pipeline.observe import unserved
+from market_data_pipeline.run_history import began, materializations, unsuccessful_runs
+from market_data_pipeline.windows import Window, trading_windows
+
+WINDOWS = trading_windows()
+SESSIONS = 5
+COUNTS = (PUBLISHED, "dagster/partition_row_count")
+
+State = Literal["filled", "empty", "missing", "before the first run"]
+
+
+def account(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, due: Window, now: datetime, plan: Plan
+) -> tuple[str, dict[str, Any]]:
+    """A sentence on the windows of the last sessions, and the metadata that names them.
+
+    Args:
+        instance: where it is recorded what was materialized.
+        asset: one of the three.
+        due: the last window that is due.
+        now: the present instant (aware).
+        plan: what the price history can fill.
+    """
+    first = WINDOWS.sessions_back(due.day, SESSIONS - 1)
+    windows = _windows(first, due)
+    states = _states(instance, asset, windows)
+    failed = unsuccessful_runs(instance, [w for w in windows if states[w] == "missing"], asset)
+    quotes = states if asset == QUOTES else _states(instance, QUOTES, windows)
+    rows: dict[tuple[str, str], list[Window]] = {}
+    for window, state in states.items():
+        if state == "filled":
+            continue
+        why: str = state
+        if state == "missing":
+            run = failed.get(window)
+            why = f"missing: run {run[:8]} failed" if run else "missing: no run, or paced"
+        to_do = _what_fills(asset, window, state, quotes[window] == "filled", now, plan)
+        rows.setdefault((why, to_do), []).append(window)
+    counts = Counter(states.values())
+    numbers = ", ".join(f"{counts[each]} {each}" for each in get_args(State) if counts[each])
+    named = [
+        {"windows": in_words(each), "count": len(each), "state": why, "what fills them": to_do}
+        for (why, to_do), each in rows.items()
+    ]
+    summary = f"The last {SESSIONS} sessions had {len(windows)} windows: {numbers}."
+    return summary, {
+        "windows_not_filled": len(windows) - counts["filled"],
+        **({"not_filled": table(named)} if named else {}),
+    }
+
+
+def _windows(first: date, last: Window) -> list[Window]:
+    windows = WINDOWS.of_session(first)
+    while windows[-1] < last:
+        windows.append(WINDOWS.after(windows[-1]))
+    return [window for window in windows if window <= last]
+
+
+def _states(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, windows: Sequence[Window]
+) -> dict[Window, State]:
+    found, start = materializations(instance, asset, windows), began(instance, asset)
+    states: dict[Window, State] = {}
+    for window, events in found.items():
+        if any(map(_holds_something, events)):
+            states[window] = "filled"
+        elif start is None or WINDOWS.live_until(window) <= start:
+            states[window] = "before the first run"
+        else:
+            states[window] = "empty" if events else "missing"
+    return states
+
+
+def _holds_something(event: dg.AssetMaterialization) -> bool:
+    """Whether it counts something; one that was reported by hand counts nothing and is believed."""
+    counted = [event.metadata[name].value for name in COUNTS if name in event.metadata]
+    return not counted or bool(counted[0])
+
+
+def _what_fills(
+    asset: dg.AssetKey, window: Window, state: State, stored: bool, now: datetime, plan: Plan
+) -> str:
+    """What to launch for a window in a state, or why nothing helps.
+
+    `stored` is whether `quotes` holds something of it.
+    """
+    live = WINDOWS.is_live(window, now)
+    if asset != QUOTES and stored:
+        alone = f"materialize `{asset.to_user_string()}`"
+        if asset != PUBLICATION:
+            return alone
+        return f"{alone} now" if live else f"{alone} with `publish_history: true`, if wanted"
+    gap = None if live else unserved(window, plan, WINDOWS, now)
+    if gap == "too early":
+        return f"materialize all assets: {explain(gap, plan)}"
+    if gap:
+        return f"nothing: {explain(gap, plan)}"
+    if state == "empty":
+        return "materialize all assets; it stays empty if nothing was traded"
+    return "materialize all assets"
