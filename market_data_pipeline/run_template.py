@@ -12,10 +12,13 @@ import os
 import signal
 import sys
 import threading
+from importlib import import_module
 from pathlib import Path
 
 from market_data_pipeline.dagster_internals import execute_run, load_job
 
+# What a run imports when it needs it: a fork has it already.
+PRELOADED = ("pyarrow.json", "pyarrow.parquet")
 ELSEWHERE = tuple({sys.prefix, sys.base_prefix})
 
 
@@ -39,6 +42,8 @@ def main() -> None:
     if not first:
         return
     load_job(first)
+    for module in PRELOADED:
+        import_module(module)
     read = sources()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the runs
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the launcher, and this after it
