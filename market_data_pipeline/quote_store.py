@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
+from importlib import import_module
+from threading import Thread
 from uuid import uuid4
 
 import dagster as dg
@@ -51,14 +53,32 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
     _default: str = PrivateAttr(default="")
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Finds the storage folder of the instance."""
+        """Finds the storage folder of the instance, and begins to load what reads the files.
+
+        That takes as long as an answer of Brapi: a run loads it while it waits for those.
+        """
         if not self.path and context.instance:
             self._default = context.instance.storage_directory()
+        Thread(target=import_module, args=["pyarrow.parquet"]).start()
 
     @property
     def folder(self) -> UPath:
         """Where the files are."""
-        return UPath(self.path or self._default).joinpath(*QUOTES.path)
+        return self.folder_of(QUOTES)
+
+    def folder_of(self, key: dg.AssetKey) -> UPath:
+        """Where the files of an asset are."""
+        return UPath(self.path or self._default).joinpath(*key.path)
+
+    def write(self, path: UPath, content: bytes) -> None:
+        """Writes a file, which appears whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.protocol not in ("", "file", "local"):
+            path.write_bytes(content)  # an object store shows an object whole or not at all
+            return
+        unfinished = path.with_name(f".{path.name}.{uuid4().hex}")
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
 
     def load(self, keys: Sequence[str]) -> list[Quote]:
         """The rows of some windows for a sink, in the order of the keys.
@@ -89,7 +109,7 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
 
         try:
             with (self.folder / f"{key}{_SUFFIX}").open("rb") as file:
-                table = pq.read_table(file)
+                table = pq.ParquetFile(file).read()  # `read_table` imports twice as much
         except FileNotFoundError:
             return None
         return [from_row(row) for row in table.to_pylist()]
@@ -101,13 +121,12 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
             quotes: rows of windows among `keys`.
             keys: the windows that were asked for; those without a row are stored empty.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         rows = by_window(quotes)
         for key in keys:
             there, new = self.stored(key), rows[start_of(key)]
             merged = merge(there or (), new)
             if merged != there:
-                self._write(key, merged)
+                self.write(self.folder / f"{key}{_SUFFIX}", _parquet(merged))
 
     def last_trusted(
         self, tickers: Iterable[str], before: str, oldest: date, *, made_up: bool
@@ -140,15 +159,6 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
         stored = (name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX))
         between = (key for key in stored if oldest.isoformat() <= key < before)
         return iter(sorted(between, reverse=True))
-
-    def _write(self, key: str, rows: list[Quote]) -> None:
-        content, path = _parquet(rows), self.folder / f"{key}{_SUFFIX}"
-        if path.protocol not in ("", "file", "local"):
-            path.write_bytes(content)  # an object store shows an object whole or not at all
-            return
-        unfinished = path.with_name(f".{path.name}.{uuid4().hex}")
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
 
 
 def _parquet(rows: list[Quote]) -> bytes:

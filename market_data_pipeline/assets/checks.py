@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from market_data_pipeline import clock
 from market_data_pipeline.asset_keys import HISTORY, PUBLICATION, QUOTES
 from market_data_pipeline.assets.common import WINDOWS
 from market_data_pipeline.assets.filling import (
@@ -127,8 +128,10 @@ def showing_the_newest(
     Dagster shows the materialization and the evaluation that came last. Where those are of a window
     later than `window`, the last of the run, they are recorded again at the end.
     """
-    shown = last_evaluations(instance, [spec.key for spec in specs])
-    materialization = instance.get_latest_materialization_event(specs[0].asset_key)
+    is_newest = window == WINDOWS.last_ended(clock.utc_now())
+    shown = [] if is_newest else last_evaluations(instance, [spec.key for spec in specs])
+    asset = specs[0].asset_key
+    materialization = None if is_newest else instance.get_latest_materialization_event(asset)
     yield
     if materialization and _is_later(materialization.dagster_event, window):
         record_again(instance, materialization)

@@ -1,6 +1,7 @@
 """The quotes of the watchlist, one window at a time."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from math import ceil
@@ -27,6 +28,7 @@ from market_data_pipeline.assets.metadata import (
     describe_window,
     failures_of,
 )
+from market_data_pipeline.assets.pictures import MOST_POINTS, describe_market, prices_table
 from market_data_pipeline.brapi.client import BrapiClient, Progress
 from market_data_pipeline.brapi.errors import BrapiError, OutageError
 from market_data_pipeline.observe import Observation, observe_history, observe_live
@@ -38,6 +40,7 @@ from market_data_pipeline.quote import Quote, by_window
 from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.resources import BrapiResource
 from market_data_pipeline.run_history import OUTAGE_TAG
+from market_data_pipeline.session import Closes, Course, follow, previous_closes, read_earlier
 from market_data_pipeline.watchlist import load_watchlist
 from market_data_pipeline.windows import LARGEST_CLOCK_SKEW, Window
 
@@ -81,8 +84,11 @@ def quotes(
         _wait_for_the_end(context, windows[-1])
         instruments = load_watchlist(brapi.watchlist_file)
         tickers = [instrument.ticker for instrument in instruments]
-        with one_at_a_time(context, BRAPI, brapi.min_interval_seconds):
-            observations, quota = _observe(context, brapi, windows, tickers)
+        with ThreadPoolExecutor(1) as reader:
+            # Read while Brapi is asked, so that it delays nothing.
+            earlier = reader.submit(read_earlier, quote_store, WINDOWS, windows[0], MOST_POINTS)
+            with one_at_a_time(context, BRAPI, brapi.min_interval_seconds):
+                observations, quota = _observe(context, brapi, windows, tickers)
         failures = failures_of(observations)
         if any(observation.requests for observation in observations):
             _report(context, tickers, failures)
@@ -92,7 +98,7 @@ def quotes(
     observed = [quote for observation in observations for quote in observation.quotes]
     if config.overwrite_live:
         observed = [quote.replacing_live() for quote in observed]
-    rows, looked_up = _decide(quote_store, windows, observed)
+    rows = _decide(quote_store, windows, observed)
     quote_store.save(rows, [window.key for window in windows])
     grouped = by_window(rows)
     empty = {
@@ -103,18 +109,21 @@ def quotes(
     }
     ran = {
         **tell_filled(context, empty, len(windows)),
-        **describe_run(windows, observations, quota),
+        **describe_run(observations, quota),
         "path": dg.MetadataValue.path(str(quote_store.folder)),
-        "reference_milliseconds": round(looked_up * 1000, 1),
     }
+    courses = _courses(context, quote_store, windows, rows, earlier)
     for observation in observations:
         for window in observation.windows:
-            of_window = grouped[window.start]
-            described = {
+            of_window, stand = grouped[window.start], courses.get(window, [])
+            described = {  # the UI shows it in this order
                 HOLDS: holds(len(of_window), "quotes", empty.get(window, "")),
-                **describe_window(window, of_window, observation, instruments),
-                **ran,  # what is told first is shown first
+                **describe_market(window, stand),
+                **describe_window(window, of_window, observation, len(instruments)),
+                **ran,
             }
+            if stand:
+                described["prices"] = prices_table(stand)
             context.add_asset_metadata(described, partition_key=window.key)
     with showing_the_newest(context.instance, windows[-1], QUOTES_CHECKS):
         yield dg.MaterializeResult(
@@ -197,12 +206,9 @@ def _record_quota(
     return quota
 
 
-def _decide(
-    store: QuoteStore, windows: list[Window], observed: list[Quote]
-) -> tuple[list[Quote], float]:
-    """The rows of the windows with what was observed merged in, and the seconds of the look-up."""
+def _decide(store: QuoteStore, windows: list[Window], observed: list[Quote]) -> list[Quote]:
+    """The rows of the windows with what was observed merged in."""
     stored = [quote for window in windows for quote in store.stored(window.key) or ()]
-    started = monotonic()
     wanted = {symbol for quote in observed for symbol in (quote.requested_ticker, quote.ticker)}
     trusted = store.last_trusted(
         wanted,
@@ -210,7 +216,26 @@ def _decide(
         WINDOWS.sessions_back(windows[0].day, LOOK_BACK_SESSIONS),
         made_up=any(quote.made_up for quote in observed),
     )
-    return decide(stored, observed, trusted), monotonic() - started
+    return decide(stored, observed, trusted)
+
+
+def _courses(
+    context: dg.AssetExecutionContext,
+    store: QuoteStore,
+    windows: list[Window],
+    rows: list[Quote],
+    earlier: Future[tuple[list[Window], list[Quote]]],
+) -> dict[Window, list[Course]]:
+    """How the session stood at the end of each window, for its picture; none is worth a price."""
+    try:
+        before, stored = earlier.result()
+        unknown = {quote.requested_ticker for quote in rows if not quote.previous_close}
+        closes = previous_closes(store, WINDOWS, windows[0].day, unknown)
+    except Exception as error:
+        context.log.warning(f"The session so far is not known: {type(error).__name__}: {error}")
+        before, stored, closes = [], [], Closes()
+    followed = follow([*before, *windows], [*stored, *rows], closes)
+    return {window: session.courses(window) for window, session in followed}
 
 
 def _progress_log(context: dg.AssetExecutionContext, what: str) -> Callable[[Progress], None]:
