@@ -130,9 +130,8 @@ def showing_the_newest(
     """
     is_newest = window == WINDOWS.last_ended(clock.utc_now())
     shown = [] if is_newest else last_evaluations(instance, [spec.key for spec in specs])
-    materialization = (
-        None if is_newest else instance.get_latest_materialization_event(specs[0].asset_key)
-    )
+    asset = specs[0].asset_key
+    materialization = None if is_newest else instance.get_latest_materialization_event(asset)
     yield
     if materialization and _is_later(materialization.dagster_event, window):
         record_again(instance, materialization)

@@ -72,9 +72,7 @@ def describe_window(
     return described
 
 
-def describe_run(
-    windows: Sequence[Window], observations: Sequence[Observation], quota: Quota | None
-) -> dict[str, Any]:
+def describe_run(observations: Sequence[Observation], quota: Quota | None) -> dict[str, Any]:
     """What the run asked and what it cost.
 
     It stands on every window of a range, so what grows with the range stays out of it.
@@ -85,8 +83,6 @@ def describe_run(
         "requests": sum(each.requests for each in observations),
         "fetch_seconds": round(sum(each.seconds for each in observations), 1),
     }
-    if len(windows) > 1:
-        metadata["run"] = f"one of {len(windows)} windows of a run"
     if quota:
         metadata["quota_left"] = quota.left
         # The day that Brapi counts from, which begins at midnight UTC.

@@ -109,15 +109,14 @@ def quotes(
     }
     ran = {
         **tell_filled(context, empty, len(windows)),
-        **describe_run(windows, observations, quota),
+        **describe_run(observations, quota),
         "path": dg.MetadataValue.path(str(quote_store.folder)),
     }
     courses = _courses(context, quote_store, windows, rows, earlier)
     for observation in observations:
         for window in observation.windows:
             of_window, stand = grouped[window.start], courses.get(window, [])
-            # The UI shows it in this order.
-            described = {
+            described = {  # the UI shows it in this order
                 HOLDS: holds(len(of_window), "quotes", empty.get(window, "")),
                 **describe_market(window, stand),
                 **describe_window(window, of_window, observation, len(instruments)),

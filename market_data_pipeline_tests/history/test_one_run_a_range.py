@@ -62,7 +62,7 @@ def test_a_week_on_pro_is_three_requests(
         materialized = result.asset_materializations_for_node("quotes")
         assert len(materialized) == 5 * 16
         told = metadata(result, "quotes")
-        assert (told["requests"], told["run"]) == (3, "one of 80 windows of a run")
+        assert (told["requests"], told["run"]) == (3, "80 of 80 windows filled")
         assert told["quota_left"] == 500_000 - 3
         files = [file for file in pipeline.folder.rglob("*") if file.is_file()]
         assert sorted(file.name for file in files) == sorted(

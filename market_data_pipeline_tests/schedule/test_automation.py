@@ -9,6 +9,7 @@ from market_data_pipeline import automation, freshness, retries
 from market_data_pipeline.assets.common import WINDOWS
 from market_data_pipeline.automation import at_startup
 from market_data_pipeline.definitions import defs
+from market_data_pipeline.resources import BrapiResource
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE, TradingWindows
 from market_data_pipeline_tests.conftest import SetClock, at
 from market_data_pipeline_tests.schedule.conftest import Tick, report_daemon
@@ -122,7 +123,9 @@ def test_before_the_first_window_ends_nothing_is_launched(
     assert "No window ends now" in said
     assert "No window has ended yet. Next window ends Thu 19 Nov 10:30" in daemon.look()
     sensor = dg.build_sensor_context(
-        instance=daemon.instance, repository_def=defs.get_repository_def()
+        instance=daemon.instance,
+        repository_def=defs.get_repository_def(),
+        resources={"brapi": BrapiResource()},
     )
     assert freshness.watch_freshness.evaluate_tick(sensor).skip_message == "No window is due yet."
     assert retries.retry_live_window.evaluate_tick(sensor).skip_message == "No window is live."

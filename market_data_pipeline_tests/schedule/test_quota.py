@@ -37,7 +37,7 @@ def test_a_run_records_what_is_left_and_until_when(pipeline: Pipeline) -> None:
     told = metadata(result, "quotes")
     assert (told["quota_left"], told["quota"]) == (
         14_954,
-        "14,954 of 15,000 requests left until 30 Nov 2026 21:00",
+        "14,954 of 15,000 until 1 Dec",
     )
 
 

@@ -157,4 +157,4 @@ def test_missing_windows_are_filled_as_far_as_the_plan_reaches(pipeline: Pipelin
     }
     assert stored == {"2026-08-17", "2026-08-18"}
     _, why = checks(result)["all_tickers_quoted"]
-    assert "too far back" in why
+    assert "the history of the free plan reaches back 3mo" in why

@@ -87,7 +87,9 @@ def test_each_window_of_a_range_shows_its_own_prices(make_pipeline: Make) -> Non
         stored = {key: pipeline.store.stored(key) for key in shown}
         assert len(shown) == 3
         for key, rows in shown.items():
-            assert [row["price"] for row in rows] == [quote.price for quote in stored[key] or ()]
+            assert [row["price"] for row in rows] == [
+                f"{quote.price:,.2f}" for quote in stored[key] or ()
+            ]
 
 
 def test_after_the_close_no_plan_has_a_bar_and_nothing_is_wrong(make_pipeline: Make) -> None:
