@@ -110,9 +110,9 @@ def test_the_instance_is_one_that_dagster_takes() -> None:
 
 def test_make_dev_and_production_agree() -> None:
     local = yaml.safe_load((ROOT / "dagster.yaml").read_text())
-    # Production waits for code locations that restart, its runs end sooner, and each container has
-    # a log of its own.
-    own = {"run_coordinator", "run_monitoring", "python_logs"}
+    # Production waits for code locations that restart, its runs are processes of the code location
+    # and end sooner, and each container has a log of its own.
+    own = {"run_coordinator", "run_launcher", "run_monitoring", "python_logs"}
 
     assert {name: INSTANCE[name] for name in local.keys() - own} == {
         name: part for name, part in local.items() if name not in own

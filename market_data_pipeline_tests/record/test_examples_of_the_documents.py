@@ -9,7 +9,7 @@ from typing import Any
 import pymongo
 import pytest
 
-from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline, SetWatchlist
 from market_data_pipeline_tests.supervised import ROOT
 
 SESSIONS = ("2026-11-13", "2026-11-16")
@@ -23,8 +23,9 @@ def blocks(document: str, language: str) -> str:
 
 
 @pytest.fixture
-def recorded(pipeline: Pipeline, two_instruments: None) -> Pipeline:
+def recorded(pipeline: Pipeline, watchlist: SetWatchlist) -> Pipeline:
     """Two past sessions and a live window of PETR4 and BBAS3."""
+    watchlist(("PETR4", "BBAS3"))
     assert pipeline.run(CLOSES[0], CLOSES[1]).success
     assert pipeline.run(LIVE_ON_TUESDAY).success
     return pipeline
