@@ -8,7 +8,7 @@ TEST := $(VENV)/.with-test
 SERVICES := $(VENV)/.with-services
 $(DEV): EXTRAS := local
 $(TEST): EXTRAS := local,test
-$(SERVICES): EXTRAS := local,production,test
+$(SERVICES): EXTRAS := kubernetes,local,production,test
 
 .DEFAULT_GOAL := help
 .PHONY: help dev tail test test-services screenshots check bench audit calendar lock clean

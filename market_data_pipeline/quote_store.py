@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import date
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import date, timedelta
+from itertools import islice
+from typing import Any
 from uuid import uuid4
 
 import dagster as dg
@@ -15,6 +18,12 @@ from market_data_pipeline.quote import COLUMNS, Quote, as_row, by_window, from_r
 from market_data_pipeline.windows import start_of
 
 _SUFFIX = ".parquet"
+# How many windows are read at once, at the most; object storage serves them side by side.
+_MOST_AT_ONCE = 128
+
+
+class QuoteStoreError(Exception):
+    """The files cannot be read or written; the text says where, why and what to do."""
 
 
 class MissingQuotesError(Exception):
@@ -66,8 +75,9 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
         Raises:
             MissingQuotesError: one of them was never stored.
             MadeUpPricesError: there are made-up prices among them, and none may leave.
+            QuoteStoreError: the files cannot be read.
         """
-        stored = {key: self.stored(key) for key in keys}
+        stored = dict(self.stored(keys))
         if missing := [key for key, rows in stored.items() if rows is None]:
             more = f" and {len(missing) - 1} more windows" if len(missing) > 1 else ""
             raise MissingQuotesError(
@@ -83,16 +93,21 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
             )
         return quotes
 
-    def stored(self, key: str) -> list[Quote] | None:
-        """The rows of one window; None if it was never stored."""
-        import pyarrow.parquet as pq
+    def stored(self, keys: Sequence[str]) -> Iterator[tuple[str, list[Quote] | None]]:
+        """The rows of some windows, in the order of the keys; None if a window was never stored.
 
-        try:
-            with (self.folder / f"{key}{_SUFFIX}").open("rb") as file:
-                table = pq.read_table(file)
-        except FileNotFoundError:
-            return None
-        return [from_row(row) for row in table.to_pylist()]
+        A window is one request to an object storage, and all of them are sent side by side.
+
+        Raises:
+            QuoteStoreError: a file cannot be read.
+        """
+        folder = self.folder
+        with _in_words("read", folder):
+            paths = [(folder / f"{key}{_SUFFIX}").path for key in keys]
+            # The range spares s3fs a request for the size.
+            contents = folder.fs.cat_ranges(paths, 0, None, on_error="return")
+        for key, content in zip(keys, contents, strict=True):
+            yield key, None if _is_missing(content) else _rows(content, folder)
 
     def save(self, quotes: Iterable[Quote], keys: Sequence[str]) -> None:
         """Merges rows into those of their windows.
@@ -100,14 +115,17 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
         Args:
             quotes: rows of windows among `keys`.
             keys: the windows that were asked for; those without a row are stored empty.
+
+        Raises:
+            QuoteStoreError: the files cannot be read or written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        rows = by_window(quotes)
-        for key in keys:
-            there, new = self.stored(key), rows[start_of(key)]
-            merged = merge(there or (), new)
+        rows, changed = by_window(quotes), dict[str, bytes]()
+        for key, there in self.stored(keys):
+            merged = merge(there or (), rows[start_of(key)])
             if merged != there:
-                self._write(key, merged)
+                changed[f"{key}{_SUFFIX}"] = _parquet(merged)
+        with _in_words("written", self.folder):
+            self._write(changed)
 
     def last_trusted(
         self, tickers: Iterable[str], before: str, oldest: date, *, made_up: bool
@@ -119,36 +137,88 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
             before: the key of the window.
             oldest: the first day (São Paulo) that is looked at.
             made_up: whether made-up prices are looked for, or real ones.
+
+        Raises:
+            QuoteStoreError: the files cannot be read.
         """
         wanted, found = set(tickers), dict[str, Quote]()
-        keys = self.stored_keys(before, oldest)
-        while wanted and (key := next(keys, None)):
-            for quote in self.stored(key) or ():
+        windows = self.newest_first(before, oldest)
+        while wanted and (window := next(windows, None)):
+            for quote in window[1]:
                 for ticker in wanted & {quote.requested_ticker, quote.ticker}:
                     if quote.trusted and quote.made_up == made_up:
                         found[ticker] = quote
             wanted -= found.keys()
         return found
 
-    def stored_keys(self, before: str, oldest: date) -> Iterator[str]:
-        """The stored windows before one (not included), from there back to a day, newest first."""
-        try:
-            names = [path.name for path in self.folder.iterdir()]
-        except FileNotFoundError:
-            return iter(())
-        # All keys have the form of `before` and are local times: their order is that of time.
-        stored = (name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX))
-        between = (key for key in stored if oldest.isoformat() <= key < before)
-        return iter(sorted(between, reverse=True))
+    def newest_first(self, before: str, oldest: date) -> Iterator[tuple[str, list[Quote]]]:
+        """The stored windows before one (not included), back to a day, with their rows.
 
-    def _write(self, key: str, rows: list[Quote]) -> None:
-        content, path = _parquet(rows), self.folder / f"{key}{_SUFFIX}"
-        if path.protocol not in ("", "file", "local"):
-            path.write_bytes(content)  # an object store shows an object whole or not at all
+        The first is mostly all that is needed and is read alone, then more and more at once.
+
+        Raises:
+            QuoteStoreError: the files cannot be read.
+        """
+        keys, size = self._stored_keys(before, oldest), 1
+        while some := list(islice(keys, size)):
+            for key, rows in self.stored(some):
+                yield key, rows or []
+            size = min(4 * size, _MOST_AT_ONCE)
+
+    def _stored_keys(self, before: str, oldest: date) -> Iterator[str]:
+        folder, month = self.folder, date.fromisoformat(f"{before[:7]}-01")
+        while month >= oldest.replace(day=1):
+            with _in_words("listed", folder):
+                names = [path.name for path in folder.glob(f"{month:%Y-%m}-*{_SUFFIX}")]
+            # All keys have the form of `before` and are local times: their order is that of time.
+            keys = (name.removesuffix(_SUFFIX) for name in names)
+            yield from sorted(
+                (key for key in keys if oldest.isoformat() <= key < before), reverse=True
+            )
+            month = (month - timedelta(days=1)).replace(day=1)
+
+    def _write(self, contents: Mapping[str, bytes]) -> None:
+        """Writes files, each whole or not at all, by their names."""
+        folder = self.folder
+        if folder.fs.async_impl:  # an object storage: no folders, and no object in part
+            folder.fs.pipe({(folder / name).path: content for name, content in contents.items()})
             return
-        unfinished = path.with_name(f".{path.name}.{uuid4().hex}")
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            unfinished = folder / f".{name}.{uuid4().hex}"
+            unfinished.write_bytes(content)
+            unfinished.replace(folder / name)
+
+
+@contextmanager
+def _in_words(done: str, folder: UPath) -> Iterator[None]:
+    """Turns what file systems and object storages raise into a sentence without a traceback."""
+    try:
+        yield
+    except Exception as error:
+        why = str(error).rstrip(".") or type(error).__name__
+        raise QuoteStoreError(
+            f"The stored quotes in {folder} cannot be {done}: {why}. "
+            "Check QUOTES_PATH and its credentials, then materialize the window again."
+        ) from None
+
+
+def _is_missing(content: bytes | Exception) -> bool:
+    """Whether there is no such file; a bucket that is missing is another matter."""
+    answer: dict[str, Any] = getattr(getattr(content, "__cause__", None), "response", {})
+    no_bucket = answer.get("Error", {}).get("Code") == "NoSuchBucket"
+    return isinstance(content, FileNotFoundError) and not no_bucket
+
+
+def _rows(content: bytes | Exception, folder: UPath) -> list[Quote]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with _in_words("read", folder):
+        if isinstance(content, Exception):
+            raise content
+        table = pq.read_table(pa.BufferReader(content))
+    return [from_row(row) for row in table.to_pylist()]
 
 
 def _parquet(rows: list[Quote]) -> bytes:

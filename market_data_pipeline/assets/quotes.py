@@ -80,6 +80,8 @@ def quotes(
         _wait_for_the_end(context, windows[-1])
         instruments = load_watchlist(brapi.watchlist_file)
         tickers = [instrument.ticker for instrument in instruments]
+        # Files that cannot be read fail the run here, before a request to Brapi is spent.
+        next(quote_store.stored([windows[-1].key]))
         with one_at_a_time(context, BRAPI, brapi.min_interval_seconds):
             observations, quota = _observe(context, brapi, windows, tickers)
         failures = failures_of(observations)
@@ -91,8 +93,9 @@ def quotes(
     observed = [quote for observation in observations for quote in observation.quotes]
     if config.overwrite_live:
         observed = [quote.replacing_live() for quote in observed]
-    rows, looked_up = _decide(quote_store, windows, observed)
-    quote_store.save(rows, [window.key for window in windows])
+    with failing_clearly():
+        rows, looked_up = _decide(quote_store, windows, observed)
+        quote_store.save(rows, [window.key for window in windows])
     grouped = by_window(rows)
     for observation in observations:
         for window in observation.windows:
@@ -188,7 +191,8 @@ def _decide(
     store: QuoteStore, windows: list[Window], observed: list[Quote]
 ) -> tuple[list[Quote], float]:
     """The rows of the windows with what was observed merged in, and the seconds of the look-up."""
-    stored = [quote for window in windows for quote in store.stored(window.key) or ()]
+    keys = [window.key for window in windows]
+    stored = [quote for _, rows in store.stored(keys) for quote in rows or ()]
     started = monotonic()
     wanted = {symbol for quote in observed for symbol in (quote.requested_ticker, quote.ticker)}
     trusted = store.last_trusted(
