@@ -26,7 +26,8 @@ test: $(TEST) ## Run the tests that need nothing else
 	$(BIN)/python -m pytest -m "not services" --numprocesses auto --dist worksteal
 
 test-services: $(SERVICES) ## Run the tests against real Kafka and real MongoDB
-	REQUIRE_SERVICES=1 $(BIN)/python -m pytest -m services
+	REQUIRE_SERVICES=1 $(BIN)/python -m market_data_pipeline_tests.services.mongo_engine \
+	  $(BIN)/python -m pytest -m services
 
 screenshots: $(SERVICES) ## Make the README's pictures anew (needs Chromium)
 	$(BIN)/python -m market_data_pipeline_tests.services.screenshots

@@ -2,9 +2,10 @@
 
 import dagster as dg
 
-from market_data_pipeline.windows import trading_windows
+from market_data_pipeline.windows import TradingWindows
 
-WINDOWS = trading_windows()
+WINDOWS = TradingWindows()
+FIRST = WINDOWS.of_session(WINDOWS.first_day)[0]
 
 
 @dg.asset(partitions_def=WINDOWS.partitions)
@@ -22,8 +23,22 @@ def third() -> None:
     """Does nothing."""
 
 
+job = dg.define_asset_job("market_data_job")
+
+
+@dg.schedule(
+    job=job,
+    cron_schedule="1-59/2 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+def every_other_minute() -> dg.RunRequest:
+    """A run of one and the same window."""
+    return dg.RunRequest(partition_key=FIRST.key)
+
+
 defs = dg.Definitions(
     assets=[first, second, third],
-    jobs=[dg.define_asset_job("market_data_job")],
+    jobs=[job],
+    schedules=[every_other_minute],
     executor=dg.in_process_executor,
 )

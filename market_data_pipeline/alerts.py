@@ -17,6 +17,7 @@ import dagster as dg
 import requests
 
 from market_data_pipeline import clock
+from market_data_pipeline.dagster_internals import is_of_this_location
 from market_data_pipeline.incidents import (
     Incident,
     Rows,
@@ -89,12 +90,12 @@ def alerts(
         return dg.SkipReason(f"{URL} is not set: no message is sent.")
     if context.cursor is None:
         # The run at startup has not had its time. What failed before is not told.
-        told = Told(runs_since=_dagster_now().timestamp())
+        told = Told(runs_since=clock.record_now().timestamp())
         return dg.SensorResult(skip_reason="The first look is in a minute.", cursor=told.cursor())
     told = Told(**json.loads(context.cursor))
     if reason := _why_quiet(now, told):
         return dg.SkipReason(reason)
-    looked_at = _dagster_now()
+    looked_at = clock.record_now()
     found = _look(context, quote_store, now, told)
     told, said = _tell(context, url, now, told, found)
     if "runs" in found:
@@ -158,14 +159,14 @@ def _look(
 
     @cache
     def rows() -> Rows:
-        stored = store.stored([window.key for window in windows])
+        stored = store.stored_windows([window.key for window in windows])
         return {window: found or () for window, (_, found) in zip(windows, stored, strict=True)}
 
     looks: dict[str, Callable[[], list[Incident]]] = {
         "runs": lambda: failed_runs(
             instance,
             datetime.fromtimestamp(told.runs_since, UTC),
-            lambda run: _is_ours(context, run),
+            lambda run: is_of_this_location(context, run),
         ),
         "missing": lambda: missing_windows(instance, windows, now),
         "unpublished": lambda: unpublished_windows(instance, rows(), now),
@@ -204,18 +205,6 @@ def _tell(
     still = sorted(known.difference(over).union(new))
     kinds = {kind: [key for each, key in still if each == kind] for kind, _ in still}
     return replace(told, open=kinds), f"Told: {len(new)} new, {len(over)} over."
-
-
-def _is_ours(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:
-    """Whether a run is one of this code location, as Dagster's own failure sensors see it."""
-    here, origin = context.code_location_origin, run.remote_job_origin
-    of_run = origin and origin.repository_origin.code_location_origin.location_name
-    return of_run == (here and here.location_name)
-
-
-def _dagster_now() -> datetime:
-    """The instant by the clock that Dagster stamps its runs with."""
-    return datetime.now(UTC)
 
 
 def _link(run_id: str) -> str:

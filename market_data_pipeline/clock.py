@@ -1,11 +1,16 @@
-"""The one clock that decides what is live; tests replace its functions."""
+"""The clocks; tests replace these functions."""
 
 import time
 from datetime import UTC, datetime
 
 
 def utc_now() -> datetime:
-    """The current instant, in UTC."""
+    """The current instant, in UTC: it decides what is live."""
+    return datetime.now(UTC)
+
+
+def record_now() -> datetime:
+    """The current instant, in UTC, by the clock that Dagster stamps its records with."""
     return datetime.now(UTC)
 
 

@@ -5,9 +5,16 @@ An upgrade of Dagster may break these; `test_dagster_internals.py` says which.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import dagster as dg
+from dagster import _check as check
+from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
+from dagster._core.storage.tags import GRPC_INFO_TAG
+from dagster._serdes import deserialize_value, serialize_value
+
+__all__ = ["GRPC_INFO_TAG", "CheckRunHealthResult", "LaunchRunContext", "WorkerStatus"]
 
 PARTITION_TAG = "dagster/partition"
 ASSET_PARTITION_RANGE_START_TAG = "dagster/asset_partition_range_start"
@@ -70,6 +77,17 @@ def fail_run(instance: dg.DagsterInstance, run: dg.DagsterRun, reason: str) -> N
     instance.report_run_failed(run, reason)
 
 
+def is_of_this_location(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:
+    """Whether a run was launched by the code location that the sensor is in.
+
+    Outside of a daemon a sensor is in no code location; nor is a run that no daemon and no
+    webserver has launched.
+    """
+    here, origin = context.code_location_origin, run.remote_job_origin
+    of_run = origin and origin.repository_origin.code_location_origin.location_name
+    return of_run == (here and here.location_name)
+
+
 def last_left(instance: dg.DagsterInstance, pool: str) -> float:
     """When `note_left` was last called for a pool, in Unix seconds; 0 if never."""
     return float(instance.run_storage.get_cursor_values({pool}).get(pool, 0.0))
@@ -78,3 +96,40 @@ def last_left(instance: dg.DagsterInstance, pool: str) -> float:
 def note_left(instance: dg.DagsterInstance, pool: str, now: float) -> None:
     """Keeps the present instant for `last_left`, in Unix seconds, over all runs of the instance."""
     instance.run_storage.set_cursor_values({pool: repr(now)})
+
+
+def code_of(run: dg.DagsterRun) -> str | None:
+    """What identifies the code location of a run; None if it needs another Python than this one."""
+    origin = run.job_code_origin and run.job_code_origin.repository_origin
+    return origin.get_id() if origin and origin.executable_path == sys.executable else None
+
+
+def run_arguments(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    """The argument of `dagster api execute_run` that makes a process execute a run."""
+    from dagster._grpc.types import ExecuteRunArgs
+
+    origin = check.not_none(run.job_code_origin)
+    return serialize_value(ExecuteRunArgs(origin, run.run_id, instance.get_ref()))
+
+
+def load_job(arguments: str) -> None:
+    """Loads the job of a run into this process, with the environment that the instance gives it."""
+    from dagster._cli.utils import get_instance_for_cli
+    from dagster._grpc.types import ExecuteRunArgs
+    from dagster._utils.hosted_user_process import recon_job_from_origin
+
+    args = deserialize_value(arguments, ExecuteRunArgs)
+    with get_instance_for_cli(instance_ref=args.instance_ref) as instance:
+        run = check.not_none(instance.get_run_by_id(args.run_id))
+        location = run.remote_job_origin.location_name if run.remote_job_origin else None
+        instance.inject_env_vars(location)
+    import dagster._cli.api  # noqa: F401 - what `execute_run` needs
+
+    recon_job_from_origin(args.job_origin).get_definition()
+
+
+def execute_run(arguments: str) -> None:
+    """Executes a run in this process."""
+    from dagster._cli.api import execute_run_command
+
+    check.not_none(execute_run_command.callback)(arguments, None)

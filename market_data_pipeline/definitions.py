@@ -11,12 +11,15 @@ from dagster_mongo import MongoResource
 from market_data_pipeline.alerts import alerts
 from market_data_pipeline.assets import ASSETS
 from market_data_pipeline.assets.accept_moves import accept_moves
+from market_data_pipeline.assets.session_report import session_report, session_report_asset
 from market_data_pipeline.automation import at_startup, every_window, market_data_job
+from market_data_pipeline.brapi.connection import NOT_SET
 from market_data_pipeline.dotenv import warn_of_misspelled
 from market_data_pipeline.freshness import freshness, watch_freshness
 from market_data_pipeline.kafka.event import FORMAT_NOT_CHOSEN
 from market_data_pipeline.quote_store import QuoteStore
-from market_data_pipeline.resources import BrapiResource, KafkaResource
+from market_data_pipeline.reporting import report_sessions
+from market_data_pipeline.resources import BrapiResource, KafkaResource, kafka_client_properties
 from market_data_pipeline.retries import retry_live_window
 from market_data_pipeline.settings import secret, settings
 
@@ -24,6 +27,8 @@ warn_of_misspelled()
 
 SETTINGS = settings()
 
+if not SETTINGS.brapi_token.get_secret_value():
+    logging.getLogger(__name__).warning(NOT_SET)
 brapi = BrapiResource(
     base_url=SETTINGS.brapi_base_url,
     token=secret("BRAPI_TOKEN", SETTINGS.brapi_token),
@@ -54,16 +59,17 @@ kafka = KafkaResource(
     create_topic=SETTINGS.kafka_create_topic,
     partitions=SETTINGS.kafka_topic_partitions,
     replication_factor=SETTINGS.kafka_topic_replication_factor,
+    client_properties=kafka_client_properties(os.environ),
 )
 if os.environ.get("KAFKA_BOOTSTRAP_SERVERS") and not kafka.updated_at_format:
     logging.getLogger(__name__).warning(FORMAT_NOT_CHOSEN)
 
 defs = dg.Definitions(
-    assets=ASSETS,
+    assets=[*ASSETS, session_report_asset],
     asset_checks=[freshness],
-    jobs=[market_data_job, accept_moves],
+    jobs=[market_data_job, accept_moves, session_report],
     schedules=[every_window],
-    sensors=[at_startup, retry_live_window, alerts, watch_freshness],
+    sensors=[at_startup, retry_live_window, alerts, watch_freshness, report_sessions],
     resources={
         "brapi": brapi,
         "mongo": mongo,

@@ -37,7 +37,8 @@ def one_at_a_time(
     """
     instance, run_id = context.instance, context.run.run_id
     step = context.op_def.name
-    instance.add_run_tags(run_id, {PROCESS_TAG: _process(os.getpid())})
+    if PROCESS_TAG not in context.run.tags:
+        instance.add_run_tags(run_id, {PROCESS_TAG: name_of_process(os.getpid())})
     told = float("-inf")
     while (holders := claim(instance, pool, run_id, step)) is not None:
         for holder in holders:
@@ -59,7 +60,7 @@ def one_at_a_time(
         release(instance, run_id, step)
 
 
-def _process(pid: int) -> str:
+def name_of_process(pid: int) -> str:
     """Names a process of this machine, also after its number has been given to another."""
     return f"{socket.gethostname()} {pid} {_start(pid)}"
 

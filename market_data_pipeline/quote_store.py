@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, timedelta
+from importlib import import_module
 from itertools import islice
+from threading import Thread
 from typing import Any
 from uuid import uuid4
 
@@ -60,14 +62,38 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
     _default: str = PrivateAttr(default="")
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Finds the storage folder of the instance."""
+        """Finds the storage folder of the instance, and begins to load what reads the files.
+
+        That takes as long as an answer of Brapi: a run loads it while it waits for those.
+        """
         if not self.path and context.instance:
             self._default = context.instance.storage_directory()
+        Thread(target=import_module, args=["pyarrow.parquet"]).start()
 
     @property
     def folder(self) -> UPath:
         """Where the files are."""
-        return UPath(self.path or self._default).joinpath(*QUOTES.path)
+        return self.folder_of(QUOTES)
+
+    def folder_of(self, key: dg.AssetKey) -> UPath:
+        """Where the files of an asset are."""
+        return UPath(self.path or self._default).joinpath(*key.path)
+
+    def write(self, contents: Mapping[UPath, bytes]) -> None:
+        """Writes files, each of which appears whole or not at all.
+
+        Raises:
+            QuoteStoreError: they cannot be written.
+        """
+        with _in_words("written", self.folder):
+            if self.folder.fs.async_impl:  # an object storage: no folders, and no object in part
+                self.folder.fs.pipe({path.path: content for path, content in contents.items()})
+                return
+            for path, content in contents.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                unfinished = path.with_name(f".{path.name}.{uuid4().hex}")
+                unfinished.write_bytes(content)
+                unfinished.replace(path)
 
     def load(self, keys: Sequence[str]) -> list[Quote]:
         """The rows of some windows for a sink, in the order of the keys.
@@ -77,7 +103,7 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
             MadeUpPricesError: there are made-up prices among them, and none may leave.
             QuoteStoreError: the files cannot be read.
         """
-        stored = dict(self.stored(keys))
+        stored = dict(self.stored_windows(keys))
         if missing := [key for key, rows in stored.items() if rows is None]:
             more = f" and {len(missing) - 1} more windows" if len(missing) > 1 else ""
             raise MissingQuotesError(
@@ -93,7 +119,7 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
             )
         return quotes
 
-    def stored(self, keys: Sequence[str]) -> Iterator[tuple[str, list[Quote] | None]]:
+    def stored_windows(self, keys: Sequence[str]) -> Iterator[tuple[str, list[Quote] | None]]:
         """The rows of some windows, in the order of the keys; None if a window was never stored.
 
         A window is one request to an object storage, and all of them are sent side by side.
@@ -109,6 +135,14 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
         for key, content in zip(keys, contents, strict=True):
             yield key, None if _is_missing(content) else _rows(content, folder)
 
+    def stored(self, key: str) -> list[Quote] | None:
+        """The rows of one window; None if it was never stored. Raises as `stored_windows`."""
+        return next(rows for _, rows in self.stored_windows([key]))
+
+    def rows_of(self, keys: Sequence[str]) -> list[Quote]:
+        """All stored rows of some windows. Raises as `stored_windows`."""
+        return [quote for _, rows in self.stored_windows(keys) for quote in rows or ()]
+
     def save(self, quotes: Iterable[Quote], keys: Sequence[str]) -> None:
         """Merges rows into those of their windows.
 
@@ -119,13 +153,12 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
         Raises:
             QuoteStoreError: the files cannot be read or written.
         """
-        rows, changed = by_window(quotes), dict[str, bytes]()
-        for key, there in self.stored(keys):
+        rows, changed = by_window(quotes), dict[UPath, bytes]()
+        for key, there in self.stored_windows(keys):
             merged = merge(there or (), rows[start_of(key)])
             if merged != there:
-                changed[f"{key}{_SUFFIX}"] = _parquet(merged)
-        with _in_words("written", self.folder):
-            self._write(changed)
+                changed[self.folder / f"{key}{_SUFFIX}"] = _parquet(merged)
+        self.write(changed)
 
     def last_trusted(
         self, tickers: Iterable[str], before: str, oldest: date, *, made_up: bool
@@ -161,7 +194,7 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
         """
         keys, size = self._stored_keys(before, oldest), 1
         while some := list(islice(keys, size)):
-            for key, rows in self.stored(some):
+            for key, rows in self.stored_windows(some):
                 yield key, rows or []
             size = min(4 * size, _MOST_AT_ONCE)
 
@@ -176,18 +209,6 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
                 (key for key in keys if oldest.isoformat() <= key < before), reverse=True
             )
             month = (month - timedelta(days=1)).replace(day=1)
-
-    def _write(self, contents: Mapping[str, bytes]) -> None:
-        """Writes files, each whole or not at all, by their names."""
-        folder = self.folder
-        if folder.fs.async_impl:  # an object storage: no folders, and no object in part
-            folder.fs.pipe({(folder / name).path: content for name, content in contents.items()})
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            unfinished = folder / f".{name}.{uuid4().hex}"
-            unfinished.write_bytes(content)
-            unfinished.replace(folder / name)
 
 
 @contextmanager
@@ -217,7 +238,8 @@ def _rows(content: bytes | Exception, folder: UPath) -> list[Quote]:
     with _in_words("read", folder):
         if isinstance(content, Exception):
             raise content
-        table = pq.read_table(pa.BufferReader(content))
+        # `read_table` imports twice as much.
+        table = pq.ParquetFile(pa.BufferReader(content)).read()
     return [from_row(row) for row in table.to_pylist()]
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from typing import Literal
 
 import dagster as dg
 from pydantic import Field
 
-from market_data_pipeline.brapi.client import MAX_OPEN_REQUESTS, BrapiClient
+from market_data_pipeline.brapi.client import BrapiClient
 from market_data_pipeline.brapi.connection import Connection
+from market_data_pipeline.brapi.exchange import MAX_OPEN_REQUESTS
 from market_data_pipeline.brapi.plans import PLANS, Plan
 from market_data_pipeline.kafka.event import UpdatedAtFormat
 from market_data_pipeline.kafka.publisher import Publisher
-from market_data_pipeline.kafka.settings import config_from_environment
+from market_data_pipeline.kafka.settings import is_secret, variables
 
 
 class BrapiResource(dg.ConfigurableResource[BrapiClient]):
@@ -99,9 +100,6 @@ class BrapiResource(dg.ConfigurableResource[BrapiClient]):
 class KafkaResource(dg.ConfigurableResource[Publisher]):
     """The Kafka topic that the prices are published to.
 
-    `KAFKA_CONFIG_*` variables become properties of the client, so that passwords stay in the
-    environment: `KAFKA_CONFIG_SASL_PASSWORD` is `sasl.password`.
-
     Example:
         ```python
         import dagster as dg
@@ -139,6 +137,13 @@ class KafkaResource(dg.ConfigurableResource[Publisher]):
         default=-1, description="Replicas of a topic created here; -1 for the broker's default."
     )
 
+    client_properties: dict[str, str] = Field(
+        default={},
+        description="Further properties of librdkafka, `security.protocol` for instance. Secrets "
+        "are `dg.EnvVar`s, so that the UI shows the name of the variable.",
+        repr=False,
+    )
+
     def publisher(self) -> Publisher:
         """A publisher to the topic.
 
@@ -153,5 +158,20 @@ class KafkaResource(dg.ConfigurableResource[Publisher]):
             create_topic=self.create_topic,
             partitions=self.partitions,
             replication_factor=self.replication_factor,
-            config=config_from_environment(os.environ),
+            config=self.client_properties,
         )
+
+
+def kafka_client_properties(environ: Mapping[str, str]) -> dict[str, str]:
+    """The `KAFKA_CONFIG_*` variables for `KafkaResource.client_properties`.
+
+    `KAFKA_CONFIG_SECURITY_PROTOCOL=SASL_SSL` is `{"security.protocol": "SASL_SSL"}`; a secret such
+    as `KAFKA_CONFIG_SASL_PASSWORD` is a `dg.EnvVar`.
+
+    Raises:
+        ConfigurationError: a variable would override what the publication's guarantees rest on.
+    """
+    return {
+        name: dg.EnvVar(variable) if is_secret(name) else environ[variable]
+        for name, variable in variables(environ).items()
+    }

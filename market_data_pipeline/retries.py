@@ -7,8 +7,6 @@ because Brapi was down is launched once more.
 
 from __future__ import annotations
 
-import time
-
 import dagster as dg
 
 from market_data_pipeline import clock
@@ -102,4 +100,4 @@ def _sink_alone(
 
 def _since(record: dg.RunRecord) -> float:
     """The seconds since a run has ended, by the clock of Dagster's records."""
-    return time.time() - record.end_time if record.end_time else 0.0
+    return clock.record_now().timestamp() - record.end_time if record.end_time else 0.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -64,7 +65,7 @@ class Deployment:
 
     def __init__(self, env: Environment) -> None:
         refuse_made_up_prices(env)
-        self._env = dict(env)
+        self._given, self._env = dict(env), dict(env)
         self._folder, self._state = state_folder(env), state_of_brapi(env)
         self._children: list[Child] = []
         self._dagster_port = port(env, "DAGSTER_PORT", 3000)
@@ -111,6 +112,7 @@ class Deployment:
 
     def stop(self) -> None:
         """Ends everything, the last started first, each within a bound."""
+        stand_ins_file(self._given).unlink(missing_ok=True)
         while self._children:
             self._children.pop().stop()
 
@@ -157,6 +159,8 @@ class Deployment:
         home.mkdir(exist_ok=True)
         shutil.copy("dagster.yaml", home)
         self._env["DAGSTER_HOME"] = str(home)
+        added = dict(self._env.items() - self._given.items())
+        stand_ins_file(self._given).write_text(json.dumps(added))
         command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml"]
         command += ["-h", "127.0.0.1", "-p", str(self._dagster_port)]
         env = self._env | final(self._env)
@@ -191,6 +195,11 @@ def state_of_brapi(env: Environment) -> Path:
         return state_folder(env) / "sandbox"
     address = setting(env, "BRAPI_BASE_URL", BRAPI).rstrip("/")
     return state_folder(env) / ("brapi" if address == BRAPI else re.sub(r"\W+", "-", address))
+
+
+def stand_ins_file(env: Environment) -> Path:
+    """What a running deployment adds to the settings of `env`: a JSON object of variables."""
+    return state_of_brapi(env) / "stand-ins.json"
 
 
 def refuse_made_up_prices(env: Environment) -> None:

@@ -1,11 +1,16 @@
 """The pipeline for tests: real sockets, real files, and a clock that can be set."""
 
+import importlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+import shutil
+import sqlite3
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
@@ -14,6 +19,7 @@ import pymongo
 import pytest
 from brapi_sandbox.sandbox import Sandbox, serve
 from dagster_mongo import MongoResource
+from sqlalchemy import Engine, event
 
 from market_data_pipeline import clock
 from market_data_pipeline.assets import ASSETS
@@ -21,14 +27,25 @@ from market_data_pipeline.assets.accept_moves import accept_moves
 from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.resources import BrapiResource, KafkaResource
 from market_data_pipeline.settings import settings
+from market_data_pipeline.windows import EXCHANGE_TIMEZONE
 from market_data_pipeline_dev.kafka import embedded_kafka
 from market_data_pipeline_dev.mongo import embedded_mongo
 from market_data_pipeline_tests.kafka.helpers import Seen, read
+from market_data_pipeline_tests.supervised import OURS
 
 TOKEN = "token-of-the-tests"
 # A Tuesday in the middle of a session; the window 14:30 to 15:00 is live.
 TUESDAY_15_00 = datetime(2026, 11, 17, 18, 0, 5, tzinfo=UTC)
 LIVE_ON_TUESDAY = "2026-11-17T14:30-0300"
+INSTRUMENTS = ("PETR4", "BBAS3", "HGLG11", "VALE3")
+
+SetClock = Callable[[datetime], None]
+SetWatchlist = Callable[[Iterable[str]], None]
+
+
+def at(local: str) -> datetime:
+    """An instant in UTC, given as local time in São Paulo."""
+    return datetime.fromisoformat(local).replace(tzinfo=EXCHANGE_TIMEZONE).astimezone(UTC)
 
 
 @dataclass
@@ -115,6 +132,13 @@ class Pipeline:
         return read(self.bootstrap_servers, self.topic)
 
 
+@event.listens_for(Engine, "connect")
+def do_not_wait_for_the_disk(connection: Any, _: object) -> None:
+    """Dagster's SQLite files need not survive a power failure."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
+
+
 @pytest.fixture(autouse=True)
 def settings_of_this_test() -> Iterator[None]:
     """The settings are read anew in each test."""
@@ -146,13 +170,69 @@ def mongo_uri(mongo_server: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[datetime], None]:
+def set_clock(monkeypatch: pytest.MonkeyPatch) -> SetClock:
     """Sets the pipeline's clock, which then stands still."""
 
-    def at(instant: datetime) -> None:
+    def set_to(instant: datetime) -> None:
         monkeypatch.setattr(clock, "utc_now", lambda: instant)
 
-    return at
+    return set_to
+
+
+@pytest.fixture
+def watchlist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SetWatchlist:
+    """Sets the watchlist: what holds for a few instruments holds for fifty, in less time."""
+
+    def watch(tickers: Iterable[str]) -> None:
+        path = tmp_path / "watchlist.csv"
+        path.write_text("\n".join(["ticker", *tickers]) + "\n")
+        monkeypatch.setenv("WATCHLIST_FILE", str(path))
+
+    return watch
+
+
+@pytest.fixture
+def four_instruments(watchlist: SetWatchlist) -> tuple[str, ...]:
+    """Makes the watchlist four instruments long."""
+    watchlist(INSTRUMENTS)
+    return INSTRUMENTS
+
+
+@pytest.fixture
+def load_definitions(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModuleType]:
+    """Loads the module of the definitions as a new process would, with these settings alone."""
+
+    def load(**environment: str) -> ModuleType:
+        for name in filter(OURS.match, [*os.environ]):
+            monkeypatch.delenv(name)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        for name in [each for each in sys.modules if each.split(".")[0] == "market_data_pipeline"]:
+            monkeypatch.delitem(sys.modules, name)
+        return importlib.import_module("market_data_pipeline.definitions")
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def new_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DAGSTER_HOME without records. To copy it takes a quarter of the time to make it."""
+    home = tmp_path_factory.mktemp("new-home")
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        instance.get_runs()
+        instance.report_runless_asset_event(dg.AssetObservation("nothing"))
+        instance.all_instigator_state()
+        instance.wipe_assets([dg.AssetKey("nothing")])
+    return home
+
+
+@pytest.fixture
+def instance(new_home: Path, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """Dagster's records in files, as a schedule's or a sensor's tick and a pool need them."""
+    home = shutil.copytree(new_home, tmp_path / "home")
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        yield instance
 
 
 @pytest.fixture
@@ -160,7 +240,7 @@ def make_pipeline(
     bootstrap_servers: str,
     mongo_uri: str,
     tmp_path: Path,
-    set_clock: Callable[[datetime], None],
+    set_clock: SetClock,
 ) -> Callable[..., Any]:
     """Makes a `Pipeline` in a `with` statement; its arguments are those of the sandbox.
 

@@ -19,10 +19,9 @@ def metadata(
 
 def checks(result: dg.ExecuteInProcessResult) -> dict[str, tuple[bool, str]]:
     """For each check of a run, whether it passed, and its description."""
-    return {
-        evaluation.check_name: (evaluation.passed, evaluation.description or "")
-        for evaluation in result.get_asset_check_evaluations()
-    }
+    evaluations = result.get_asset_check_evaluations()
+    assert evaluations, "no check was evaluated"
+    return {each.check_name: (each.passed, each.description or "") for each in evaluations}
 
 
 def failure_of(result: dg.ExecuteInProcessResult, asset: str = "quotes") -> str:

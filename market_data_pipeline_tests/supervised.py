@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +39,14 @@ def settings(state: Path) -> dict[str, str]:
         "EMBEDDED_MONGO_PORT": str(mongo),
         "BRAPI_MIN_INTERVAL_SECONDS": "0.05",
     }
+
+
+def wait_until(true: Callable[[], object], what: str, seconds: float = 90) -> None:
+    """Waits until it is true; a test that waits for longer has failed."""
+    patience = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < patience, f"not within {seconds} s: {what}"
+        time.sleep(0.1)
 
 
 class Supervisor:

@@ -37,6 +37,7 @@ from market_data_pipeline.windows import Window
 
 # In the metadata of a window: how many events were sent.
 PUBLISHED = "published"
+SECONDS_AFTER = "seconds_after_window_end"
 
 
 class PublicationConfig(dg.Config):
@@ -194,7 +195,7 @@ def _describe(
         "withheld": withheld,
         "reason": reason,
         "topic": publication.topic,
-        "seconds_after_window_end": round((clock.utc_now() - window.end).total_seconds(), 1),
+        SECONDS_AFTER: round((clock.utc_now() - window.end).total_seconds(), 1),
         "publish_milliseconds": round(sum(publication.seconds.values()) * 1000),
         "offsets": {
             f"partition {partition}": f"{first} to {last}"

@@ -10,11 +10,18 @@ from market_data_pipeline.bars import Gap
 from market_data_pipeline.observe import Observation
 from market_data_pipeline.pacing import Quota
 from market_data_pipeline.quote import COLUMNS, Quote
-from market_data_pipeline.watchlist import Instrument
-from market_data_pipeline.windows import EXCHANGE_TIMEZONE, Window
+from market_data_pipeline.windows import Window
 
 # Why a ticker has no row in a window.
 REASONS = (*get_args(Gap), "failed")
+LEGEND = {
+    "no trade": "not traded in the window",
+    "plan": "the plan of the token has no bar for this window",
+    "too far back": "the plan's history begins later",
+    "off the grid": "Brapi's bars begin elsewhere than at the window's start",
+    "too early": "the window ended so recently that its bar may be incomplete",
+    "failed": "Brapi gave no usable answer",
+}
 
 
 def column_schema() -> dg.TableSchema:
@@ -43,31 +50,32 @@ def missing_in(window: Window, observation: Observation) -> dict[str, list[str]]
 
 
 def describe_window(
-    window: Window, rows: Sequence[Quote], observation: Observation
+    window: Window, rows: Sequence[Quote], observation: Observation, asked: int
 ) -> dict[str, Any]:
-    """What one window holds and what it lacks."""
+    """What one window holds and lacks of `asked` instruments: numbers that the UI plots."""
     missing = missing_in(window, observation)
     live = [quote for quote in rows if quote.source == "live"]
     described: dict[str, Any] = {
         "dagster/partition_row_count": len(rows),
         "quotes": len(rows),
+        "coverage_percent": round(len(rows) / asked * 100, 1),
         "withheld": sum(not quote.trusted for quote in rows),
         **{f"tickers_without_row ({why})": len(each) for why, each in missing.items() if each},
     }
+    if why := "; ".join(f"{each}: {LEGEND[each]}" for each in missing if missing[each]):
+        described["without_row"] = why
     if live:
         latest = max(quote.observed_at for quote in live) - window.end
         described["observed_minutes_after_end"] = _minutes(latest)
+        oldest = max(quote.observed_at - quote.updated_at for quote in live)
+        described["oldest_quote_minutes"] = _minutes(oldest)
     return described
 
 
 def describe_run(
-    windows: Sequence[Window],
-    rows: Sequence[Quote],
-    observations: Sequence[Observation],
-    instruments: Sequence[Instrument],
-    quota: Quota | None,
+    windows: Sequence[Window], observations: Sequence[Observation], quota: Quota | None
 ) -> dict[str, Any]:
-    """What the run asked and what it cost; for a single window also its tables.
+    """What the run asked and what it cost.
 
     It stands on every window of a range, so what grows with the range stays out of it.
     """
@@ -76,52 +84,22 @@ def describe_run(
         "failures": len(failures),
         "requests": sum(each.requests for each in observations),
         "fetch_seconds": round(sum(each.seconds for each in observations), 1),
-        "windows_in_run": len(windows),
     }
+    if len(windows) > 1:
+        metadata["run"] = f"one of {len(windows)} windows of a run"
     if quota:
-        until = f"{quota.until.astimezone(EXCHANGE_TIMEZONE):%-d %b %Y %H:%M}"
         metadata["quota_left"] = quota.left
-        metadata["quota"] = f"{quota.left:,} of {quota.limit:,} requests left until {until}"
+        # The day that Brapi counts from, which begins at midnight UTC.
+        metadata["quota"] = f"{quota.left:,} of {quota.limit:,} until {quota.until:%-d %b}"
     if failures:
         metadata["failed"] = table(
             [{"ticker": ticker, "reason": why} for ticker, why in failures.items()]
         )
-    if len(windows) == 1 and rows:
-        oldest = max(quote.observed_at - quote.updated_at for quote in rows)
-        metadata["oldest_quote_minutes"] = _minutes(oldest)
-        metadata["prices"] = _prices(rows, instruments)
     return metadata
 
 
 def _minutes(span: timedelta) -> float:
     return round(span.total_seconds() / 60, 1)
-
-
-def _prices(rows: Sequence[Quote], instruments: Sequence[Instrument]) -> dg.TableMetadataValue:
-    segments = {instrument.ticker: instrument.segment for instrument in instruments}
-    order = {instrument.ticker: number for number, instrument in enumerate(instruments)}
-    return table(
-        [
-            {
-                "ticker": quote.ticker,
-                "name": quote.short_name or "",
-                "segment": segments.get(quote.requested_ticker, ""),
-                "price": quote.price,
-                "reference_price": quote.reference_price,
-                "change_percent": _change(quote.price, quote.reference_price),
-                "since_previous_close_percent": _change(quote.price, quote.previous_close),
-                "decision": quote.decision,
-                "volume": quote.volume,
-                "updated_at": f"{quote.updated_at.astimezone(EXCHANGE_TIMEZONE):%Y-%m-%d %H:%M:%S}",
-            }
-            for quote in sorted(rows, key=lambda quote: order.get(quote.requested_ticker, 0))
-        ]
-    )
-
-
-def _change(price: float, before: float | None) -> float | None:
-    """In percent; None where there is nothing to compare with."""
-    return round((price / before - 1) * 100, 2) if before else None
 
 
 def table(records: list[dict[str, Any]]) -> dg.TableMetadataValue:

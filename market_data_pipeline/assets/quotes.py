@@ -1,6 +1,7 @@
 """The quotes of the watchlist, one window at a time."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from math import ceil
@@ -26,6 +27,7 @@ from market_data_pipeline.assets.metadata import (
     describe_window,
     failures_of,
 )
+from market_data_pipeline.assets.pictures import MOST_POINTS, describe_market, prices_table
 from market_data_pipeline.brapi.client import BrapiClient, Progress
 from market_data_pipeline.brapi.errors import BrapiError, OutageError
 from market_data_pipeline.observe import Observation, observe_history, observe_live
@@ -37,6 +39,7 @@ from market_data_pipeline.quote import Quote, by_window
 from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.resources import BrapiResource
 from market_data_pipeline.run_history import OUTAGE_TAG
+from market_data_pipeline.session import Closes, Course, follow, previous_closes, read_earlier
 from market_data_pipeline.watchlist import load_watchlist
 from market_data_pipeline.windows import LARGEST_CLOCK_SKEW, Window
 
@@ -81,9 +84,12 @@ def quotes(
         instruments = load_watchlist(brapi.watchlist_file)
         tickers = [instrument.ticker for instrument in instruments]
         # Files that cannot be read fail the run here, before a request to Brapi is spent.
-        next(quote_store.stored([windows[-1].key]))
-        with one_at_a_time(context, BRAPI, brapi.min_interval_seconds):
-            observations, quota = _observe(context, brapi, windows, tickers)
+        quote_store.stored(windows[-1].key)
+        with ThreadPoolExecutor(1) as reader:
+            # Read while Brapi is asked, so that it delays nothing.
+            earlier = reader.submit(read_earlier, quote_store, WINDOWS, windows[0], MOST_POINTS)
+            with one_at_a_time(context, BRAPI, brapi.min_interval_seconds):
+                observations, quota = _observe(context, brapi, windows, tickers)
         failures = failures_of(observations)
         if any(observation.requests for observation in observations):
             _report(context, tickers, failures)
@@ -94,20 +100,25 @@ def quotes(
     if config.overwrite_live:
         observed = [quote.replacing_live() for quote in observed]
     with failing_clearly():
-        rows, looked_up = _decide(quote_store, windows, observed)
+        rows = _decide(quote_store, windows, observed)
         quote_store.save(rows, [window.key for window in windows])
+    ran = {
+        **describe_run(windows, observations, quota),
+        "path": dg.MetadataValue.path(str(quote_store.folder)),
+    }
     grouped = by_window(rows)
+    courses = _courses(context, quote_store, windows, rows, earlier)
     for observation in observations:
         for window in observation.windows:
-            described = describe_window(window, grouped[window.start], observation)
+            held = describe_window(window, grouped[window.start], observation, len(instruments))
+            # The UI shows it in this order.
+            stand = courses.get(window, [])
+            described = {**describe_market(window, stand), **held, **ran}
+            if stand and window == windows[-1]:
+                described["prices"] = prices_table(stand)
             context.add_asset_metadata(described, partition_key=window.key)
     with showing_the_newest(context.instance, windows[-1], QUOTES_CHECKS):
         yield dg.MaterializeResult(
-            metadata={
-                **describe_run(windows, rows, observations, instruments, quota),
-                "path": dg.MetadataValue.path(str(quote_store.folder)),
-                "reference_milliseconds": round(looked_up * 1000, 1),
-            },
             check_results=check_quotes(
                 windows,
                 rows,
@@ -187,13 +198,9 @@ def _record_quota(
     return quota
 
 
-def _decide(
-    store: QuoteStore, windows: list[Window], observed: list[Quote]
-) -> tuple[list[Quote], float]:
-    """The rows of the windows with what was observed merged in, and the seconds of the look-up."""
-    keys = [window.key for window in windows]
-    stored = [quote for _, rows in store.stored(keys) for quote in rows or ()]
-    started = monotonic()
+def _decide(store: QuoteStore, windows: list[Window], observed: list[Quote]) -> list[Quote]:
+    """The rows of the windows with what was observed merged in."""
+    stored = store.rows_of([window.key for window in windows])
     wanted = {symbol for quote in observed for symbol in (quote.requested_ticker, quote.ticker)}
     trusted = store.last_trusted(
         wanted,
@@ -201,7 +208,26 @@ def _decide(
         WINDOWS.sessions_back(windows[0].day, LOOK_BACK_SESSIONS),
         made_up=any(quote.made_up for quote in observed),
     )
-    return decide(stored, observed, trusted), monotonic() - started
+    return decide(stored, observed, trusted)
+
+
+def _courses(
+    context: dg.AssetExecutionContext,
+    store: QuoteStore,
+    windows: list[Window],
+    rows: list[Quote],
+    earlier: Future[tuple[list[Window], list[Quote]]],
+) -> dict[Window, list[Course]]:
+    """How the session stood at the end of each window, for its picture; none is worth a price."""
+    try:
+        before, stored = earlier.result()
+        unknown = {quote.requested_ticker for quote in rows if not quote.previous_close}
+        closes = previous_closes(store, WINDOWS, windows[0].day, unknown)
+    except Exception as error:
+        context.log.warning(f"The session so far is not known: {type(error).__name__}: {error}")
+        before, stored, closes = [], [], Closes()
+    followed = follow([*before, *windows], [*stored, *rows], closes)
+    return {window: session.courses(window) for window, session in followed}
 
 
 def _progress_log(context: dg.AssetExecutionContext, what: str) -> Callable[[Progress], None]:

@@ -21,7 +21,7 @@ from market_data_pipeline.windows import EXCHANGE_TIMEZONE, Window
 HIGHEST_PRICE = 1_000_000.0
 EARLIEST_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 # How far Brapi's clock may be ahead of this one.
-LARGEST_CLOCK_SKEW = timedelta(minutes=1)
+BRAPI_AHEAD_AT_MOST = timedelta(minutes=1)
 LONGEST_NAME = 500
 CURRENCY = "BRL"
 
@@ -108,7 +108,7 @@ def read_quote(result: Mapping[str, Any], asked: Asked, window: Window) -> Quote
     if (amount := _price(price)) is None:
         raise TickerError(f"unusable price {_shown(price)}")
     updated_at = _instant(result.get("regularMarketTime"))
-    if updated_at is None or not EARLIEST_TIME < updated_at < asked.at + LARGEST_CLOCK_SKEW:
+    if updated_at is None or not EARLIEST_TIME < updated_at < asked.at + BRAPI_AHEAD_AT_MOST:
         raise TickerError(f"unusable market time {_shown(result.get('regularMarketTime'))}")
     if updated_at.astimezone(EXCHANGE_TIMEZONE).date() < window.day:
         local = updated_at.astimezone(EXCHANGE_TIMEZONE)

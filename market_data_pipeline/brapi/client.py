@@ -1,23 +1,19 @@
 """Asks Brapi for many tickers at its rate, and accounts for every one of them.
 
-A request takes its turn (`pace.py`), is retried while that can help and the time allows, and ends
-as an answer for each of its tickers or as the reason why there is none. Waiting for answers and
-waiting for the next turn overlap.
+A request is sent in its turn (`exchange.py`), is retried while that can help and the time allows,
+and ends as an answer for each of its tickers or as the reason why there is none.
 """
 
 from __future__ import annotations
 
-import queue
 import random
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import date, datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from market_data_pipeline import clock
 from market_data_pipeline.brapi.answers import (
     Asked,
     History,
@@ -26,7 +22,6 @@ from market_data_pipeline.brapi.answers import (
     read_quote,
     read_usage_window,
     results_by_ticker,
-    to_milliseconds,
 )
 from market_data_pipeline.brapi.connection import Connection, Reply
 from market_data_pipeline.brapi.errors import (
@@ -37,7 +32,7 @@ from market_data_pipeline.brapi.errors import (
     TickerError,
     refusal,
 )
-from market_data_pipeline.brapi.pace import Pace, Stopped
+from market_data_pipeline.brapi.exchange import Ask, Exchange, Outcome, Sent
 from market_data_pipeline.brapi.plans import Plan, batches, plan_of_quota
 from market_data_pipeline.quote import Quote
 from market_data_pipeline.windows import Window
@@ -48,7 +43,6 @@ Read = Callable[[Mapping[str, Any], Asked], T]
 
 MAX_ATTEMPTS = 4
 FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 1.0, 20.0
-MAX_OPEN_REQUESTS = 24
 # So many failures of Brapi (5xx, time-outs, connections) before its first answer: it is down.
 FAILURES_OF_A_BREAKDOWN = 12
 
@@ -86,46 +80,6 @@ class Progress:
     seconds_left: float
 
 
-@dataclass
-class _Ledger:
-    """What all requests of a client have in common, and how large a batch may be by now."""
-
-    batch_size: int
-    requests: int = 0
-    reached: bool = False
-    """Whether anything that could be Brapi has answered."""
-    answered: bool = False
-    """Whether any request had the answer that it asked for."""
-    breakdowns: int = 0
-    """How many requests failed on Brapi's side."""
-    quota_spent: int = 0
-    quota_limit: int | None = None
-    quota_left: int | None = None
-    ended_because: str = "no answer within the time of the step"
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def starts(self) -> None:
-        with self.lock:
-            self.requests += 1
-
-    def note(self, reply: Reply) -> None:
-        """Keeps what is left of the quota: the least, as answers overtake each other."""
-        with self.lock:
-            self.reached |= reply.status != 200 or isinstance(reply.body, Mapping)
-            if reply.quota_left is not None:
-                self.quota_spent += 1
-                self.quota_limit = reply.quota_limit or self.quota_limit
-                known = [left for left in (self.quota_left, reply.quota_left) if left is not None]
-                self.quota_left = min(known)
-
-    def shrink(self, refused: int) -> None:
-        """A batch of that size was refused: the plan is another one than was thought."""
-        with self.lock:
-            plan = plan_of_quota(self.quota_limit) if self.quota_limit else None
-            smaller = plan.tickers_per_request if plan else refused // 2
-            self.batch_size = min(self.batch_size, max(1, min(smaller, refused // 2)))
-
-
 class BrapiClient:
     """Brapi, for the length of one step. A context manager.
 
@@ -149,10 +103,14 @@ class BrapiClient:
         self._connection = connection
         self.plan = plan
         self._min_interval = min_interval
-        self._request_timeout = request_timeout
-        self._deadline = time.monotonic() + step_timeout
-        self._pace = Pace(min_interval)
-        self._ledger = _Ledger(plan.tickers_per_request)
+        self._exchange = Exchange(
+            connection, min_interval, request_timeout, time.monotonic() + step_timeout
+        )
+        self._batch_size = plan.tickers_per_request
+        self._reached = self._answered = False
+        self._breakdowns = self._spent = 0
+        self._limit: int | None = None
+        self._left: int | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -163,7 +121,6 @@ class BrapiClient:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._pace.stop()
         self._connection.close()
 
     def quotes(
@@ -202,26 +159,22 @@ class BrapiClient:
 
         To be called when Brapi has refused what `plan` was thought to allow.
         """
-        actual = plan_of_quota(self._ledger.quota_limit or 0)
+        actual = plan_of_quota(self._limit or 0)
         if actual is None or actual.name == self.plan.name:
             return False
-        self.plan, self._pace = actual, self._pace.anew()
+        self.plan = actual
         return True
 
     @property
     def account(self) -> Account:
         """What the requests so far have cost, and what is left."""
-        ledger = self._ledger
-        return Account(ledger.requests, ledger.quota_spent, ledger.quota_limit, ledger.quota_left)
+        return Account(self._exchange.requests, self._spent, self._limit, self._left)
 
     def usage_window(self) -> UsageWindow | None:
         """The time that the quota is for, None if Brapi does not tell."""
-        try:
-            self._pace.wait_for_turn()
-            reply = self._request("/api/v2/user/usage", {})
-        except (BrapiError, Stopped):
-            return None
-        return read_usage_window(reply.body)
+        for _, outcome in self._exchange.outcomes([Ask(())], {}, "/api/v2/user/usage"):
+            return read_usage_window(outcome.body) if isinstance(outcome, Reply) else None
+        return None
 
     def _fetch(
         self,
@@ -230,112 +183,110 @@ class BrapiClient:
         read: Read[T],
         on_progress: Callable[[Progress], None],
     ) -> Fetch[T]:
-        started, ledger = time.monotonic(), self._ledger
-        requests_before = ledger.requests
+        started, requests_before = time.monotonic(), self._exchange.requests
         answers: dict[str, T] = {}
         failures: dict[str, str] = {}
-        asked = [
-            (lambda batch=batch: self._ask_until_answered(batch, parameters, read))
-            for batch in batches(tickers, ledger.batch_size)
-        ]
-        for answered, failed in self._in_threads(asked):
+        ended_because = "no answer within the time of the step"
+        waiting = [Ask(batch) for batch in batches(tickers, self._batch_size)]
+        for sent, outcome in self._exchange.outcomes(waiting, parameters):
+            answered: dict[str, T] = {}
+            failed: dict[str, str] = {}
+            try:
+                answered, failed = self._read(sent, outcome, read)
+            except BatchTooLargeError:
+                self._shrink(len(sent.ask.batch))
+                waiting[:] = [each for ask in (sent.ask, *waiting) for each in self._parts(ask)]
+            except (TemporaryError, TickerError) as error:
+                if pause := self._pause_beyond_the_step(error):
+                    waiting.clear()  # what is under way is waited for, as it is paid for
+                    ended_because = (
+                        f"{error}: Brapi asks to wait {pause:.0f} s, longer than this step may"
+                    )
+                    continue
+                again = self._again(sent.ask, error)
+                waiting += again
+                failed = {} if again else dict.fromkeys(sent.ask.batch, str(error))
             answers |= answered
             failures |= failed
             done = len(answers) + len(failures)
-            seconds_left = (len(tickers) - done) / ledger.batch_size * self._min_interval
+            seconds_left = (len(tickers) - done) / self._batch_size * self._min_interval
             on_progress(Progress(done, len(failures), len(tickers), seconds_left))
         for ticker in tickers:
             if ticker not in answers:
-                failures.setdefault(ticker, ledger.ended_because)
+                failures.setdefault(ticker, ended_because)
         return Fetch(
             answers={ticker: answers[ticker] for ticker in tickers if ticker in answers},
             failures={ticker: failures[ticker] for ticker in tickers if ticker in failures},
-            requests=ledger.requests - requests_before,
+            requests=self._exchange.requests - requests_before,
             seconds=time.monotonic() - started,
         )
 
-    def _in_threads(self, tasks: Sequence[Callable[[], Iterator[T]]]) -> Iterator[T]:
-        """What the tasks yield, as it comes, until the time of the step is over.
-
-        The threads are daemons: one that hangs on a socket beyond its time is left behind.
-        """
-        waiting: queue.SimpleQueue[Callable[[], Iterator[T]]] = queue.SimpleQueue()
-        done: queue.SimpleQueue[T | BaseException] = queue.SimpleQueue()
-        for task in tasks:
-            waiting.put(task)
-
-        def work() -> None:
-            try:
-                while True:
-                    for outcome in waiting.get_nowait()():
-                        done.put(outcome)
-            except queue.Empty:
-                done.put(Stopped())
-            except BaseException as error:
-                done.put(error)
-
-        workers = min(len(tasks), MAX_OPEN_REQUESTS)
-        for _ in range(workers):
-            threading.Thread(target=work, name="brapi", daemon=True).start()
-        # Once stopped, no worker asks again: what is under way is waited for, as it is paid for.
-        while workers:
-            try:
-                outcome = done.get(timeout=max(0.0, self._deadline - time.monotonic()))
-            except queue.Empty:
-                self._pace.stop()
-                return
-            if isinstance(outcome, Stopped):
-                workers -= 1
-            elif isinstance(outcome, BaseException):
-                self._pace.stop()
-                raise outcome
-            else:
-                yield outcome
-
-    def _ask_until_answered(
-        self, batch: tuple[str, ...], parameters: Mapping[str, str], read: Read[T]
-    ) -> Iterator[tuple[dict[str, T], dict[str, str]]]:
-        """Answers and failures, part by part, that between them hold every ticker of the batch."""
+    def _read(
+        self, sent: Sent, outcome: Outcome, read: Read[T]
+    ) -> tuple[dict[str, T], dict[str, str]]:
+        """The answers, and the failures, of the tickers of a request."""
+        if isinstance(outcome, BaseException):
+            raise outcome
+        self._note(outcome)
+        batch = sent.ask.batch
+        if outcome.status != 200:
+            # An answer to the many sent at once may lack the header that those before it had.
+            left = self._left if outcome.quota_left is None else outcome.quota_left
+            error = refusal(outcome.status, outcome.body, outcome.retry_after, left)
+            too_large = isinstance(error, BatchTooLargeError)
+            raise TickerError(str(error)) if too_large and len(batch) == 1 else error
         try:
-            results, observed_at, origin = self._ask_with_retries(batch, parameters)
-        except BatchTooLargeError:
-            size = self._ledger.batch_size
-        except (TemporaryError, TickerError) as error:
-            # One ticker may be what spoils the batch, unless Brapi answers nothing at all.
-            if len(batch) == 1 or not (isinstance(error, TickerError) or self._ledger.answered):
-                yield {}, dict.fromkeys(batch, str(error))
-                return
-            size = (len(batch) + 1) // 2
-        else:
-            asked = {ticker: Asked(ticker, observed_at, origin) for ticker in batch}
-            yield _read_each(batch, results, asked, read)
-            return
-        for smaller in batches(batch, size):
-            yield from self._ask_until_answered(smaller, parameters, read)
+            results = results_by_ticker(outcome.body, batch)
+        except ValueError as error:
+            raise TemporaryError(f"the answer cannot be read: {error}") from None
+        self._answered = True
+        asked = {ticker: Asked(ticker, sent.asked_at, outcome.origin) for ticker in batch}
+        return _read_each(batch, results, asked, read)
 
-    def _ask_with_retries(
-        self, batch: tuple[str, ...], parameters: Mapping[str, str]
-    ) -> tuple[Results, datetime, str]:
-        for attempt in range(1, MAX_ATTEMPTS + 1):
-            try:
-                return self._ask(batch, parameters)
-            except TemporaryError as error:
-                self._stop_if_brapi_is_down(error)
-                delay = _backoff(attempt)
-                if error.retry_after is not None:
-                    delay = self._wait_asked_for(error)
-                if attempt == MAX_ATTEMPTS or time.monotonic() + delay >= self._deadline:
-                    raise
-            self._pace.sleep(delay)
-        raise AssertionError("the last attempt returns or raises")
+    def _note(self, reply: Reply) -> None:
+        """Keeps what is left of the quota: the least, as answers overtake each other."""
+        self._reached |= reply.status != 200 or isinstance(reply.body, Mapping)
+        if reply.quota_left is not None:
+            self._spent += 1
+            self._limit = reply.quota_limit or self._limit
+            known = [left for left in (self._left, reply.quota_left) if left is not None]
+            self._left = min(known)
+
+    def _shrink(self, refused: int) -> None:
+        """A batch of that size was refused: the plan is another one than was thought."""
+        plan = plan_of_quota(self._limit) if self._limit else None
+        smaller = plan.tickers_per_request if plan else refused
+        self._batch_size = min(self._batch_size, max(1, min(smaller, refused // 2)))
+
+    def _parts(self, ask: Ask) -> list[Ask]:
+        return [replace(ask, batch=batch) for batch in batches(ask.batch, self._batch_size)]
+
+    def _pause_beyond_the_step(self, error: BrapiError) -> float | None:
+        """The seconds of a pause that the step has no time for; a shorter one is made."""
+        if not isinstance(error, TemporaryError) or error.retry_after is None:
+            return None
+        self._exchange.hold(error.retry_after)
+        until = time.monotonic() + error.retry_after
+        return error.retry_after if until >= self._exchange.deadline else None
+
+    def _again(self, ask: Ask, error: BrapiError) -> list[Ask]:
+        """What to ask after an error: the same later, or its tickers in two halves."""
+        if isinstance(error, TemporaryError):
+            self._stop_if_brapi_is_down(error)
+            delay = _backoff(ask.attempt) if error.retry_after is None else error.retry_after
+            due = time.monotonic() + delay
+            if ask.attempt < MAX_ATTEMPTS and due < self._exchange.deadline:
+                return [replace(ask, attempt=ask.attempt + 1, due=due)]
+        # One ticker may be what spoils the batch, unless Brapi answers nothing at all.
+        if len(ask.batch) == 1 or not (isinstance(error, TickerError) or self._answered):
+            return []
+        return [Ask(batch) for batch in batches(ask.batch, (len(ask.batch) + 1) // 2)]
 
     def _stop_if_brapi_is_down(self, error: TemporaryError) -> None:
-        ledger = self._ledger
-        with ledger.lock:
-            ledger.breakdowns += not error.too_many
-            if ledger.answered or ledger.breakdowns < FAILURES_OF_A_BREAKDOWN:
-                return
-        if not ledger.reached:
+        self._breakdowns += not error.too_many
+        if self._answered or self._breakdowns < FAILURES_OF_A_BREAKDOWN:
+            return
+        if not self._reached:
             raise OutageError(
                 f"Brapi cannot be reached at {self._connection.host}: {error}. Check "
                 "BRAPI_BASE_URL and the network, then materialize the window again."
@@ -344,52 +295,6 @@ class BrapiClient:
             f"Brapi is down: none of the first {FAILURES_OF_A_BREAKDOWN} requests was answered "
             f"({error}), so no more were sent. Materialize the window again while it is live."
         )
-
-    def _wait_asked_for(self, error: TemporaryError) -> float:
-        """Holds back every request for as long as Brapi asks; ends the fetch if it is too long."""
-        assert error.retry_after is not None
-        if time.monotonic() + error.retry_after >= self._deadline:
-            self._ledger.ended_because = (
-                f"{error}: Brapi asks to wait {error.retry_after:.0f} s, longer than this step may"
-            )
-            self._pace.stop()
-            raise Stopped
-        self._pace.hold(error.retry_after)
-        return error.retry_after
-
-    def _ask(
-        self, batch: tuple[str, ...], parameters: Mapping[str, str]
-    ) -> tuple[Results, datetime, str]:
-        """One request: the results of its answer by ticker, when it was asked, and who answered."""
-        self._pace.wait_for_turn()
-        if len(batch) > self._ledger.batch_size:
-            raise BatchTooLargeError("a batch of this size was refused already")
-        observed_at = to_milliseconds(clock.utc_now())
-        reply = self._request(f"/api/quote/{','.join(batch)}", parameters)
-        if reply.status != 200:
-            # An answer to the many sent at once may lack the header that those before it had.
-            left = self._ledger.quota_left if reply.quota_left is None else reply.quota_left
-            error = refusal(reply.status, reply.body, reply.retry_after, left)
-            if isinstance(error, BatchTooLargeError):
-                if len(batch) == 1:
-                    raise TickerError(str(error))
-                self._ledger.shrink(len(batch))
-            raise error
-        try:
-            results = results_by_ticker(reply.body, batch)
-        except ValueError as error:
-            raise TemporaryError(f"the answer cannot be read: {error}") from None
-        self._ledger.answered = True
-        return results, observed_at, reply.origin
-
-    def _request(self, path: str, parameters: Mapping[str, str]) -> Reply:
-        """One request whose turn has come."""
-        self._ledger.starts()
-        # A little beyond the step's end: then it is the step that says its time is over.
-        left = self._deadline + 1 - time.monotonic()
-        reply = self._connection.get(path, parameters, min(self._request_timeout, max(0.01, left)))
-        self._ledger.note(reply)
-        return reply
 
 
 def _read_each(

@@ -1,11 +1,9 @@
-"""One request to Brapi and what came back, all of it within a time."""
+"""One request to Brapi, and what came back."""
 
 from __future__ import annotations
 
 import json
-import queue
 import re
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +20,10 @@ from urllib3.exceptions import HTTPError
 from market_data_pipeline.brapi.errors import RunError, TemporaryError
 from market_data_pipeline.quote import SANDBOX
 
+NOT_SET = (
+    "BRAPI_TOKEN is not set. Put your token into .env (BRAPI_TOKEN=…) or the environment of the "
+    "code location, or unset BRAPI_BASE_URL and use `make dev` for the sandbox."
+)
 LARGEST_BODY_BYTES = 64 * 2**20
 # What a bearer token is made of (RFC 6750).
 TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
@@ -38,7 +40,6 @@ class Reply:
     """
 
     origin: str
-
     status: int
     body: Any
     retry_after: float | None
@@ -60,11 +61,7 @@ class Connection:
 
     def __init__(self, base_url: str, token: str, size: int) -> None:
         if not token:
-            raise RunError(
-                "BRAPI_TOKEN is not set. Put your token into .env (BRAPI_TOKEN=…) or the "
-                "environment of the code location, or unset BRAPI_BASE_URL and use `make dev` for "
-                "the sandbox."
-            )
+            raise RunError(NOT_SET)
         if not TOKEN.fullmatch(token):
             raise RunError("BRAPI_TOKEN holds a character that no token has: copy it again.")
         self.host = _host(base_url)
@@ -77,31 +74,11 @@ class Connection:
             self._session.mount(scheme, adapter)
 
     def get(self, path: str, parameters: Mapping[str, str], seconds: float) -> Reply:
-        """Asks for `path`, and has the whole answer within `seconds`.
+        """Asks for `path`; `seconds` bound each wait for the socket, and the body as a whole.
 
         Raises:
             TemporaryError: it took longer, the connection failed or the body was cut.
         """
-        done: queue.SimpleQueue[Reply | BaseException] = queue.SimpleQueue()
-
-        def ask() -> None:
-            try:
-                done.put(self._get(path, parameters, seconds))
-            except BaseException as error:
-                done.put(error)
-
-        # A socket's time-out starts anew with every byte, and looking up a name has none: a request
-        # that hangs in the headers or before them is left behind in its thread.
-        threading.Thread(target=ask, name="brapi-request", daemon=True).start()
-        try:
-            outcome = done.get(timeout=seconds)
-        except queue.Empty:
-            raise _too_late(seconds) from None
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome
-
-    def _get(self, path: str, parameters: Mapping[str, str], seconds: float) -> Reply:
         until = time.monotonic() + seconds
         try:
             with self._session.get(
@@ -113,7 +90,7 @@ class Connection:
             ) as response:
                 return self._reply(response, until)
         except (requests.Timeout, TimeoutError):
-            raise _too_late(seconds) from None
+            raise TemporaryError(f"no answer within {seconds:.3g} s") from None
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
             raise TemporaryError(f"the connection failed: {_cause(error)}") from None
 
@@ -181,10 +158,6 @@ def _host(base_url: str) -> str:
     if parts.query or parts.fragment:
         raise RunError("BRAPI_BASE_URL must end with a path: the token belongs in BRAPI_TOKEN.")
     return str(host)
-
-
-def _too_late(seconds: float) -> TemporaryError:
-    return TemporaryError(f"no answer within {seconds:.3g} s")
 
 
 def _cause(error: BaseException | None) -> str:

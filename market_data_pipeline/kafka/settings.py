@@ -44,13 +44,22 @@ def config_from_environment(environ: Mapping[str, str]) -> dict[str, str]:
     Raises:
         ConfigurationError: a variable would override what the publication's guarantees rest on.
     """
-    config = {}
+    return {name: environ[variable] for name, variable in variables(environ).items()}
+
+
+def variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variable of each librdkafka property that `KAFKA_CONFIG_*` variables ask for.
+
+    Raises:
+        ConfigurationError: as `config_from_environment`.
+    """
+    asked = {}
     for variable, value in environ.items():
         if variable.startswith(PREFIX) and value:
             name = variable.removeprefix(PREFIX).lower().replace("_", ".")
             _refuse_reserved(name, shown_as=variable)
-            config[name] = value
-    return config
+            asked[name] = variable
+    return asked
 
 
 def refuse_reserved(config: Mapping[str, str]) -> None:
@@ -63,10 +72,15 @@ def refuse_reserved(config: Mapping[str, str]) -> None:
         _refuse_reserved(name, shown_as=name)
 
 
+def is_secret(name: str) -> bool:
+    """Whether the value of a librdkafka property is a secret."""
+    return any(mark in name for mark in _SECRET_MARKS)
+
+
 def without_secrets(text: str, config: Mapping[str, object]) -> str:
     """`text` with the value of every secret property of `config` blanked out."""
     for name, value in config.items():
-        if any(mark in name for mark in _SECRET_MARKS):
+        if is_secret(name):
             text = text.replace(str(value), "***")
     return text
 

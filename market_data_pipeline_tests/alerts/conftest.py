@@ -2,9 +2,9 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from market_data_pipeline.alerts import alerts
 from market_data_pipeline.quote import Quote
 from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.settings import settings
-from market_data_pipeline.windows import EXCHANGE_TIMEZONE, trading_windows
+from market_data_pipeline.windows import trading_windows
+from market_data_pipeline_tests.conftest import SetClock, at
 
 SECRET_PATH = "/services/T000/B000/path-is-a-secret"
 WINDOWS = trading_windows()
@@ -90,7 +91,7 @@ class Watch:
         self,
         instance: dg.DagsterInstance,
         store: QuoteStore,
-        set_clock: Callable[[datetime], None],
+        set_clock: SetClock,
     ) -> None:
         self.instance, self.store = instance, store
         self.cursor: str | None = None
@@ -98,8 +99,7 @@ class Watch:
 
     def at(self, moment: str = NOW) -> str:
         """One look at that moment; what it says."""
-        local = datetime.fromisoformat(moment).replace(tzinfo=EXCHANGE_TIMEZONE)
-        self._set_clock(local.astimezone(UTC))
+        self._set_clock(at(moment))
         context = dg.build_sensor_context(
             instance=self.instance, cursor=self.cursor, resources={"quote_store": self.store}
         )
@@ -135,7 +135,7 @@ class Watch:
 
 
 @pytest.fixture
-def watch(chat: Chat, tmp_path: Path, set_clock: Callable[[datetime], None]) -> Iterator[Watch]:
+def watch(chat: Chat, tmp_path: Path, set_clock: SetClock) -> Iterator[Watch]:
     """The sensor after its first look, where everything is well on Tuesday at 15:11."""
     with dg.DagsterInstance.ephemeral() as instance:
         watch = Watch(instance, QuoteStore(path=str(tmp_path / "quotes")), set_clock)

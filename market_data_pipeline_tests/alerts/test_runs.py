@@ -11,7 +11,7 @@ from dagster._core.remote_origin import (
 )
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
-from market_data_pipeline import alerts
+from market_data_pipeline import clock
 from market_data_pipeline.settings import settings
 from market_data_pipeline_tests.alerts.conftest import Chat, Watch
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TOKEN, Pipeline
@@ -151,7 +151,7 @@ def test_it_stays_open_for_days(watch: Watch, chat: Chat, monkeypatch: pytest.Mo
     today = datetime.now(UTC)
     for day in (17, 18, 19, 23):
         passed = timedelta(days=day - 17)
-        monkeypatch.setattr(alerts, "_dagster_now", lambda passed=passed: today + passed)
+        monkeypatch.setattr(clock, "record_now", lambda passed=passed: today + passed)
         watch.at(f"2026-11-{day}T11:00")
 
     assert told(chat) == [1, 0]

@@ -3,15 +3,17 @@
 import json
 import logging
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
+from types import ModuleType
 
+import dagster as dg
 import pytest
 
 from market_data_pipeline import alerts
 from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.settings import settings
 from market_data_pipeline_tests.alerts.conftest import SECRET_PATH, Answer, Chat, Watch, withheld
-from market_data_pipeline_tests.test_definitions import in_a_process
 
 KEY = "2026-11-17T14:30-0300"
 NEXT = "2026-11-17T15:00-0300"
@@ -305,10 +307,19 @@ def test_what_is_told_is_kept_as_json(wrong: Watch, chat: Chat) -> None:
     }
 
 
-def test_it_runs_by_default_when_the_variable_is_set() -> None:
-    show = "(s,) = [s for s in d.defs.get_repository_def().sensor_defs if 'alert' in s.name];"
-    show += "print(s.default_status.value, 'off because' in s.description)"
+@pytest.mark.parametrize(
+    ("settings", "status"),
+    [
+        ({}, dg.DefaultSensorStatus.STOPPED),
+        ({"ALERT_WEBHOOK_URL": "https://chat.example/x"}, dg.DefaultSensorStatus.RUNNING),
+    ],
+)
+def test_it_runs_by_default_when_the_variable_is_set(
+    load_definitions: Callable[..., ModuleType],
+    settings: dict[str, str],
+    status: dg.DefaultSensorStatus,
+) -> None:
+    sensor = load_definitions(**settings).defs.get_repository_def().get_sensor_def("alerts")
 
-    assert in_a_process(show).stdout == "STOPPED True\n"
-    url = "https://chat.example/x"
-    assert in_a_process(show, ALERT_WEBHOOK_URL=url).stdout == "RUNNING False\n"
+    assert sensor.default_status is status
+    assert ("off because" in sensor.description) == (not settings)

@@ -1,7 +1,7 @@
-"""The code location of the pipeline, in the middle of a session, with windows of a minute.
+"""The code location of the pipeline, in the middle of a session, with windows of few minutes.
 
-Dagster's clock is the real one. The pipeline's is set back by TEST_SECONDS_BACK, whole minutes, and
-so is the time that a tick is for; for windows of a minute, Brapi has bars of a minute at once.
+Dagster's clock is the real one. The pipeline's is set back by TEST_SECONDS_BACK, whole windows, and
+so is the time that a tick is for; Brapi has bars of SYNC_INTERVAL_MINUTES at once.
 """
 
 import dataclasses
@@ -20,8 +20,9 @@ dg.ScheduleEvaluationContext.scheduled_execution_time = property(  # type: ignor
     lambda self: _tick_time(self) - BACK
 )
 clock.utc_now = lambda: datetime.now(UTC) - BACK
-windows.INTERVALS_IN_MINUTES = (1,)  # type: ignore[assignment]
-plans.BAR_MINUTES = (1,)  # type: ignore[assignment]
+MINUTES = int(os.environ["SYNC_INTERVAL_MINUTES"])
+windows.INTERVALS_IN_MINUTES = (MINUTES,)  # type: ignore[assignment]
+plans.BAR_MINUTES = (MINUTES,)  # type: ignore[assignment]
 plans.PLANS["pro"] = dataclasses.replace(plans.PLANS["pro"], delay_minutes=0)
 
 from market_data_pipeline.definitions import defs  # noqa: E402, F401

@@ -40,6 +40,9 @@ mutation Launch($params: ExecutionParams!) {
   }
 }
 """
+TERMINATE = """
+mutation Terminate($run: String!) { terminateRun(runId: $run) { __typename } }
+"""
 BACKFILL = """
 mutation Backfill($params: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $params) {
@@ -113,6 +116,11 @@ def launch_run(url: str, location: str, job: str, partition: str) -> str:
     if "run" not in answer:
         raise NoAnswerError(answer)
     return str(answer["run"]["runId"])
+
+
+def terminate_run(url: str, run: str) -> None:
+    """Asks a run to end."""
+    _ask(url, TERMINATE, {"run": run})
 
 
 def launch_backfill(

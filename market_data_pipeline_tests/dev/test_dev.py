@@ -7,14 +7,13 @@ import shutil
 import signal
 import socket
 import sqlite3
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from market_data_pipeline_dev.dev import main, refuse_made_up_prices, state_of_brapi
-from market_data_pipeline_tests.supervised import ROOT, Supervisor, settings
+from market_data_pipeline_tests.supervised import ROOT, Supervisor, settings, wait_until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
 
@@ -59,19 +58,20 @@ def supervisor(folder: Path, env: dict[str, str]) -> Iterator[Supervisor]:
         supervisor.end(signal.SIGTERM)
 
 
-def wait_until_nothing_is_left(supervisor: Supervisor) -> None:
-    patience = time.monotonic() + 30
-    while left := supervisor.left_behind():
-        assert time.monotonic() < patience, left
-        time.sleep(0.1)
+def wait_for_the_run(supervisor: Supervisor, folder: Path) -> None:
+    """Waits until the run is under way."""
+
+    def started() -> bool:
+        assert supervisor.process.poll() is None, supervisor.output
+        return (folder / "started").exists()
+
+    wait_until(started, "the start of the run")
 
 
 def test_it_stops_a_run_under_way_and_leaves_no_process_behind(
     supervisor: Supervisor, folder: Path, env: dict[str, str]
 ) -> None:
-    while not (folder / "started").exists():
-        assert supervisor.process.poll() is None, supervisor.output
-        time.sleep(0.1)
+    wait_for_the_run(supervisor, folder)
     assert len(supervisor.left_behind()) > 8
 
     second = Supervisor(folder, env)
@@ -112,11 +112,9 @@ def process_of(supervisor: Supervisor, module: str) -> int:
 def test_killed_it_leaves_no_process_and_no_run_that_seems_to_go_on(
     supervisor: Supervisor, folder: Path, env: dict[str, str]
 ) -> None:
-    while not (folder / "started").exists():
-        assert supervisor.process.poll() is None, supervisor.output
-        time.sleep(0.1)
+    wait_for_the_run(supervisor, folder)
     assert supervisor.end(signal.SIGKILL) == -signal.SIGKILL
-    wait_until_nothing_is_left(supervisor)
+    wait_until(lambda: not supervisor.left_behind(), "the end of its processes")
     assert statuses_of_runs(folder) == ["STARTED"]
 
     following = Supervisor(folder, env)

@@ -17,7 +17,7 @@ import pytest
 
 from market_data_pipeline.clock import utc_now
 from market_data_pipeline.windows import TradingWindows
-from market_data_pipeline_tests.history.conftest import INSTRUMENTS
+from market_data_pipeline_tests.conftest import INSTRUMENTS
 from market_data_pipeline_tests.supervised import ROOT, Supervisor, settings
 
 pytestmark = [

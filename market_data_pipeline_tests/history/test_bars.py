@@ -18,7 +18,7 @@ from market_data_pipeline.observe import Observation, observe_history
 from market_data_pipeline.resources import BrapiResource
 from market_data_pipeline.watchlist import load_watchlist
 from market_data_pipeline.windows import TradingWindows, Window
-from market_data_pipeline_tests.conftest import TUESDAY_15_00
+from market_data_pipeline_tests.conftest import TUESDAY_15_00, SetClock
 from market_data_pipeline_tests.history.truth import bars, traded_in, traded_on, windows_between
 
 WINDOWS = TradingWindows()
@@ -59,7 +59,7 @@ class Brapi:
 
 
 @pytest.fixture
-def make_brapi(set_clock: Callable[[datetime], None]) -> Callable[..., Any]:
+def make_brapi(set_clock: SetClock) -> Callable[..., Any]:
     @contextmanager
     def make(plan: str = "pro", now: datetime = TUESDAY_15_00, **settings: Any) -> Iterator[Brapi]:
         set_clock(now)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Any
 
 import bson
 import pytest
 from brapi_sandbox.faults import Fault
 
-from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
-from market_data_pipeline_tests.history.conftest import INSTRUMENTS, watchlist
+from market_data_pipeline_tests.conftest import (
+    INSTRUMENTS,
+    LIVE_ON_TUESDAY,
+    TUESDAY_15_00,
+    Pipeline,
+    SetClock,
+    SetWatchlist,
+)
 from market_data_pipeline_tests.history.truth import bars, without
 from market_data_pipeline_tests.observed import checks, logs, metadata
 
@@ -57,7 +62,7 @@ def test_a_week_on_pro_is_three_requests(
         materialized = result.asset_materializations_for_node("quotes")
         assert len(materialized) == 5 * 16
         told = metadata(result, "quotes")
-        assert (told["requests"], told["windows_in_run"]) == (3, 80)
+        assert (told["requests"], told["run"]) == (3, "one of 80 windows of a run")
         assert told["quota_left"] == 500_000 - 3
         files = [file for file in pipeline.folder.rglob("*") if file.is_file()]
         assert sorted(file.name for file in files) == sorted(
@@ -95,7 +100,7 @@ def test_alone_in_a_range_and_twice_a_window_is_stored_the_same(make_pipeline: M
 
 
 def test_a_live_quote_is_not_replaced_by_a_bar_unless_the_run_says_so(
-    make_pipeline: Make, set_clock: Callable[[datetime], None]
+    make_pipeline: Make, set_clock: SetClock
 ) -> None:
     with make_pipeline(plan="pro") as pipeline:
         pipeline.run(LIVE_ON_TUESDAY)
@@ -117,7 +122,7 @@ def test_a_live_quote_is_not_replaced_by_a_bar_unless_the_run_says_so(
 
 
 def test_a_window_that_was_observed_is_not_emptied_by_a_plan_without_a_bar_for_it(
-    make_pipeline: Make, set_clock: Callable[[datetime], None]
+    make_pipeline: Make, set_clock: SetClock
 ) -> None:
     with make_pipeline() as pipeline:
         pipeline.run(LIVE_ON_TUESDAY)
@@ -136,9 +141,9 @@ def test_a_window_that_was_observed_is_not_emptied_by_a_plan_without_a_bar_for_i
 
 
 def test_each_window_tells_its_rows_and_why_it_has_no_more(
-    make_pipeline: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_pipeline: Make, watchlist: SetWatchlist
 ) -> None:
-    watchlist((*INSTRUMENTS, "ITUB4"), tmp_path, monkeypatch)
+    watchlist([*INSTRUMENTS, "ITUB4"])
     with make_pipeline(plan="pro", now=TUESDAY_16_00) as pipeline:
         history = bars(pipeline.sandbox, "BBAS3", date(2026, 11, 17), "30m")
         kept = [bar for bar in history if bar["date"] != history[7]["date"]]  # 13:30
@@ -175,7 +180,7 @@ def test_windows_without_a_bar_on_the_plan_are_not_shown_as_if_they_held_data(
         assert description == "2 of 3 windows have no row (plan: 2)."
         empty = metadata(result, "quotes", "2026-11-16T16:30-0300")
         assert (empty["quotes"], empty["tickers_without_row (plan)"]) == (0, 4)
-        assert coverage(result)["2026-11-16T16:30-0300"]["plan"] == "PETR4, BBAS3, HGLG11, BOVA11"
+        assert coverage(result)["2026-11-16T16:30-0300"]["plan"] == "PETR4, BBAS3, HGLG11, VALE3"
         assert metadata(result, "quotes", "2026-11-16T17:30-0300")["quotes"] == 4
 
 

@@ -121,7 +121,6 @@ def test_batch_larger_than_the_broker_takes(
     pipeline: Pipeline,
     outside: Outside,
     limit: Callable[[Pipeline, str], None],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pipeline.bootstrap_servers = outside.inside
     limit(pipeline, outside.inside)
@@ -133,7 +132,7 @@ def test_batch_larger_than_the_broker_takes(
             "and KAFKA_CONFIG_MESSAGE_MAX_BYTES, or lower KAFKA_CONFIG_BATCH_SIZE to that limit."
         )
         assert read(outside.inside, pipeline.topic) == []
-        monkeypatch.setenv("KAFKA_CONFIG_BATCH_SIZE", str(LIMIT))
+        pipeline.kafka = {"client_properties": {"batch.size": str(LIMIT)}}
         _publishes_whole(pipeline, outside.inside)
     finally:
         _set_message_max_bytes(outside.inside, None)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 import yaml
@@ -42,16 +41,15 @@ def test_a_run_says_which_form_it_sent(
         ({}, 0),
     ],
 )
-def test_the_start_warns_once(settings: dict[str, str], warnings: int) -> None:
-    environment = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], **settings}
-    started = subprocess.run(
-        [sys.executable, "-c", "import market_data_pipeline.definitions"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert started.stderr.count(FORMAT_NOT_CHOSEN) == warnings
+def test_the_start_warns_once(
+    load_definitions: Callable[..., ModuleType],
+    caplog: pytest.LogCaptureFixture,
+    settings: dict[str, str],
+    warnings: int,
+) -> None:
+    load_definitions(**settings)
+
+    assert caplog.text.count(FORMAT_NOT_CHOSEN) == warnings
 
 
 def test_every_deployment_makes_the_choice() -> None:

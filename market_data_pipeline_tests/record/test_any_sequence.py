@@ -8,13 +8,12 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pymongo
-import pytest
 from brapi_sandbox.faults import Fault
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -28,7 +27,13 @@ from hypothesis.stateful import (
 
 from market_data_pipeline.quote import from_row
 from market_data_pipeline.windows import TradingWindows, Window
-from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
+from market_data_pipeline_tests.conftest import (
+    LIVE_ON_TUESDAY,
+    TUESDAY_15_00,
+    Pipeline,
+    SetClock,
+    SetWatchlist,
+)
 from market_data_pipeline_tests.history.truth import traded_in
 
 WINDOWS = TradingWindows()
@@ -77,7 +82,7 @@ class Model:
                 self.published.append((ticker, known.price))
 
 
-def machine(make: Callable[[], Any], set_clock: Callable[[datetime], None], folder: Path) -> type:
+def machine(make: Callable[[], Any], set_clock: SetClock, folder: Path) -> type:
     """The state machine over pipelines that `make` makes."""
 
     class Sequences(RuleBasedStateMachine):
@@ -189,14 +194,17 @@ def machine(make: Callable[[], Any], set_clock: Callable[[datetime], None], fold
     return Sequences
 
 
-@pytest.mark.usefixtures("two_instruments")
 def test_any_sequence(
-    make_pipeline: Callable[..., Any], set_clock: Callable[[datetime], None], tmp_path: Path
+    make_pipeline: Callable[..., Any],
+    set_clock: SetClock,
+    watchlist: SetWatchlist,
+    tmp_path: Path,
 ) -> None:
+    watchlist(TICKERS)
     run_state_machine_as_test(
         machine(lambda: make_pipeline(plan="pro"), set_clock, tmp_path),
         settings=settings(
-            max_examples=int(os.environ.get("SEQUENCES", "4")),
+            max_examples=int(os.environ.get("SEQUENCES", "2")),
             stateful_step_count=16,
             deadline=None,
             suppress_health_check=list(HealthCheck),

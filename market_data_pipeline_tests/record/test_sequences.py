@@ -11,10 +11,9 @@ from brapi_sandbox.faults import Fault
 
 from market_data_pipeline.assets.common import WINDOWS
 from market_data_pipeline.assets.kafka_publication import sent
-from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline, SetClock
 from market_data_pipeline_tests.observed import checks, logs, metadata
 
-SetClock = Callable[[datetime], None]
 HALF_AN_HOUR = timedelta(minutes=30)
 SECOND, THIRD, FOURTH = (f"2026-11-17T{time}-0300" for time in ("15:00", "15:30", "16:00"))
 VICTIM = "VALE3"

@@ -63,6 +63,19 @@ class DagsterPages:
         """The list of all backfills."""
         return self._open("runs?view=backfills", "Launched by")
 
+    def backfill(self, first: str, last: str, count: int) -> None:
+        """Fills a range of so many windows from the lineage, and waits for the end."""
+        page = self.lineage()
+        page.get_by_role("button", name="Materialize all").click()
+        dialog = self.dialog()
+        text = dialog.get_by_role("textbox").first
+        text.fill(f"[{first}...{last}]")
+        text.press("Enter")
+        dialog.get_by_text(f"{count} partitions").first.wait_for()
+        dialog.get_by_role("button", name="Launch backfill").click()
+        dialog.wait_for(state="detached")
+        self.backfills().get_by_text("Success", exact=True).first.wait_for(timeout=180_000)
+
     def dialog(self) -> Locator:
         """The dialog that is open."""
         return self.page.get_by_role("dialog")
@@ -94,13 +107,13 @@ def chromium() -> str:
 
 @contextmanager
 def dagster_in_a_browser(
-    folder: Path, *, width: int = 1500, height: int = 1000
+    folder: Path, *, width: int = 1500, height: int = 1000, plan: str = "free"
 ) -> Iterator[DagsterPages]:
     """A deployment of its own in `folder`, past its run at startup, and a tab that shows it."""
     executable = chromium()
     for name in ("workspace.yaml", "dagster.yaml"):
         shutil.copy(ROOT / name, folder)
-    environment = settings(folder / "state")
+    environment = {**settings(folder / "state"), "BRAPI_PLAN": plan}
     supervisor = Supervisor(folder, environment)
     try:
         supervisor.wait_for("The run at startup")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
 # Fixtures of this folder as well.
 from market_data_pipeline_tests.kafka.conftest import kafka, kafka_services  # noqa: F401
+from market_data_pipeline_tests.services.kafka_broker import ServiceUnavailableError
+from market_data_pipeline_tests.services.mongo_engine import mongo_engine
 from market_data_pipeline_tests.services.postgres import Postgres, installed
 
 
@@ -21,10 +22,11 @@ def postgres(kafka_services: None) -> Iterator[Postgres]:  # noqa: F811
         yield server
 
 
-@pytest.fixture
-def real_mongo(kafka_services: None) -> str:  # noqa: F811
+@pytest.fixture(scope="session")
+def real_mongo(kafka_services: None) -> Iterator[str]:  # noqa: F811
     """The address of a real MongoDB."""
-    uri = os.environ.get("TEST_MONGO_URI")
-    if not uri:
-        pytest.fail("real MongoDB: set TEST_MONGO_URI to a server's mongodb:// address")
-    return uri
+    try:
+        with mongo_engine() as uri:
+            yield uri
+    except ServiceUnavailableError as error:
+        pytest.fail(f"MongoDB cannot be run: {error}")

@@ -1,6 +1,5 @@
 """A day of operation with faults, compressed: every half hour of 24 hours is a minute.
 
-    export TEST_MONGO_URI=mongodb://…
     python -m market_data_pipeline_tests.services.day [WINDOWS] [--seed N]
 
 The processes of docker-compose.yml run on PostgreSQL, Apache Kafka, a MongoDB and the sandbox, in
@@ -67,6 +66,7 @@ from market_data_pipeline_tests.services.deployment import (
     windows_until,
 )
 from market_data_pipeline_tests.services.kafka_broker import KafkaCluster
+from market_data_pipeline_tests.services.mongo_engine import mongo_engine
 from market_data_pipeline_tests.services.postgres import Postgres
 from market_data_pipeline_tests.services.proxy import Proxy
 
@@ -436,13 +436,11 @@ def main() -> int:
     parser.add_argument("windows", type=int, nargs="?", default=48)
     parser.add_argument("--seed", type=int, default=random.randrange(10_000))
     options = parser.parse_args()
-    mongo_uri = os.environ.get("TEST_MONGO_URI") or parser.error(
-        "set TEST_MONGO_URI to a server's mongodb:// address"
-    )
     stop_on_signals()
     folder = Path(tempfile.mkdtemp(prefix="day-"))
     say(f"{options.windows} windows, seed {options.seed}, logs in {folder}")
-    outcome = run_the_day(folder, options.windows, options.seed, mongo_uri)
+    with mongo_engine() as mongo_uri:
+        outcome = run_the_day(folder, options.windows, options.seed, mongo_uri)
     for finding in outcome.findings():
         say(finding)
     say("")

@@ -1,6 +1,5 @@
 """What the processes of production weigh after many runs.
 
-    export TEST_MONGO_URI=mongodb://…
     python -m market_data_pipeline_tests.services.memory [RUNS]
 
 Launches runs of `market_data_job` as the UI does, for past windows of a day on which B3 is closed,
@@ -32,6 +31,7 @@ from market_data_pipeline_tests.services.deployment import (
     say,
 )
 from market_data_pipeline_tests.services.kafka_broker import KafkaCluster
+from market_data_pipeline_tests.services.mongo_engine import mongo_engine
 from market_data_pipeline_tests.services.postgres import Postgres
 
 # A Saturday; the windows are those of the session of the Thursday before, Friday is a holiday.
@@ -151,13 +151,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What the processes weigh after many runs.")
     parser.add_argument("runs", type=int, nargs="?", default=500)
     options = parser.parse_args()
-    mongo_uri = os.environ.get("TEST_MONGO_URI") or parser.error(
-        "set TEST_MONGO_URI to a server's mongodb:// address"
-    )
     stop_on_signals()
     settings = {"PARTITIONS_START": f"{SESSION:%Y-%m-%d}"}
     with (
         tempfile.TemporaryDirectory() as folder,
+        mongo_engine() as mongo_uri,
         Postgres() as postgres,
         KafkaCluster(Path(folder) / "kafka") as kafka,
         brapi() as sandbox,

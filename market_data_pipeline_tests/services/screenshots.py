@@ -1,17 +1,17 @@
-"""Makes the pictures of the README: `make screenshots`."""
+"""Makes the pictures of the documents: `make screenshots`, an hour after a session has begun."""
 
 import tempfile
 from pathlib import Path
 
 from playwright.sync_api import FloatRect
 
+from market_data_pipeline.windows import trading_windows
 from market_data_pipeline_tests.services.browser import dagster_in_a_browser
 from market_data_pipeline_tests.supervised import ROOT
 
 IMAGES = ROOT / "docs" / "images"
 MOST_BYTES = 100_000
 # Of a page that is 1500 wide and 1200 high.
-GRAPH: FloatRect = {"x": 640, "y": 410, "width": 760, "height": 430}
 DETAILS: FloatRect = {"x": 556, "y": 290, "width": 944, "height": 800}
 CHECK: FloatRect = {"x": 240, "y": 104, "width": 1260, "height": 560}
 
@@ -20,14 +20,16 @@ def main() -> None:
     """Takes each picture anew from a deployment of its own."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        dagster_in_a_browser(Path(folder), height=1200) as dagster,
+        dagster_in_a_browser(Path(folder), height=1200, plan="pro") as dagster,
     ):
+        live = trading_windows().from_key(dagster.live)
+        *earlier, last = (each for each in trading_windows().of_session(live.day) if each < live)
+        dagster.backfill((earlier or [last])[0].key, last.key, len(earlier) + 1)
         pages = {
-            "lineage": (GRAPH, "MongoDB", dagster.lineage),
             "window": (
                 DETAILS,
                 "PETR4",
-                lambda: dagster.asset("quotes", "partitions", partition=dagster.live),
+                lambda: dagster.asset("quotes", "partitions", partition=last.key),
             ),
             "checks": (CHECK, "coverage", lambda: dagster.asset("quotes", "checks")),
         }

@@ -183,11 +183,14 @@ def test_readers_see_each_document_old_or_new(store: Store) -> None:
     store.store(frame(_id=ids, n=1, same=1), key=["_id"], batch_size=100)
     done = threading.Event()
     torn: list[Any] = []
+    looks = 0
 
     def read() -> None:
+        nonlocal looks
         with store.collection() as collection:
             while not done.is_set():
                 documents = list(collection.find({"_id": {"$in": ids[::10]}}))
+                looks += 1
                 torn.extend(d for d in documents if d["n"] != d["same"])
                 if len(documents) != 100:
                     torn.append(len(documents))
@@ -200,4 +203,5 @@ def test_readers_see_each_document_old_or_new(store: Store) -> None:
     finally:
         done.set()
         reader.join()
+    assert looks > 1
     assert torn == []

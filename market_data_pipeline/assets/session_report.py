@@ -1,0 +1,146 @@
+"""The report on a session: a page to forward, and the same in Dagster's UI.
+
+The asset is one that Dagster shows and does not materialize: its partitions are sessions, and
+*Materialize all* goes on offering the windows of the three assets. A job writes it.
+"""
+
+from datetime import date, datetime
+from statistics import median
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from market_data_pipeline import b3_calendar, clock
+from market_data_pipeline.asset_keys import PREFIX, PUBLICATION, QUOTES, SESSION_REPORT
+from market_data_pipeline.assets.common import GROUP, OWNERS, WINDOWS
+from market_data_pipeline.assets.kafka_publication import PUBLISHED, SECONDS_AFTER
+from market_data_pipeline.assets.pictures import describe_market, prices_table
+from market_data_pipeline.assets.session_page import Facts, page
+from market_data_pipeline.quote import Quote
+from market_data_pipeline.quote_store import QuoteStore
+from market_data_pipeline.run_history import materializations
+from market_data_pipeline.session import SessionSoFar, follow, previous_closes
+from market_data_pipeline.windows import EXCHANGE_TIMEZONE, Window
+
+SESSIONS = dg.TimeWindowPartitionsDefinition(
+    start=f"{WINDOWS.first_day}",
+    fmt="%Y-%m-%d",
+    cron_schedule="0 0 * * 1-5",
+    timezone=EXCHANGE_TIMEZONE.key,
+    end_offset=1,  # the session of today is one; on a day without one, the next
+    exclusions=[
+        datetime(day.year, day.month, day.day)
+        for day, opening in b3_calendar.openings().items()
+        if opening is None and day >= WINDOWS.first_day
+    ],
+)
+
+session_report_asset = dg.AssetSpec(
+    SESSION_REPORT,
+    deps=[QUOTES],
+    description="What a session was: the prices of the day with a line for each instrument, the "
+    "windows that are there, what was withheld, the quota, and how soon the topic had the prices. "
+    "`report` is the path of an HTML page with the same. It is written by the job "
+    "`session_report`: ten minutes after the session, and when its quotes change later.",
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"html"},
+    partitions_def=SESSIONS,
+)
+
+
+class ReportConfig(dg.Config):
+    """Which sessions are reported."""
+
+    sessions: list[str] = Field(
+        default=[],
+        description="Days such as 2026-11-23; by default the last session, even if it is not over.",
+    )
+
+
+@dg.op(name="_".join(filter(None, [PREFIX, "report"])))
+def report(context: dg.OpExecutionContext, config: ReportConfig, quote_store: QuoteStore) -> None:
+    """Writes the page of each session that has quotes, and shows it in the UI."""
+    days = [date.fromisoformat(day) for day in config.sessions] or [_latest()]
+    for day in days:
+        windows = WINDOWS.of_session(day)
+        if not windows:
+            raise dg.Failure(
+                f"B3 is closed on {day}: name the day of a session.", allow_retries=False
+            )
+        session, rows = _read(quote_store, windows)
+        if not rows:
+            context.log.warning(f"{day}: no price is stored, so there is nothing to report.")
+            continue
+        facts = _facts(context.instance, windows, rows)
+        path = quote_store.folder_of(SESSION_REPORT) / f"{day}.html"
+        quote_store.write({path: page(session, facts).encode()})
+        described = _describe(session, facts, str(path))
+        context.log_event(
+            dg.AssetMaterialization(SESSION_REPORT, partition=f"{day}", metadata=described)
+        )
+        context.log.info(f"{day}: {path}")
+
+
+@dg.job(
+    name="session_report",
+    description="Writes the report on a session, or on those given. It launches itself after the "
+    "last window of a session and when quotes of a past session have changed.",
+)
+def session_report() -> None:
+    """The op alone."""
+    report()
+
+
+def _latest() -> date:
+    """The day of the last session of which a window has ended."""
+    window = WINDOWS.last_ended(clock.utc_now())
+    if window is None:
+        raise dg.Failure("No window has ended yet.", allow_retries=False)
+    return window.day
+
+
+def _read(store: QuoteStore, windows: list[Window]) -> tuple[SessionSoFar, list[Quote]]:
+    rows = store.rows_of([window.key for window in windows])
+    tickers = {quote.requested_ticker for quote in rows if not quote.previous_close}
+    closes = previous_closes(store, WINDOWS, windows[0].day, tickers)
+    *_, (_, session) = follow(windows, rows, closes)
+    return session, rows
+
+
+def _facts(instance: dg.DagsterInstance, windows: list[Window], rows: list[Quote]) -> Facts:
+    asked = materializations(instance, QUOTES, windows)
+    quotas = [_value(event, "quota") for window in windows for event in asked[window][:1]]
+    seconds = [
+        [_value(event, SECONDS_AFTER) for event in events if _value(event, PUBLISHED)]
+        for events in materializations(instance, PUBLICATION, windows).values()
+    ]
+    return Facts(
+        windows=windows,
+        rows=rows,
+        quota=next(filter(None, reversed(quotas)), ""),
+        seconds_to_topic=sorted(min(each) for each in seconds if each),
+    )
+
+
+def _value(event: dg.AssetMaterialization, name: str) -> Any:
+    return event.metadata[name].value if name in event.metadata else None
+
+
+def _describe(session: SessionSoFar, facts: Facts, path: str) -> dict[str, Any]:
+    courses, seconds = session.courses(), facts.seconds_to_topic
+    market = describe_market(session.windows[-1], courses)
+    described: dict[str, Any] = {
+        "market": market["market"],
+        "report": dg.MetadataValue.path(path),
+        "windows": facts.coverage(),
+        "on_the_topic": facts.to_topic(),
+        "quota": facts.quota or "not known",
+        **market,
+        "windows_with_prices": len(facts.with_prices),
+        "withheld": len(facts.withheld),
+    }
+    if seconds:
+        described["median_seconds_after_window_end"] = round(median(seconds), 1)
+    return {**described, "prices": prices_table(courses)}

@@ -1,0 +1,65 @@
+"""When a session is reported: after its last window, and when its quotes change later."""
+
+import json
+from datetime import date, timedelta
+from typing import Any
+
+import dagster as dg
+
+from market_data_pipeline import clock
+from market_data_pipeline.asset_keys import PUBLICATION, QUOTES
+from market_data_pipeline.assets.common import WINDOWS
+from market_data_pipeline.assets.session_report import report, session_report
+from market_data_pipeline.run_history import materialized
+from market_data_pipeline.windows import EXCHANGE_TIMEZONE, start_of
+
+# The last window is on its way for a while after its end.
+GRACE = timedelta(minutes=10)
+MOST_EVENTS = 1_000
+
+
+@dg.sensor(
+    job=session_report,
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Ten minutes after the last window of a session, and when quotes of a past session "
+    "have changed: a run of the job `session_report`.",
+)
+def report_sessions(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """One run for all sessions that are due; the cursor says what was seen."""
+    instance, now = context.instance, clock.utc_now()
+    seen = json.loads(context.cursor) if context.cursor else {}
+    last = WINDOWS.last_ended(now - GRACE)
+    if last is None:
+        return dg.SkipReason("No session has ended yet.")
+    over = last.day if WINDOWS.is_last(last) else WINDOWS.sessions_back(last.day, 1)
+    days = set[date]()
+    events = {}
+    for key in (QUOTES, PUBLICATION):
+        name = key.to_user_string()
+        changed, events[name] = _changed(instance, key, seen.get(name))
+        days |= {day for day in changed if day <= over and WINDOWS.of_session(day)}
+    if seen.get("session") != f"{over}" and materialized(
+        instance, QUOTES, WINDOWS.of_session(over)
+    ):
+        days.add(over)
+    cursor = json.dumps({**events, "session": f"{over}"})
+    if not days:
+        return dg.SensorResult(skip_reason=f"Nothing has changed up to {over}.", cursor=cursor)
+    sessions = sorted(f"{day}" for day in days)
+    config: dict[str, Any] = {"ops": {report.name: {"config": {"sessions": sessions}}}}
+    return dg.SensorResult([dg.RunRequest(run_key=cursor, run_config=config)], cursor=cursor)
+
+
+def _changed(
+    instance: dg.DagsterInstance, key: dg.AssetKey, seen: int | None
+) -> tuple[set[date], int]:
+    """The sessions with a materialization since an event, and the newest event that was read."""
+    if seen is None:
+        found = instance.fetch_materializations(key, limit=1).records
+        return set(), found[0].storage_id if found else 0
+    since = dg.AssetRecordsFilter(asset_key=key, after_storage_id=seen)
+    found = instance.fetch_materializations(since, limit=MOST_EVENTS, ascending=True).records
+    keys = {record.partition_key for record in found if record.partition_key}
+    days = {start_of(each).astimezone(EXCHANGE_TIMEZONE).date() for each in keys}
+    return days, found[-1].storage_id if found else seen

@@ -1,0 +1,87 @@
+"""The table of docs/faults.md, and the fault of the sandbox that is behind each row."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from market_data_pipeline_tests.supervised import ROOT
+
+TABLE = ROOT / "docs" / "faults.md"
+# The last one is the one that has the fault.
+TICKERS = ["BBAS3", "WEGE3", "TIMS3", "ABEV3"]
+VICTIM = TICKERS[-1]
+PAGE = "<html><body>Not here.</body></html>"
+ISSUE = {"code": "invalid_string", "path": ["tickers"], "message": "tickers deve ter letras."}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the table promises."""
+
+    case: str
+    again: str
+    costs: str
+    sentence: str
+
+
+def rows() -> dict[str, Row]:
+    """The table, by case."""
+    lines = [line for line in TABLE.read_text("utf-8").splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    return {case: Row(case, again, costs, says) for case, _, again, costs, says in cells}
+
+
+def quote_with(**fields: Any) -> dict[str, Any]:
+    return {"fields": {f"regularMarket{name}": value for name, value in fields.items()}}
+
+
+FAULTS: dict[str, dict[str, Any]] = {
+    "unknown": {"status": 404},
+    "unknown, older answer": {"status": 417},
+    "404 with a page": {"status": 404, "body": PAGE},
+    "redirect": {"status": 301, "body": PAGE, "headers": {"Location": "https://example.com/"}},
+    "refused parameter": {"status": 400},
+    "malformed parameter": {
+        "status": 400,
+        "body": {"success": False, "error": {"issues": [ISSUE], "name": "ZodError"}},
+    },
+    "too many tickers, one asked": {"status": 400, "code": "QUOTES_PER_REQUEST_EXCEEDED"},
+    "interval not on the plan": {"status": 400, "code": "INVALID_INTERVAL"},
+    "range not on the plan": {"status": 400, "code": "INVALID_RANGE"},
+    "no token": {"status": 401, "code": "MISSING_TOKEN"},
+    "wrong token": {"status": 401, "code": "INVALID_TOKEN"},
+    "payment required": {"status": 402},
+    "not on the plan": {"status": 403, "code": "FEATURE_NOT_AVAILABLE"},
+    "quota spent": {"status": 429, "headers": {"x-ratelimit-remaining": "0"}},
+    "too fast, once": {"status": 429, "headers": {"Retry-After": "0"}, "numbers": [1]},
+    "too fast, always": {"status": 429},
+    "come back later": {"status": 429, "headers": {"Retry-After": "3600"}, "delay": 1.0},
+    "server error, once": {"status": 500, "numbers": [1]},
+    "server error": {"status": 500},
+    "server error with a page": {"status": 503, "body": PAGE},
+    "no answer": {"delay": 30},
+    "slow drip": {"drip": 0.1},
+    "cut body": {"cut": True},
+    "reset": {"reset": True},
+    "broken JSON": {"body": '{"results": [{"symbol": "ABEV3", "regularMark'},
+    "a page for an answer": {"body": PAGE},
+    "JSON of another shape": {"body": {"results": {}}},
+    "no result": {"body": {"results": []}},
+    "null price": quote_with(Price=None),
+    "negative price": quote_with(Price=-1),
+    "zero price": quote_with(Price=0),
+    "textual price": quote_with(Price="35.50"),
+    "absurd price": quote_with(Price=1e12),
+    "no market time": {"without": ["regularMarketTime"]},
+    "epoch": quote_with(Time=0),
+    "time in seconds": quote_with(Time=1_794_938_000),
+    "volume as a float": quote_with(Volume=1200.0),
+}
+BATCH_FAULTS: dict[str, dict[str, Any]] = {
+    "fewer results": {"drop": True},
+    "other order": {"ticker": None, "reverse": True},
+    "one spoils the batch": {"status": 500},
+    "refused batch": {"status": 404},
+}
+TESTED_ALONE = {"not an instrument of B3", "too many tickers", "renamed", "nobody is there"}
+# Long enough for an answer on a busy machine; the others have the usual ten seconds.
+TIMED_OUT = {"no answer", "slow drip"}

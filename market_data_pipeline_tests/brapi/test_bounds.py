@@ -1,0 +1,376 @@
+"""The bounds that the client keeps, whatever the other side does: time, rate, plan, secret."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from brapi_sandbox.faults import Fault
+from brapi_sandbox.sandbox import Sandbox, serve
+
+from market_data_pipeline.brapi import client as client_module
+from market_data_pipeline.brapi import exchange
+from market_data_pipeline.brapi.client import Fetch, Progress
+from market_data_pipeline.brapi.errors import RunError
+from market_data_pipeline.resources import BrapiResource
+from market_data_pipeline.windows import TradingWindows
+from market_data_pipeline_tests.brapi.table import TICKERS
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TOKEN, Pipeline, SetWatchlist
+from market_data_pipeline_tests.observed import failure_of, metadata
+
+WINDOW = TradingWindows().last_ended(datetime.now(UTC))
+assert WINDOW is not None
+
+
+@contextmanager
+def answering(answer: bytes, *, pause: float = 0.0) -> Iterator[str]:
+    """A server that sends these bytes to everybody, one at a time if there is a pause between."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        over = threading.Event()
+
+        def send(connection: socket.socket) -> None:
+            with connection:
+                connection.recv(65536)
+                parts = [answer] if not pause else [answer[i : i + 1] for i in range(len(answer))]
+                for part in parts:
+                    try:
+                        connection.sendall(part)
+                    except OSError:
+                        return
+                    if over.wait(pause):
+                        return
+
+        def accept() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                threading.Thread(target=send, args=[connection], daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            over.set()
+            listener.shutdown(socket.SHUT_RDWR)
+
+
+def fetch(base_url: str, tickers: list[str], **settings: Any) -> Fetch[Any]:
+    settings = {"token": TOKEN, "min_interval_seconds": 0.001, **settings}
+    with BrapiResource(base_url=base_url, **settings).client() as client:
+        return client.quotes(tickers, WINDOW, on_progress=lambda progress: None)
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with serve(burst=1_000, token=TOKEN) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "FIRST_BACKOFF_SECONDS", 0.01)
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When each request was started, by `time.monotonic()`."""
+    starts: list[float] = []
+
+    class Thread(threading.Thread):
+        def start(self) -> None:
+            starts.append(time.monotonic())
+            super().start()
+
+    monkeypatch.setattr(exchange, "threading", SimpleNamespace(Thread=Thread))
+    return starts
+
+
+def gaps(starts: list[float]) -> list[float]:
+    return [later - earlier for earlier, later in pairwise(starts)]
+
+
+def test_headers_that_drip_end_with_the_time_of_the_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client_module, "MAX_ATTEMPTS", 1)
+    headers = b"HTTP/1.1 200 OK\r\n" + b"".join(b"x-%d: y\r\n" % n for n in range(1_000))
+
+    with answering(headers, pause=0.1) as url:
+        outcome = fetch(url, ["ABEV3"], request_timeout_seconds=0.5)
+
+    assert outcome.failures == {"ABEV3": "no answer within 0.5 s"}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n64\r\n{",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\nnot gzip",
+        b"HTTP/1.1 301 Moved\r\nLocation: \xff\xfe\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: http://[::1\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 429 No\r\nRetry-After: -1\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nx-ratelimit-remaining: %s\r\n\r\n{}" % (b"9" * 5_000),
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"",
+    ],
+)
+def test_no_answer_raises_anything_of_the_library(
+    answer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "MAX_ATTEMPTS", 2)
+    with answering(answer) as url:
+        outcome = fetch(url, ["ABEV3"])
+
+    assert list(outcome.failures) == ["ABEV3"]
+
+
+def test_the_step_ends_in_time_with_what_it_has(
+    pipeline: Pipeline, watchlist: SetWatchlist
+) -> None:
+    watchlist(TICKERS)
+    pipeline.brapi = {"step_timeout_seconds": 3.0, "request_timeout_seconds": 60.0}
+    pipeline.sandbox.faults = [Fault(ticker=ticker, delay=60) for ticker in TICKERS[2:]]
+    started = time.monotonic()
+
+    result = pipeline.run(LIVE_ON_TUESDAY, select="quotes")
+
+    assert result.success
+    assert time.monotonic() - started < 30  # far less than a request may take
+    assert metadata(result, "quotes")["failed"] == [
+        {"ticker": ticker, "reason": "no answer within the time of the step"}
+        for ticker in TICKERS[2:]
+    ]
+
+
+@pytest.mark.parametrize(("share", "succeeds"), [(0.5, True), (0.51, False), (0.75, False)])
+def test_the_share_that_must_be_answered(
+    share: float, succeeds: bool, pipeline: Pipeline, watchlist: SetWatchlist
+) -> None:
+    watchlist(TICKERS)
+    pipeline.brapi = {"min_answered_share": share}
+    pipeline.sandbox.faults = [Fault(ticker=ticker, status=404) for ticker in TICKERS[2:]]
+
+    result = pipeline.run(LIVE_ON_TUESDAY, select="quotes")
+
+    assert result.success == succeeds
+    if not succeeds:
+        assert failure_of(result) == (
+            "Brapi answered for 2 of 4 tickers, at least 3 must be; most often because: unknown "
+            "ticker (404). Nothing was stored; materialize the window again."
+        )
+
+
+def test_no_ticker_at_all_is_a_failure(pipeline: Pipeline, watchlist: SetWatchlist) -> None:
+    watchlist(TICKERS)
+    pipeline.sandbox.faults = [Fault(status=404)]
+
+    result = pipeline.run(LIVE_ON_TUESDAY, select="quotes")
+
+    assert failure_of(result).startswith("Brapi answered for 0 of 4 tickers, at least 1 must be")
+
+
+def test_every_request_starts_a_whole_interval_after_the_one_before(
+    sandbox: Sandbox, starts: list[float]
+) -> None:
+    outcome = fetch(sandbox.url, TICKERS, min_interval_seconds=0.1)
+
+    assert list(outcome.answers) == TICKERS
+    assert len(sandbox.requests) == len(starts) == len(TICKERS)
+    assert min(gaps(starts)) >= 0.1
+
+
+def test_a_repeated_request_waits_for_its_turn_too(
+    sandbox: Sandbox, starts: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "FIRST_BACKOFF_SECONDS", 0)
+    sandbox.faults = [Fault(ticker=ticker, status=500, numbers=[1]) for ticker in TICKERS]
+
+    outcome = fetch(sandbox.url, TICKERS, min_interval_seconds=0.1)
+
+    assert list(outcome.answers) == TICKERS
+    assert len(sandbox.requests) == len(starts) == 2 * len(TICKERS)
+    assert min(gaps(starts)) >= 0.1
+
+
+def test_retry_after_holds_every_request_back(sandbox: Sandbox) -> None:
+    sandbox.faults = [Fault(status=429, headers={"Retry-After": "1"}, numbers=[1])]
+
+    outcome = fetch(sandbox.url, TICKERS, min_interval_seconds=0.2)
+
+    assert list(outcome.answers) == TICKERS
+    starts = [seen.at for seen in sandbox.requests]
+    assert max(later - earlier for earlier, later in pairwise(starts)) > 0.9
+
+
+def test_backoff_doubles_and_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "FIRST_BACKOFF_SECONDS", 1.0)
+    for attempt, longest in ((1, 1), (2, 2), (3, 4), (9, 20)):
+        waits = [client_module._backoff(attempt) for _ in range(100)]
+        assert longest / 2 <= min(waits) < max(waits) <= longest
+        assert len(set(waits)) > 90
+
+
+def test_a_refused_token_ends_the_run_without_a_further_request(sandbox: Sandbox) -> None:
+    sandbox.faults = [Fault(status=401, code="INVALID_TOKEN")]
+
+    with pytest.raises(RunError, match="Set BRAPI_TOKEN to a valid one"):
+        fetch(sandbox.url, TICKERS, min_interval_seconds=30)
+
+    assert len(sandbox.requests) == 1
+
+
+def test_what_is_under_way_when_brapi_asks_to_wait_is_not_lost(sandbox: Sandbox) -> None:
+    slow = [Fault(ticker=ticker, delay=1.5) for ticker in TICKERS]
+    refused = Fault(numbers=[3], status=429, headers={"Retry-After": "3600"}, delay=-1.5)
+    sandbox.faults = [*slow, refused]
+
+    outcome = fetch(sandbox.url, TICKERS, min_interval_seconds=0.3)
+
+    assert len(outcome.answers) == outcome.requests - 1 >= 2
+    assert outcome.failures
+    assert all("Brapi asks to wait 3600 s" in reason for reason in outcome.failures.values())
+
+
+def test_a_plan_that_was_guessed_too_large_costs_one_request(sandbox: Sandbox) -> None:
+    tickers = ["BBAS3", "WEGE3", "TIMS3", "ABEV3", "B3SA3", "RENT3", "LREN3", "RADL3"]
+
+    outcome = fetch(sandbox.url, tickers, plan="pro", tickers_per_request=4)
+
+    assert list(outcome.answers) == tickers
+    assert outcome.requests <= 2 + len(tickers)
+    assert [len(s.path.split(",")) for s in sandbox.requests].count(4) <= 2
+
+
+def test_what_a_split_batch_has_is_kept_when_the_time_is_over(sandbox: Sandbox) -> None:
+    sandbox.faults = [Fault(ticker=TICKERS[-1], numbers=[2], delay=60)]
+
+    outcome = fetch(sandbox.url, TICKERS, plan="pro", step_timeout_seconds=3.0)
+
+    assert list(outcome.answers) == TICKERS[:-1]
+    assert outcome.failures == {TICKERS[-1]: "no answer within the time of the step"}
+
+
+def test_history_goes_on_with_the_plan_of_the_token(
+    pipeline: Pipeline, watchlist: SetWatchlist
+) -> None:
+    watchlist(TICKERS)
+    pipeline.brapi = {"plan": "pro"}
+
+    result = pipeline.run("2026-11-16T17:30-0300", select="quotes")
+
+    assert result.success
+    assert metadata(result, "quotes")["quotes"] == len(TICKERS)
+    assert pipeline.sandbox.requests[-1].query["interval"] == "1d"
+
+
+def test_settings_override_the_plan(sandbox: Sandbox) -> None:
+    sandbox.plan = "pro"
+
+    outcome = fetch(sandbox.url, TICKERS, plan="free", tickers_per_request=3)
+
+    assert list(outcome.answers) == TICKERS
+    assert outcome.requests == 2
+
+
+def test_what_the_plan_forbids_is_not_asked(pipeline: Pipeline) -> None:
+    result = pipeline.run("2026-06-16T17:30-0300", select="quotes")
+
+    assert "The plan 'free' reaches back 3mo, to 2026-08-17; 2026-06-16 is too far back." in (
+        failure_of(result)
+    )
+    assert pipeline.sandbox.requests == []
+
+
+def test_a_redirect_is_not_followed(sandbox: Sandbox) -> None:
+    with serve(token=TOKEN) as elsewhere:
+        location = {"Location": f"{elsewhere.url}/api/quote/ABEV3"}
+        sandbox.faults = [Fault(status=301, headers=location)]
+
+        assert list(fetch(sandbox.url, ["ABEV3"]).failures) == ["ABEV3"]
+
+        assert len(sandbox.requests) == 1
+        assert elsewhere.requests == []
+
+
+def test_a_netrc_does_not_replace_the_token(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+
+    assert list(fetch(sandbox.url, ["ABEV3"]).answers) == ["ABEV3"]
+
+
+def test_a_proxy_is_used(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n") as proxy:
+        monkeypatch.setenv("http_proxy", proxy)
+        monkeypatch.setenv("no_proxy", "")
+
+        outcome = fetch("http://brapi.test", ["ABEV3"])
+
+    assert "Brapi answered 407 with a page that is not from its API" in outcome.failures["ABEV3"]
+
+
+@pytest.mark.parametrize("token", ["", "two words", "new\nline", "ação", 'quo"te', "a,b"])
+def test_a_token_that_cannot_be_one_is_said_at_once(token: str) -> None:
+    with pytest.raises(RunError, match="BRAPI_TOKEN") as raised:
+        BrapiResource(token=token).client()
+
+    assert not token or token not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "brapi.dev",
+        "ftp://brapi.dev",
+        "https://",
+        "http://[::1",
+        "https://user:secret@brapi.dev",
+        "https://brapi.dev?token=secret",
+    ],
+)
+def test_an_address_that_cannot_be_one_is_said_at_once(address: str) -> None:
+    with pytest.raises(RunError, match="BRAPI_BASE_URL") as raised:
+        BrapiResource(base_url=address, token=TOKEN).client()
+
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("token", ["abcd/efgh+ijkl==", "plain-token_1.2~3"])
+@pytest.mark.parametrize("form", ["{}", "{} is refused", "GET /api?token={}"])
+def test_a_body_that_repeats_the_token_is_not_repeated(
+    token: str, form: str, sandbox: Sandbox
+) -> None:
+    sandbox.token = token
+    for said in (token, token.replace("/", r"\/"), token.replace("/", "%2f"), quote(token, "")):
+        body = f'{{"error": true, "message": "{form.format(said)}"}}'
+        sandbox.faults = [Fault(status=400, body=body)]
+
+        reason = fetch(sandbox.url, ["ABEV3"], token=token).failures["ABEV3"]
+
+        assert form.format("***") in reason
+
+
+def test_progress_counts_every_ticker(sandbox: Sandbox) -> None:
+    sandbox.faults = [Fault(ticker="WEGE3", status=404)]
+    seen: list[Progress] = []
+    brapi = BrapiResource(base_url=sandbox.url, token=TOKEN, min_interval_seconds=0.001)
+
+    with brapi.client() as client:
+        client.quotes(TICKERS, WINDOW, on_progress=seen.append)
+
+    assert [progress.done for progress in seen] == [1, 2, 3, 4]
+    assert (seen[-1].failed, seen[-1].total) == (1, 4)

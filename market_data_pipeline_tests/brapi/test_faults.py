@@ -1,0 +1,143 @@
+"""What Brapi does wrong, row by row of the table in docs/faults.md, over real sockets."""
+
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from typing import Any
+
+import dagster as dg
+import pytest
+from brapi_sandbox.faults import Fault
+
+from market_data_pipeline.brapi import client
+from market_data_pipeline.watchlist import load_watchlist
+from market_data_pipeline_tests.brapi.table import (
+    BATCH_FAULTS,
+    FAULTS,
+    TESTED_ALONE,
+    TICKERS,
+    TIMED_OUT,
+    VICTIM,
+    Row,
+    rows,
+)
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline, SetWatchlist
+from market_data_pipeline_tests.observed import checks, failure_of, logs, metadata
+from market_data_pipeline_tests.supervised import free_ports
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two attempts, the second one at once."""
+    monkeypatch.setattr(client, "FIRST_BACKOFF_SECONDS", 0.01)
+    monkeypatch.setattr(client, "MAX_ATTEMPTS", 2)
+
+
+@pytest.fixture(autouse=True)
+def few_tickers(watchlist: SetWatchlist) -> None:
+    watchlist(TICKERS)
+
+
+def asked(pipeline: Pipeline, ticker: str) -> list[str]:
+    """The requests that a ticker was in."""
+    paths = [seen.path.removeprefix("/api/quote/") for seen in pipeline.sandbox.requests]
+    return [path for path in paths if ticker in path.split(",")]
+
+
+def check(row: Row, pipeline: Pipeline, result: dg.ExecuteInProcessResult, victim: str) -> None:
+    """Compares a run with its row of the table."""
+    requests = asked(pipeline, victim)
+    if row.again == "in smaller batches":
+        assert len(requests) > 1
+        assert requests[-1] == victim
+    else:
+        assert len(requests) == (2 if row.again == "yes" else 1)
+    if row.costs == "the run":
+        assert not result.success
+        assert_reads(failure_of(result), row.sentence)
+        return
+    assert result.success
+    told = metadata(result, "quotes")
+    if row.costs == "nothing":
+        assert told["failures"] == 0
+        assert told["quotes"] == len(TICKERS)
+        return
+    assert told["quotes"] == len(TICKERS) - 1
+    [failed] = told["failed"]
+    assert failed["ticker"] == victim
+    assert_reads(failed["reason"], row.sentence)
+    assert f"{victim} failed: {failed['reason']}" in logs(pipeline, result)
+    assert not checks(result)["all_tickers_quoted"][0]
+
+
+def assert_reads(said: str, sentence: str) -> None:
+    assert fnmatchcase(said, sentence.replace("[", "[[]").replace("?", "[?]").replace("…", "*")), (
+        said
+    )
+
+
+def test_every_row_of_the_table_is_tested() -> None:
+    assert set(rows()) == {*FAULTS, *BATCH_FAULTS, *TESTED_ALONE}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_one_ticker_after_another(case: str, pipeline: Pipeline) -> None:
+    pipeline.sandbox.faults = [Fault(ticker=VICTIM, **FAULTS[case])]
+    if case in TIMED_OUT:
+        pipeline.brapi = {"request_timeout_seconds": 1.0}
+
+    check(rows()[case], pipeline, pipeline.run(LIVE_ON_TUESDAY, select="quotes"), VICTIM)
+
+
+@pytest.mark.parametrize("case", BATCH_FAULTS)
+def test_batches(case: str, make_pipeline: Callable[..., Any]) -> None:
+    with make_pipeline(plan="pro") as pipeline:
+        pipeline.brapi = {"tickers_per_request": 2}
+        pipeline.sandbox.faults = [Fault(**({"ticker": VICTIM} | BATCH_FAULTS[case]))]
+
+        check(rows()[case], pipeline, pipeline.run(LIVE_ON_TUESDAY, select="quotes"), VICTIM)
+
+
+def test_not_an_instrument_of_b3(pipeline: Pipeline, watchlist: SetWatchlist) -> None:
+    watchlist([*TICKERS[:-1], "ZZZZ3"])
+
+    result = pipeline.run(LIVE_ON_TUESDAY, select="quotes")
+
+    check(rows()["not an instrument of B3"], pipeline, result, "ZZZZ3")
+
+
+def test_too_many_tickers(pipeline: Pipeline) -> None:
+    pipeline.brapi = {"plan": "pro"}
+
+    result = pipeline.run(LIVE_ON_TUESDAY, select="quotes")
+
+    check(rows()["too many tickers"], pipeline, result, VICTIM)
+    assert len(asked(pipeline, VICTIM)) == 2  # what was refused is not sent again
+
+
+def test_a_renamed_instrument(pipeline: Pipeline, watchlist: SetWatchlist) -> None:
+    watchlist([*TICKERS[:-1], "ELET3"])
+    row = rows()["renamed"]
+
+    result = pipeline.run(LIVE_ON_TUESDAY)
+
+    check(row, pipeline, result, "ELET3")
+    assert checks(result)["watchlist_free_of_renames"] == (False, row.sentence)
+    assert [d["requested_ticker"] for d in pipeline.documents({"ticker": "AXIA3"})] == ["ELET3"]
+    assert b"AXIA3" in {seen.event.key for seen in pipeline.events()}
+
+
+def test_the_watchlist_that_ships_has_no_symbol_of_the_past() -> None:
+    past = "BRFS3 CCRO3 CIEL3 ELET3 ELET6 EMBR3 ENBR3 JBSS3 MRFG3 NTCO3 RRRP3 SOMA3 TRPL4 VIIA3"
+
+    assert not {instrument.ticker for instrument in load_watchlist()} & set(past.split())
+
+
+def test_nobody_is_there(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "FAILURES_OF_A_BREAKDOWN", 6)
+    (port,) = free_ports(1)
+    pipeline.brapi = {"base_url": f"http://127.0.0.1:{port}"}
+
+    result = pipeline.run(LIVE_ON_TUESDAY, select="quotes")
+
+    assert not result.success
+    assert_reads(failure_of(result), rows()["nobody is there"].sentence)

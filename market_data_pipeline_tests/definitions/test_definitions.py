@@ -1,0 +1,176 @@
+"""What the definitions hold, and that loading them needs nothing."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import ModuleType
+
+import dagster as dg
+import pytest
+
+from market_data_pipeline.assets.common import OWNERS
+from market_data_pipeline.definitions import defs
+
+Load = Callable[..., ModuleType]
+ASSETS = {"quotes", "mongo_price_history", "kafka_publication"}
+GRAPH = defs.resolve_asset_graph()
+
+
+def test_three_assets_in_their_lineage() -> None:
+    parents = {
+        key.to_user_string(): {parent.to_user_string() for parent in GRAPH.get(key).parent_keys}
+        for key in GRAPH.materializable_asset_keys
+    }
+
+    assert parents == {
+        "quotes": set(),
+        "mongo_price_history": {"quotes"},
+        "kafka_publication": {"quotes"},
+    }
+
+
+def test_a_run_is_of_the_three_assets() -> None:
+    job = defs.resolve_job_def("market_data_job")
+
+    assert {key.to_user_string() for key in job.asset_layer.selected_asset_keys} == ASSETS
+
+
+def test_the_report_is_an_asset_of_sessions_that_is_shown_and_not_materialized() -> None:
+    node = GRAPH.get(dg.AssetKey("session_report"))
+
+    assert (node.group_name, node.owners, node.kinds) == ("market_data", OWNERS, {"html"})
+    assert not node.is_materializable
+    assert node.parent_keys == {dg.AssetKey("quotes")}
+    assert node.partitions_def
+    keys = node.partitions_def.get_partition_keys(datetime(2026, 11, 23, 21, tzinfo=UTC))
+    assert keys[-3:] == ["2026-11-18", "2026-11-19", "2026-11-23"]  # the 20th is a holiday
+
+
+@pytest.mark.parametrize("name", sorted(ASSETS))
+def test_every_asset_says_what_it_is(name: str) -> None:
+    node = GRAPH.get(dg.AssetKey(name))
+
+    assert node.group_name == "market_data"
+    assert node.owners
+    assert node.kinds
+    assert node.description
+    assert node.partitions_def == GRAPH.get(dg.AssetKey("quotes")).partitions_def
+    assert node.backfill_policy == dg.BackfillPolicy.single_run()
+
+
+@pytest.mark.parametrize("name", ["quotes", "mongo_price_history"])
+def test_every_column_has_a_type_and_a_description(name: str) -> None:
+    schema = GRAPH.get(dg.AssetKey(name)).metadata["dagster/column_schema"]
+
+    assert len(schema.columns) >= 11
+    assert all(column.type and column.description for column in schema.columns)
+
+
+def test_every_check_says_what_to_do() -> None:
+    keys = GRAPH.asset_check_keys
+
+    assert len(keys) > 7
+    for key in keys:
+        description = GRAPH.get_check_spec(key).description
+        assert description, key
+        assert "If not:" in description, key
+
+
+def test_whatever_runs_by_itself_says_what_it_does() -> None:
+    repository = defs.get_repository_def()
+    by_themselves = [*repository.schedule_defs, *repository.sensor_defs]
+
+    assert len(by_themselves) > 3
+    for each in by_themselves:
+        assert each.description, each.name
+    assert defs.resolve_job_def("market_data_job").description
+
+
+@pytest.mark.parametrize("name", ["brapi", "mongo", "kafka", "quote_store"])
+def test_every_setting_of_a_resource_is_described(name: str) -> None:
+    fields = type((defs.resources or {})[name]).model_fields
+
+    assert [key for key, field in fields.items() if not field.description] == []
+
+
+def test_every_config_field_is_described() -> None:
+    def described(name: str) -> set[str]:
+        schema = GRAPH.get(dg.AssetKey(name)).assets_def.op.config_schema
+        fields = getattr(schema.config_type, "fields", {}) if schema else {}
+        return {key for key, field in fields.items() if field.description}
+
+    assert {name: described(name) for name in ASSETS} == {
+        "quotes": {"overwrite_live"},
+        "mongo_price_history": set(),
+        "kafka_publication": {"accept_moves", "publish_history"},
+    }
+
+
+def test_schedule_and_sensor_run_by_default() -> None:
+    repository = defs.get_repository_def()
+
+    (schedule,) = repository.schedule_defs
+    assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
+    assert schedule.execution_timezone == "America/Sao_Paulo"
+    sensors = {sensor.name: sensor.default_status for sensor in repository.sensor_defs}
+    assert sensors["at_startup"] == dg.DefaultSensorStatus.RUNNING
+
+
+def test_loading_needs_no_setting_and_opens_no_connection(
+    load_definitions: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(*_: object) -> None:
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr(socket.socket, "connect_ex", connect)
+
+    assert "market_data_job" in {job.name for job in load_definitions().defs.resolve_all_job_defs()}
+
+
+def test_what_is_heavy_is_not_imported_before_it_is_needed() -> None:
+    code = "import sys, market_data_pipeline.definitions as d; d.defs.resolve_all_job_defs();"
+    code += "print('pandas' in sys.modules, 'pyarrow.parquet' in sys.modules)"
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+
+    done = subprocess.run([sys.executable, "-c", code], env=kept, capture_output=True, text=True)
+
+    assert done.stdout.endswith(" False\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("SYNC_INTERVAL_MINUTES", "7", "set it to one of 5, 10, 15, 20, 30, 60"),
+        ("BRAPI_TICKERS_PER_REQUEST", "half", "set it to a whole number"),
+        ("PARTITIONS_START", "yesterday", "set it to a date such as 2026-01-02"),
+        ("BRAPI_PLAN", "gold", "set it to one of free, startup, pro"),
+        ("BRAPI_MIN_INTERVAL_SECONDS", "-1", "set it to a number"),
+        ("KAFKA_UPDATED_AT_FORMAT", "text", "set it to one of"),
+        ("BRAPI_QUOTA_SHARE", "50", "set it to a number from 0 to 1"),
+        ("ASSET_KEY_PREFIX", "blue-chips", "set it to letters, digits and underscores"),
+        ("KAFKA_CREATE_TOPIC", "maybe", "set it to true or false"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence_at_start(
+    load_definitions: Load, name: str, value: str, sentence: str
+) -> None:
+    with pytest.raises(Exception, match=name) as refused:
+        load_definitions(**{name: value})
+
+    assert sentence in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_secret_is_not_shown(load_definitions: Load) -> None:
+    loaded = load_definitions(
+        BRAPI_TOKEN="token-5d1c", MONGO_URI="mongodb://user:word-77aa@127.0.0.1/"
+    )
+
+    shown = f"{loaded.brapi} {loaded.mongo} {loaded.defs.resources}"
+    assert "base_url=" in shown
+    assert "token-5d1c" not in shown
+    assert "word-77aa" not in shown

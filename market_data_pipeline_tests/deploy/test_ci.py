@@ -1,0 +1,66 @@
+"""What runs for every push: the workflow, and that it needs nothing from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from typing import Any
+
+import yaml
+
+from market_data_pipeline_tests.services.mongo_engine import PACKAGE
+from market_data_pipeline_tests.supervised import ROOT
+
+TEXT = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+WORKFLOW: dict[Any, Any] = yaml.safe_load(TEXT)
+(JOB,) = WORKFLOW["jobs"].values()
+
+
+def test_every_push_and_pull_request_runs_what_has_to_pass() -> None:
+    # YAML 1.1 reads the key `on` as true.
+    assert WORKFLOW[True].keys() == {"push", "pull_request"}
+    script = ROOT / JOB["steps"][-1]["run"]
+    assert os.access(script, os.X_OK)
+
+
+def test_it_may_only_read_and_ends_in_time() -> None:
+    assert WORKFLOW["permissions"] == {"contents": "read"}
+    assert JOB["timeout-minutes"] <= 90
+    assert "secrets." not in TEXT
+
+
+def test_every_action_is_pinned_to_a_commit_whose_version_is_named() -> None:
+    used = re.findall(r"uses: (.+)", TEXT)
+    assert len(used) == sum("uses" in step for step in JOB["steps"])
+    for each in used:
+        assert re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", each)
+
+
+def test_it_has_every_python_that_is_promised() -> None:
+    (versions,) = (
+        step["with"]["python-version"].split()
+        for step in JOB["steps"]
+        if step.get("uses", "").startswith("actions/setup-python@")
+    )
+    promised = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    first, end = map(int, re.findall(r"3\.(\d+)", promised))
+    assert sorted(versions) == [f"3.{minor}" for minor in range(first, end)]
+    assert versions[-1] == (ROOT / ".python-version").read_text().strip()
+
+
+def test_the_mongodb_engine_is_pinned_with_checksums_and_names_no_registry() -> None:
+    text = (PACKAGE / "package-lock.json").read_text()
+    packages = json.loads(text)["packages"]
+    wanted = json.loads((PACKAGE / "package.json").read_text())["dependencies"]
+
+    assert packages.pop("")["dependencies"] == wanted
+    assert {f"node_modules/{name}" for name in wanted} <= packages.keys()
+    assert all(each["integrity"].startswith("sha512-") for each in packages.values())
+    assert "://" not in text
+
+
+def test_what_runs_names_nothing_outside_of_the_repository() -> None:
+    for path in (ROOT / ".ci" / "run", ROOT / "Makefile"):
+        assert re.findall(r"\.\./\w\S*|/(?:work|home|root)/\S*", path.read_text()) == []

@@ -1,0 +1,169 @@
+"""`make dev` in a checkout, as real processes: from nothing, with another Brapi, and back again."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pymongo
+import pytest
+from brapi_sandbox import serve
+from brapi_sandbox.answers import quote
+from brapi_sandbox.market import Market
+from brapi_sandbox.rules import FREE_TICKERS, PLANS
+
+from market_data_pipeline.watchlist import load_watchlist
+from market_data_pipeline.windows import trading_windows
+from market_data_pipeline_tests.kafka.helpers import Seen, read
+from market_data_pipeline_tests.supervised import ROOT, Supervisor, settings
+
+pytestmark = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a git checkout")
+# One of them is an instrument that only the sandbox of this watchlist has.
+TICKERS = [*(instrument.ticker for instrument in load_watchlist()), "WXYZ3"]
+TOPIC = "trading-assets-market-data-v1"
+MARKET = Market(["WXYZ3"])
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout of the tracked files as they are now, below `tmp_path`."""
+    checkout = tmp_path / "checkout"
+    tracked = git(ROOT, "ls-files", "-z").split("\0")
+    for name in filter(None, tracked):
+        if (ROOT / name).is_file():
+            (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+            (checkout / name).write_bytes((ROOT / name).read_bytes())
+    git(checkout, "init", "--quiet")
+    git(checkout, "add", "--all")
+    author = ["-c", "user.name=test", "-c", "user.email=test@example.invalid"]
+    git(checkout, *author, "commit", "--quiet", "--message", "all")
+    return checkout
+
+
+def git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", *arguments], cwd=folder, check=True, capture_output=True, text=True
+    ).stdout
+
+
+@pytest.fixture
+def env(checkout: Path, tmp_path: Path) -> dict[str, str]:
+    """A shell in which nothing is set but a watchlist; the state is in the checkout's `.dev`."""
+    watchlist = tmp_path / "watchlist.csv"
+    watchlist.write_text("\n".join(["ticker", *TICKERS]) + "\n")
+    mine = {"PYTHONPATH": str(checkout), "WATCHLIST_FILE": str(watchlist)}
+    return settings(checkout / ".dev") | mine
+
+
+@contextmanager
+def make_dev(checkout: Path, env: dict[str, str]) -> Iterator[Supervisor]:
+    """`make dev` until its run at startup is done or found needless; then it is stopped."""
+    supervisor = Supervisor(checkout.parent, env, cwd=checkout)
+    try:
+        supervisor.wait_for("un at startup")
+        yield supervisor
+    finally:
+        assert supervisor.end(signal.SIGTERM) == 0
+    assert supervisor.left_behind() == []
+
+
+def documents(env: dict[str, str], start: datetime | None = None) -> list[dict[str, Any]]:
+    """The documents of one window, or all, by `_id`."""
+    uri = f"mongodb://127.0.0.1:{env['EMBEDDED_MONGO_PORT']}"
+    with pymongo.MongoClient[dict[str, Any]](uri, tz_aware=True) as client:
+        found = client["market_data_db"]["price_history"].find(
+            {"window_start": start} if start else {}
+        )
+        return sorted(found, key=lambda document: str(document["_id"]))
+
+
+def test_prices_and_events_from_nothing_and_no_loss_when_brapi_is_another_for_a_while(
+    checkout: Path, env: dict[str, str]
+) -> None:
+    with make_dev(checkout, env) as supervisor:
+        # The window that is checked is that of the run at startup; another may end meanwhile.
+        finished = re.search(r"3 assets materialized for (\S+) ", supervisor.output)
+        assert finished, supervisor.output
+        start = trading_windows().from_key(finished[1]).start
+        made_up = documents(env, start)
+        check_prices(made_up)
+        check_events(checkout, env, made_up)
+
+    with serve(token="right", market=MARKET) as brapi:
+        # It is not Brapi's own, so that it has to be allowed to reach the sinks.
+        real = {"BRAPI_TOKEN": "right", "PUBLISH_MADE_UP_PRICES": "true"}
+        with make_dev(checkout, env | real | {"BRAPI_BASE_URL": brapi.url}) as supervisor:
+            assert "The run at startup is finished" in supervisor.output
+            of_brapi = documents(env)
+        assert brapi.requests
+        assert {each["ticker"] for each in of_brapi} == set(TICKERS)
+        assert not {each["run_id"] for each in of_brapi} & {each["run_id"] for each in made_up}
+
+    with make_dev(checkout, env):
+        assert documents(env, start) == made_up
+        with sqlite3.connect(checkout / ".dev/sandbox/dagster/history/runs.db") as runs:
+            assert ("SUCCESS",) in runs.execute("select status from runs").fetchall()
+
+    assert git(checkout, "status", "--porcelain") == ""
+
+
+def check_prices(stored: list[dict[str, Any]]) -> None:
+    """Each price is the sandbox's when it was asked or, for a bar, at the end of the window."""
+    assert {document["ticker"] for document in stored} == set(TICKERS)
+    for document in stored:
+        as_of = document["window_end"]
+        if document["source"] == "live":
+            plan = PLANS["pro" if document["ticker"] in FREE_TICKERS else "free"]
+            seconds = plan.refresh_minutes * 60
+            refreshed = document["observed_at"].timestamp() // seconds * seconds
+            as_of = datetime.fromtimestamp(refreshed, UTC)
+        expected = quote(MARKET, document["ticker"], as_of)
+        assert document["price"] == expected["regularMarketPrice"]
+        assert document["volume"] == expected["regularMarketVolume"]
+        assert document["name"] == expected["longName"]
+
+
+def check_events(checkout: Path, env: dict[str, str], stored: list[dict[str, Any]]) -> None:
+    """Live prices are on the topic, bars are not."""
+    # While the first window of a session runs there is no live one, and nothing to publish.
+    live = stored[0]["source"] == "live"
+    assert live == (trading_windows().live(stored[0]["observed_at"]) is not None)
+    if not live:
+        return
+    servers = (checkout / ".dev" / "kafka.address").read_text()
+    events = [json.loads(seen.event.value) for seen in read(servers, TOPIC) if is_of(seen, stored)]
+    assert sorted((event["ticker"], event["price"]) for event in events) == sorted(
+        (document["ticker"], document["price"]) for document in stored
+    )
+    command = [sys.executable, "-m", "market_data_pipeline_dev.tail", "--from-beginning"]
+    command += ["--count", str(len(stored))]
+    shown = subprocess.run(
+        command, cwd=checkout, env=env, capture_output=True, text=True, timeout=60
+    )
+    assert shown.stderr == ""
+    assert len(shown.stdout.splitlines()) == 1 + len(stored)
+
+
+def is_of(seen: Seen, stored: list[dict[str, Any]]) -> bool:
+    """Whether the event is of the window of these documents."""
+    start = dict(seen.event.headers)["ce_windowstart"].decode()
+    return datetime.fromisoformat(start) == stored[0]["window_start"]
+
+
+def test_the_cli_leaves_nothing_behind(checkout: Path, env: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "dagster", "definitions", "validate"]
+    subprocess.run([*command, "-w", "workspace.yaml"], cwd=checkout, env=env, check=True)
+    assert git(checkout, "status", "--porcelain") == ""
+
+
+def test_the_sandbox_knows_the_watchlist() -> None:
+    assert {each.ticker for each in load_watchlist()} <= Market().instruments.keys()

@@ -1,0 +1,91 @@
+"""The documents agree with each other and with the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from market_data_pipeline.definitions import defs
+from market_data_pipeline.settings import names, table
+from market_data_pipeline_tests.supervised import ROOT
+
+ENGLISH, PORTUGUESE = ROOT / "README.md", ROOT / "README.pt-BR.md"
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]+))?\)")
+
+
+def heading_levels(text: str) -> list[int]:
+    return [len(line.split()[0]) for line in text.splitlines() if re.match(r"#+ ", line)]
+
+
+def code_blocks(text: str) -> list[str]:
+    """The blocks of code without their comments."""
+    return [
+        re.sub(r" *#.*", "", block) for block in re.findall(r"```\w*\n(.*?)```", text, re.DOTALL)
+    ]
+
+
+def first_columns(text: str) -> list[list[str]]:
+    return [
+        re.findall(r"`([^`]+)`", line.split("|")[1])
+        for line in text.splitlines()
+        if line[:2] == "| "
+    ]
+
+
+@pytest.mark.parametrize("part", [heading_levels, code_blocks, first_columns])
+def test_the_readme_is_the_same_in_both_languages(part) -> None:
+    assert part(PORTUGUESE.read_text("utf-8")) == part(ENGLISH.read_text("utf-8"))
+
+
+def test_both_languages_link_to_the_same() -> None:
+    targets = [
+        {target for target, _ in LINK.findall(path.read_text("utf-8"))}
+        - {"README.md", "README.pt-BR.md"}
+        for path in (ENGLISH, PORTUGUESE)
+    ]
+    assert targets[0] == targets[1]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_no_link_is_dead(path: Path) -> None:
+    for target, anchor in LINK.findall(path.read_text("utf-8")):
+        if target.startswith("http"):
+            continue
+        file = path.parent / target if target else path
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.MULTILINE)
+            slugs = [re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings]
+            assert anchor in slugs, anchor
+
+
+def test_the_architecture_names_every_module_and_no_other() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    (tree,) = re.findall(r"```text\n(market_data_pipeline/.*?)```", text, re.DOTALL)
+    package = ROOT / "market_data_pipeline"
+    modules = [path for path in package.rglob("*.py") if path.name != "__init__.py"]
+
+    assert sorted(re.findall(r"\w+\.py", tree)) == sorted(path.name for path in modules)
+    named = set(re.findall(r"`((?:\w+/)*\w+\.py)`", text))
+    missing = [each for each in named if not any((top / each).exists() for top in (package, ROOT))]
+    assert missing == []
+
+
+def test_the_table_of_settings_is_that_of_the_code() -> None:
+    assert table() in (ROOT / "docs" / "configuration.md").read_text("utf-8")
+
+
+def test_the_example_has_every_setting() -> None:
+    example = (ROOT / ".env.example").read_text("utf-8")
+    found = set(re.findall(r"^#? ?([A-Z_]+)=", example, re.MULTILINE))
+
+    assert {name for name in found if not name.startswith("KAFKA_CONFIG_")} == set(names())
+
+
+def test_every_check_is_in_the_operators_table() -> None:
+    table = (ROOT / "docs" / "operating.md").read_text("utf-8")
+    names = {key.name for key in defs.resolve_asset_graph().asset_check_keys}
+
+    assert len(names) > 7
+    assert {name for name in names if f"| `{name}` |" not in table} == set()

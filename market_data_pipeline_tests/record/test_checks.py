@@ -1,0 +1,214 @@
+"""Each check, made to fail for real, and what an engineer reads then."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pymongo
+import pytest
+from brapi_sandbox.faults import Fault
+
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline, SetClock
+from market_data_pipeline_tests.observed import checks, metadata
+
+NEXT = "2026-11-17T15:00-0300"
+AFTER_NEXT = "2026-11-17T15:30-0300"
+FIRST_START = datetime(2026, 11, 17, 17, 30, tzinfo=UTC)
+HALF_AN_HOUR = timedelta(minutes=30)
+
+
+def a_hundred_times(pipeline: Pipeline, ticker: str) -> Fault:
+    """The sandbox sends the instrument's price in cents."""
+    (stored,) = pipeline.documents({"ticker": ticker, "window_start": {"$gte": FIRST_START}})
+    return Fault(ticker=ticker, fields={"regularMarketPrice": stored["price"] * 100})
+
+
+@pytest.fixture
+def after_a_window(pipeline: Pipeline, set_clock: SetClock) -> Pipeline:
+    """The pipeline half an hour after a window that is stored and published."""
+    assert pipeline.run(LIVE_ON_TUESDAY).success
+    set_clock(TUESDAY_15_00 + HALF_AN_HOUR)
+    return pipeline
+
+
+def published(pipeline: Pipeline, ticker: str) -> int:
+    return sum(seen.event.key == ticker.encode() for seen in pipeline.events())
+
+
+def said(pipeline: Pipeline, key: str, **run: Any) -> dict[str, tuple[bool, str]]:
+    result = pipeline.run(key, **run)
+    assert result.success
+    return checks(result)
+
+
+def test_all_is_well(after_a_window: Pipeline) -> None:
+    verdicts = said(after_a_window, NEXT)
+
+    assert [name for name, (passed, _) in verdicts.items() if not passed] == []
+    assert set(verdicts) == {
+        "all_tickers_quoted",
+        "watchlist_free_of_renames",
+        "prices_plausible",
+        "quotes_recent",
+        "observed_in_time",
+        "history_equals_quotes",
+        "every_quote_delivered",
+    }
+
+
+def test_a_price_a_hundred_times_off_is_stored_but_withheld(after_a_window: Pipeline) -> None:
+    after_a_window.sandbox.faults = [a_hundred_times(after_a_window, "VALE3")]
+
+    result = after_a_window.run(NEXT)
+
+    assert result.success
+    verdicts = checks(result)
+    passed, why = verdicts["prices_plausible"]
+    assert not passed
+    assert why.startswith("1 of 50 prices have moved too far: VALE3 ")
+    assert "`accept_moves`" in why
+    passed, why = verdicts["every_quote_delivered"]
+    assert not passed
+    assert "VALE3; the other 49 are on the topic" in why
+    assert published(after_a_window, "VALE3") == 1
+    assert published(after_a_window, "PETR4") == 2
+    assert metadata(result, "kafka_publication")["withheld"] == 1
+    assert len(after_a_window.documents({"ticker": "VALE3"})) == 2
+
+
+@pytest.mark.parametrize("run_again", [False, True])
+def test_a_wrong_price_is_no_measure_for_the_next_windows(
+    after_a_window: Pipeline, set_clock: SetClock, run_again: bool
+) -> None:
+    after_a_window.sandbox.faults = [a_hundred_times(after_a_window, "VALE3")]
+    for _ in range(1 + run_again):
+        after_a_window.run(NEXT)
+    set_clock(TUESDAY_15_00 + 2 * HALF_AN_HOUR)
+
+    assert not said(after_a_window, AFTER_NEXT)["prices_plausible"][0]
+    assert published(after_a_window, "VALE3") == 1
+
+    after_a_window.sandbox.faults = []
+    set_clock(TUESDAY_15_00 + 2 * HALF_AN_HOUR + timedelta(minutes=1))
+    assert said(after_a_window, AFTER_NEXT)["prices_plausible"][0]
+    assert published(after_a_window, "VALE3") == 2
+
+
+def test_a_move_that_is_accepted_is_published_and_measured_by(
+    after_a_window: Pipeline, set_clock: SetClock
+) -> None:
+    after_a_window.sandbox.faults = [a_hundred_times(after_a_window, "VALE3")]
+    after_a_window.run(NEXT)
+
+    verdicts = said(
+        after_a_window,
+        NEXT,
+        select="kafka_publication",
+        config={"kafka_publication": {"accept_moves": ["VALE3"]}},
+    )
+    assert verdicts["every_quote_delivered"] == (True, "The broker acknowledged all 50 events.")
+    assert published(after_a_window, "VALE3") == 2
+
+    set_clock(TUESDAY_15_00 + 2 * HALF_AN_HOUR)
+    assert said(after_a_window, AFTER_NEXT)["prices_plausible"][0]
+    assert published(after_a_window, "VALE3") == 3
+
+
+def test_the_first_window_ever_is_compared_with_the_previous_close(pipeline: Pipeline) -> None:
+    pipeline.sandbox.faults = [
+        Fault(ticker="VALE3", fields={"regularMarketPrice": 9_000}),
+        Fault(ticker="PETR4", without=["regularMarketPreviousClose"]),
+    ]
+
+    passed, why = said(pipeline, LIVE_ON_TUESDAY)["prices_plausible"]
+
+    assert not passed
+    assert ", the previous close." in why
+    assert published(pipeline, "VALE3") == 0
+    assert published(pipeline, "PETR4") == 1
+
+
+def test_a_stored_close_of_the_last_session_is_a_measure_too(
+    pipeline: Pipeline, set_clock: SetClock
+) -> None:
+    pipeline.run("2026-11-16T17:30-0300")
+    pipeline.sandbox.faults = [Fault(ticker="VALE3", fields={"regularMarketPrice": 9_000})]
+
+    assert "VALE3 9000.00 after" in said(pipeline, LIVE_ON_TUESDAY)["prices_plausible"][1]
+    assert published(pipeline, "VALE3") == 0
+    assert published(pipeline, "PETR4") == 1
+
+
+def test_a_quote_that_is_older_than_it_should_be_is_named(pipeline: Pipeline) -> None:
+    at_noon = "2026-11-17T15:00:00.000Z"
+    pipeline.sandbox.faults = [Fault(ticker="VALE3", fields={"regularMarketTime": at_noon})]
+
+    passed, why = said(pipeline, LIVE_ON_TUESDAY)["quotes_recent"]
+
+    assert not passed
+    assert why.startswith("1 of 50 live quotes are older than they should be: VALE3.")
+
+
+def test_the_last_price_of_a_closed_market_is_recent(make_pipeline: Callable[..., Any]) -> None:
+    """On a Sunday, for Thursday's last window."""
+    with make_pipeline(now=datetime(2026, 11, 22, 15, 0, tzinfo=UTC)) as pipeline:
+        thursdays_close = "2026-11-19T20:00:00.000Z"
+        pipeline.sandbox.faults = [Fault(fields={"regularMarketTime": thursdays_close})]
+
+        verdicts = said(pipeline, "2026-11-19T17:30-0300")
+
+        assert verdicts["quotes_recent"][0]
+        assert verdicts["observed_in_time"][0]
+
+
+def test_a_rename_is_named(pipeline: Pipeline) -> None:
+    pipeline.sandbox.faults = [Fault(ticker="VALE3", fields={"symbol": "VALX3"})]
+
+    passed, why = said(pipeline, LIVE_ON_TUESDAY)["watchlist_free_of_renames"]
+
+    assert not passed
+    assert why.startswith("VALE3 is VALX3 now")
+
+
+def test_a_ticker_without_an_answer_is_named(pipeline: Pipeline) -> None:
+    pipeline.sandbox.faults = [Fault(ticker="VALE3", status=404)]
+
+    passed, why = said(pipeline, LIVE_ON_TUESDAY)["all_tickers_quoted"]
+
+    assert not passed
+    assert why == "1 tickers failed: VALE3."
+
+
+def test_a_document_that_somebody_else_observed_later_is_named(pipeline: Pipeline) -> None:
+    pipeline.run(LIVE_ON_TUESDAY)
+    later = TUESDAY_15_00 + timedelta(minutes=1)
+    with pymongo.MongoClient[dict[str, Any]](pipeline.mongo_uri) as client:
+        collection = client["market_data_db"]["price_history"]
+        key = {"_id": "VALE3|2026-11-17T17:30:00Z"}
+        there = collection.find_one(key) or {}
+        collection.replace_one(key, {**there, "price": 1.0, "observed_at": later})
+
+    verdicts = said(pipeline, LIVE_ON_TUESDAY, select="mongo_price_history")
+
+    passed, why = verdicts["history_equals_quotes"]
+    assert not passed
+    assert "1 of 50 quotes are not in the collection as they are stored: VALE3." in why
+
+
+def test_events_that_nobody_acknowledges_fail_the_check(pipeline: Pipeline) -> None:
+    pipeline.kafka = {"timeout_seconds": 2.0}
+    pipeline.bootstrap_servers = "127.0.0.1:1"
+
+    result = pipeline.run(LIVE_ON_TUESDAY)
+
+    assert not result.success
+    passed, why = checks(result)["every_quote_delivered"]
+    assert not passed
+    assert f"{LIVE_ON_TUESDAY} is not on the topic" in why
+
+
+def test_a_window_without_a_quote_passes_what_it_can(pipeline: Pipeline) -> None:
+    verdicts = said(pipeline, "2026-11-17T11:00-0300")
+
+    assert {name for name, (passed, _) in verdicts.items() if not passed} == {"all_tickers_quoted"}
+    assert "1 of 1 windows have no row (plan: 1)" in verdicts["all_tickers_quoted"][1]

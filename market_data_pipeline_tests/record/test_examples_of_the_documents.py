@@ -1,0 +1,94 @@
+"""What docs/reading.md and docs/contracts.md show for reading the record does what they say."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Any
+
+import pymongo
+import pytest
+
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
+from market_data_pipeline_tests.supervised import ROOT
+
+SESSIONS = ("2026-11-13", "2026-11-16")
+CLOSES = [f"{day}T17:30-0300" for day in SESSIONS]
+
+
+def blocks(document: str, language: str) -> str:
+    """The examples of a document in a language, one after the other."""
+    text = (ROOT / "docs" / document).read_text("utf-8")
+    return "\n".join(re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL))
+
+
+@pytest.fixture
+def recorded(pipeline: Pipeline, two_instruments: None) -> Pipeline:
+    """Two past sessions and a live window of PETR4 and BBAS3."""
+    assert pipeline.run(CLOSES[0], CLOSES[1]).success
+    assert pipeline.run(LIVE_ON_TUESDAY).success
+    return pipeline
+
+
+def run_the_examples_of_reading(pipeline: Pipeline) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the examples for MongoDB, and the one for the Parquet files, leave behind."""
+    text = blocks("reading.md", "python")
+    places = {
+        "mongodb://127.0.0.1:27117": pipeline.mongo_uri,
+        ".dev/brapi/dagster/storage/quotes": str(pipeline.store.folder),
+    }
+    for place, here in places.items():
+        assert text.count(place) == 1
+        text = text.replace(place, here)
+    of_mongo, of_parquet = text.rsplit("import pandas", 1)
+    found: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+    exec(of_mongo, found[0])
+    exec(f"import pandas{of_parquet}", found[1])
+    return found
+
+
+def test_the_frames_hold_the_history_of_petr4(recorded: Pipeline) -> None:
+    mongo, parquet = run_the_examples_of_reading(recorded)
+    documents = recorded.documents({"ticker": "PETR4"})
+    assert [each["window_start"] for each in documents] == sorted(
+        each["window_start"] for each in documents
+    )
+
+    for frame in (mongo["petr4"], parquet["petr4"]):
+        assert list(frame["window_start"]) == [each["window_start"] for each in documents]
+        assert list(frame["price"]) == [each["price"] for each in documents]
+        assert set(frame["ticker"]) == {"PETR4"}
+    assert {each["source"] for each in documents} == {"daily", "live"}
+
+
+def test_both_daily_closes_leave_withheld_prices_out(recorded: Pipeline) -> None:
+    documents = recorded.documents({"ticker": "PETR4"})
+    with pymongo.MongoClient[dict[str, Any]](recorded.mongo_uri) as client:
+        prices = client["market_data_db"]["price_history"]
+        prices.update_one({"_id": documents[-1]["_id"]}, {"$set": {"decision": "withheld"}})
+    mongo, _ = run_the_examples_of_reading(recorded)
+
+    expected = {
+        day: next(
+            each["price"]
+            for each in documents
+            if each["window_start"] == datetime.strptime(close, "%Y-%m-%dT%H:%M%z")
+        )
+        for day, close in zip(SESSIONS, CLOSES, strict=True)
+    }
+    assert dict(zip(mongo["daily"]["_id"], mongo["daily"]["close"], strict=True)) == expected
+    assert dict(mongo["closes"]) == expected
+
+
+def test_the_queries_of_the_contract(recorded: Pipeline) -> None:
+    """In MongoDB's shell a key has no quotes; the rest is Python too."""
+    shell = re.sub(r"([{,] *)(\w+):", r'\1"\2":', blocks("contracts.md", "js"))
+    last_session, one_window = (line.split("//")[0] for line in shell.strip().splitlines())
+    one_window = one_window.replace("2026-11-23T13:00:00Z", "2026-11-16T20:30:00Z")
+    with pymongo.MongoClient[dict[str, Any]](recorded.mongo_uri, tz_aware=True) as client:
+        names = {"db": client["market_data_db"], "ISODate": datetime.fromisoformat}
+        newest_first = [each["_id"] for each in eval(last_session, dict(names))]
+        in_the_window = {each["ticker"] for each in eval(one_window, dict(names))}
+
+    assert newest_first == [each["_id"] for each in recorded.documents({"ticker": "PETR4"})][::-1]
+    assert in_the_window == {"PETR4", "BBAS3"}

@@ -1,0 +1,160 @@
+"""What is launched again by itself while a window is live, and what is not."""
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pytest
+from brapi_sandbox.faults import Fault
+
+from market_data_pipeline.definitions import defs
+from market_data_pipeline.quota import last_recorded
+from market_data_pipeline.retries import retry_live_window
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline, SetClock
+from market_data_pipeline_tests.observed import checks, failure_of
+
+
+class Retrier:
+    """The sensor beside a pipeline: what it requests is run."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+
+    def look(self, seconds: float) -> list[dg.RunRequest] | str:
+        """A look of the sensor so many seconds from now, by the clock of Dagster's records."""
+        context = dg.build_sensor_context(
+            instance=self.pipeline.instance, repository_def=defs.get_repository_def()
+        )
+        later = datetime.now(UTC) + timedelta(seconds=seconds)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("market_data_pipeline.clock.record_now", lambda: later)
+            data = retry_live_window.evaluate_tick(context)
+        return data.run_requests or str(data.skip_message)
+
+
+@pytest.fixture
+def retrier(pipeline: Pipeline) -> Retrier:
+    return Retrier(pipeline)
+
+
+def test_a_sink_that_failed_is_launched_alone_with_growing_delays(retrier: Retrier) -> None:
+    pipeline = retrier.pipeline
+    servers = pipeline.bootstrap_servers
+    pipeline.kafka, pipeline.bootstrap_servers = {"timeout_seconds": 1.0}, "127.0.0.1:1"
+    assert not pipeline.run(LIVE_ON_TUESDAY).success
+    assert "Nothing" in retrier.look(5)
+    asked = len(pipeline.sandbox.requests)
+
+    for delay in (31, 61, 121):
+        assert "Nothing" in retrier.look(delay - 25)
+        [request] = retrier.look(delay)
+        assert request.asset_selection == [dg.AssetKey("kafka_publication")]
+        result = pipeline.run(LIVE_ON_TUESDAY, select="kafka_publication", tags=request.tags)
+        assert not result.success
+    pipeline.kafka, pipeline.bootstrap_servers = {}, servers
+    [request] = retrier.look(241)
+    assert pipeline.run(LIVE_ON_TUESDAY, select="kafka_publication", tags=request.tags).success
+
+    assert len(pipeline.events()) == 50
+    assert len(pipeline.sandbox.requests) == asked
+    assert "Nothing" in retrier.look(1_000)
+
+
+def test_the_database_alone_is_retried_too(retrier: Retrier) -> None:
+    pipeline = retrier.pipeline
+    uri, pipeline.mongo_uri = pipeline.mongo_uri, "mongodb://127.0.0.1:1"
+    assert not pipeline.run(LIVE_ON_TUESDAY).success
+    assert len(pipeline.events()) == 50
+    pipeline.mongo_uri = uri
+
+    [request] = retrier.look(31)
+
+    assert request.asset_selection == [dg.AssetKey("mongo_price_history")]
+
+
+def test_after_an_outage_of_brapi_the_window_is_launched_once_more(retrier: Retrier) -> None:
+    pipeline = retrier.pipeline
+    pipeline.sandbox.faults = [Fault(status=500)]
+    pipeline.brapi = {"min_interval_seconds": 0.05}
+    result = pipeline.run(LIVE_ON_TUESDAY)
+    assert not result.success
+    assert failure_of(result).startswith("Brapi is down: none of the first 12 requests")
+    assert len(pipeline.sandbox.requests) < 50
+    assert "is retried in" in retrier.look(60)
+
+    [request] = retrier.look(301)
+    assert request.asset_selection is None
+    assert not pipeline.run(LIVE_ON_TUESDAY, tags=request.tags).success
+
+    assert "was retried once" in retrier.look(1_000)
+
+
+def test_what_another_try_does_not_help_is_not_tried(retrier: Retrier) -> None:
+    retrier.pipeline.sandbox.faults = [Fault(status=401, code="INVALID_TOKEN")]
+    assert not retrier.pipeline.run(LIVE_ON_TUESDAY).success
+
+    assert "no outage of Brapi ended its run" in retrier.look(1_000)
+
+
+def test_nothing_is_retried_of_a_window_that_is_well(retrier: Retrier) -> None:
+    assert retrier.pipeline.run(LIVE_ON_TUESDAY).success
+
+    assert "Nothing of" in retrier.look(1_000)
+
+
+@pytest.mark.parametrize("seconds", [5, 20])
+def test_a_clock_that_is_behind_costs_no_window(
+    pipeline: Pipeline, set_clock: SetClock, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """The window has ended by the daemon's clock, and not by this machine's."""
+    end = TUESDAY_15_00.replace(second=0)
+    slept: list[float] = []
+
+    def sleep(duration: float) -> None:
+        slept.append(duration)
+        set_clock(end)
+
+    monkeypatch.setattr("market_data_pipeline.clock.sleep", sleep)
+    set_clock(end - timedelta(seconds=seconds))
+
+    result = pipeline.run(LIVE_ON_TUESDAY)
+
+    assert result.success
+    assert slept[0] == seconds
+    assert len(pipeline.documents({"source": "live"})) == len(pipeline.events()) == 50
+
+
+def test_a_window_that_has_not_ended_is_a_failure(pipeline: Pipeline, set_clock: SetClock) -> None:
+    set_clock(TUESDAY_15_00 - timedelta(minutes=5))
+
+    result = pipeline.run(LIVE_ON_TUESDAY)
+
+    assert not result.success
+    assert f"{LIVE_ON_TUESDAY} has not ended" in failure_of(result)
+    assert pipeline.sandbox.requests == []
+
+
+def test_what_a_failed_run_cost_is_recorded_for_the_pacing(pipeline: Pipeline) -> None:
+    assert pipeline.run(LIVE_ON_TUESDAY).success
+    pipeline.sandbox.faults = [Fault(status=500)]
+    assert not pipeline.run(LIVE_ON_TUESDAY).success
+
+    quota = last_recorded(pipeline.instance, TUESDAY_15_00)
+    assert quota is not None
+    assert quota.left < 15_000 - 46
+    assert quota.cost == 46
+
+
+def test_missing_windows_are_filled_as_far_as_the_plan_reaches(pipeline: Pipeline) -> None:
+    """What *Missing* in the dialog of a backfill launches: everything since PARTITIONS_START."""
+    result = pipeline.run("2026-08-13T17:30-0300", "2026-08-18T17:30-0300", select="quotes")
+
+    assert result.success
+    stored = {
+        quote.window_start.date().isoformat()
+        for quote in pipeline.store.load(
+            ["2026-08-13T17:30-0300", "2026-08-17T17:30-0300", "2026-08-18T17:30-0300"]
+        )
+    }
+    assert stored == {"2026-08-17", "2026-08-18"}
+    _, why = checks(result)["all_tickers_quoted"]
+    assert "too far back" in why

