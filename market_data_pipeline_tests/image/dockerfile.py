@@ -71,7 +71,9 @@ class Image:
         for place, folder in {**volumes, **(extra or {})}.items():
             mounts.append(f"mount --bind {shlex.quote(str(folder))} $root{place}")
         mounts += [f"mount -o remount,bind,ro $root{place}" for place in extra or {}]
-        mounts += [f"mount -t tmpfs -o mode=1777 tmpfs $root{place}" for place in scratch]
+        # Every container has shared memory, read-only or not.
+        for place in [*scratch, "/dev/shm"]:
+            mounts.append(f"mount -t tmpfs -o mode=1777 tmpfs $root{place}")
         user, _, group = self.user.partition(":")
         rights = f"setpriv --reuid={user} --regid={group} --clear-groups --no-new-privs "
         return self._inside(command, mounts, rights + "--bounding-set=-all --inh-caps=-all --")
