@@ -85,12 +85,16 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
         Raises:
             QuoteStoreError: they cannot be written.
         """
-        with _in_words("written", self.folder):
-            if self.folder.fs.async_impl:  # an object storage: no folders, and no object in part
-                self.folder.fs.pipe({path.path: content for path, content in contents.items()})
+        folder = self.folder
+        with _in_words("written", folder):
+            if not folder.fs.async_impl:  # an object storage has no folders, only buckets
+                for parent in {path.parent for path in contents}:
+                    parent.mkdir(parents=True, exist_ok=True)
+            if folder.protocol not in ("", "file", "local"):
+                # An object storage shows an object whole or not at all.
+                folder.fs.pipe({path.path: content for path, content in contents.items()})
                 return
             for path, content in contents.items():
-                path.parent.mkdir(parents=True, exist_ok=True)
                 unfinished = path.with_name(f".{path.name}.{uuid4().hex}")
                 unfinished.write_bytes(content)
                 unfinished.replace(path)
