@@ -6,12 +6,14 @@ BIN := $(VENV)/bin
 DEV := $(VENV)/.with-dev
 TEST := $(VENV)/.with-test
 SERVICES := $(VENV)/.with-services
+KUBERNETES := $(VENV)/.with-kubernetes
 $(DEV): EXTRAS := local
 $(TEST): EXTRAS := local,test
 $(SERVICES): EXTRAS := kubernetes,local,production,test
+$(KUBERNETES): EXTRAS := kubernetes,local,production,test
 
 .DEFAULT_GOAL := help
-.PHONY: help dev tail test test-services screenshots check bench audit calendar lock clean
+.PHONY: help dev tail test test-services test-kubernetes screenshots check bench audit calendar lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -23,11 +25,14 @@ tail: $(DEV) ## Show the events on the topic as they arrive
 	@exec $(BIN)/python -m market_data_pipeline_dev.tail
 
 test: $(TEST) ## Run the tests that need nothing else
-	$(BIN)/python -m pytest -m "not services" --numprocesses auto --dist worksteal
+	$(BIN)/python -m pytest -m "not services and not kubernetes" --numprocesses auto --dist worksteal
 
 test-services: $(SERVICES) ## Run the tests against real Kafka and real MongoDB
 	REQUIRE_SERVICES=1 $(BIN)/python -m market_data_pipeline_tests.services.mongo_engine \
 	  $(BIN)/python -m pytest -m services
+
+test-kubernetes: $(KUBERNETES) $(VENV)/control-plane ## Run the tests against a Kubernetes API server
+	REQUIRE_SERVICES=1 $(BIN)/python -m pytest -m kubernetes
 
 screenshots: $(SERVICES) ## Make the README's pictures anew (needs Chromium)
 	$(BIN)/python -m market_data_pipeline_tests.services.screenshots
@@ -64,7 +69,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # All paths in one command: the libraries are on no public index, and are not looked up there.
-$(DEV) $(TEST) $(SERVICES): pyproject.toml libraries/dagster-mongo/pyproject.toml libraries/brapi-sandbox/pyproject.toml constraints.txt | $(BIN)/python
+$(DEV) $(TEST) $(SERVICES) $(KUBERNETES): pyproject.toml libraries/dagster-mongo/pyproject.toml libraries/brapi-sandbox/pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 	  -e ./libraries/dagster-mongo -e ./libraries/brapi-sandbox -e ".[$(EXTRAS)]"
 	@touch $@
+
+CONTROL_PLANE := market_data_pipeline_tests/kubernetes/control-plane
+$(VENV)/control-plane: $(CONTROL_PLANE)/go.mod $(CONTROL_PLANE)/go.sum $(CONTROL_PLANE)/main.go | $(BIN)/python
+	cd $(CONTROL_PLANE) && go build -trimpath -ldflags='-s -w' -o $(abspath $@) .

@@ -133,6 +133,18 @@ def test_helm_asks_for_what_the_instance_asks_for() -> None:
     pins = (ROOT / "constraints.txt").read_text()
     (version,) = re.findall(r"--version (\S+)", HELM_TEXT)
     assert f"dagster=={version}\n" in pins
+    queue = daemon["runCoordinator"]["config"]["customRunCoordinator"]
+    limit = INSTANCE["concurrency"]["runs"]["max_concurrent_runs"]
+    instance = INSTANCE["run_coordinator"]
+    assert queue == {**instance, "config": {**instance["config"], "max_concurrent_runs": limit}}
+
+
+def test_the_webserver_of_helm_listens_where_every_user_may() -> None:
+    webserver = HELM["dagsterWebserver"]
+    port = webserver["service"]["port"]
+    assert webserver["securityContext"]["runAsNonRoot"]
+    assert port >= 1024
+    assert webserver["readinessProbe"]["httpGet"]["port"] == port
 
 
 @pytest.fixture(scope="module")

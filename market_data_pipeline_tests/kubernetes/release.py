@@ -1,0 +1,195 @@
+"""The pipeline in a cluster, as our values make it, with real services around it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import pymongo
+from brapi_sandbox.sandbox import Sandbox
+from kubernetes import client
+from kubernetes.utils import create_from_dict
+
+from market_data_pipeline_tests.deploy.webserver import NoAnswerError, Run, launch_run, runs
+from market_data_pipeline_tests.kafka.helpers import Seen, read
+from market_data_pipeline_tests.kubernetes.chart import (
+    FULL_NAME,
+    USER_CODE,
+    Values,
+    manifests,
+    values_with,
+)
+from market_data_pipeline_tests.kubernetes.control_plane import ControlPlane
+from market_data_pipeline_tests.kubernetes.node import Node
+from market_data_pipeline_tests.services.deployment import BEGINNING, MINUTE, Document, key_of
+from market_data_pipeline_tests.services.postgres import PASSWORD, Postgres
+from market_data_pipeline_tests.services.proxy import Proxy
+from market_data_pipeline_tests.supervised import free_ports
+
+Found = TypeVar("Found")
+
+NAMESPACE = "market-data"
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+LOCATION = "market-data"
+CODE, DAEMON = f"{USER_CODE}-{LOCATION}", f"{FULL_NAME}-daemon"
+SECRETS = {"BRAPI_TOKEN": "token-of-the-tests"}
+
+
+class Release:
+    """The three processes and the runs, in pods; a context manager.
+
+    Args:
+        control_plane: of an empty cluster.
+        folder: where pods have their files; every user may write there.
+    """
+
+    def __init__(
+        self,
+        control_plane: ControlPlane,
+        folder: Path,
+        sandbox: Sandbox,
+        postgres: Postgres,
+        mongo_uri: str,
+        kafka: str,
+    ) -> None:
+        self.control_plane, self.sandbox, self._kafka = control_plane, sandbox, kafka
+        self._mongo_uri, self.topic = mongo_uri, "kubernetes"
+        behind = (datetime.now(UTC) - BEGINNING) // MINUTE * MINUTE
+        self.now: Callable[[], datetime] = lambda: datetime.now(UTC) - behind
+        sandbox.now = self.now
+        port, code = free_ports(2)
+        self.url = f"http://127.0.0.1:{port}"
+        settings = {
+            "QUOTES_PATH": str(folder / "quotes"),
+            "BRAPI_BASE_URL": sandbox.url,
+            "BRAPI_PLAN": "pro",
+            "BRAPI_MIN_INTERVAL_SECONDS": "0.01",
+            "PUBLISH_MADE_UP_PRICES": "true",
+            "MONGO_DB": "kubernetes",
+            "KAFKA_TOPIC": self.topic,
+            "SYNC_INTERVAL_MINUTES": "1",
+            "PARTITIONS_START": f"{BEGINNING:%Y-%m-%d}",
+            "TEST_SECONDS_BACK": str(int(behind.total_seconds())),
+        }
+        self.values = values_with(_for_this_machine(port, code, postgres.port, settings))
+        self.node = Node(
+            control_plane,
+            NAMESPACE,
+            folder,
+            services=[LOCATION, self.values["postgresql"]["postgresqlHost"]],
+        )
+        self.api = control_plane.api()
+        self.core, self.batch = client.CoreV1Api(self.api), client.BatchV1Api(self.api)
+        parts = pymongo.uri_parser.parse_uri(mongo_uri)["nodelist"][0]
+        self.mongo = Proxy(parts)
+        address = f"mongodb://127.0.0.1:{self.mongo.port}/"
+        secrets = {"MONGO_URI": address, "KAFKA_BOOTSTRAP_SERVERS": kafka}
+        self._secrets = {
+            "market-data-secrets": SECRETS | secrets,
+            "dagster-postgresql-secret": {"postgresql-password": PASSWORD},
+        }
+
+    def __enter__(self) -> Self:
+        self.core.create_namespace({"metadata": {"name": NAMESPACE, "labels": RESTRICTED}})
+        for name, data in self._secrets.items():
+            secret = {"metadata": {"name": name}, "stringData": data}
+            self.core.create_namespaced_secret(NAMESPACE, secret)
+        for manifest in manifests(self.values, NAMESPACE):
+            create_from_dict(self.api, manifest, namespace=NAMESPACE, field_validation="Strict")
+        self.mongo.open()
+        self.node.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.node.__exit__()
+        self.mongo.cut()
+        self.api.close()
+
+    def wait_for(self, what: Callable[[list[Run]], Found], seconds: float = 180) -> Found:
+        """Waits until something can be said of the runs, and returns it."""
+        patience = time.monotonic() + seconds
+        found: list[Run] = []
+        while time.monotonic() < patience:
+            self.node.check()
+            try:
+                found = runs(self.url)
+                if answer := what(found):
+                    return answer
+            except NoAnswerError:
+                pass
+            time.sleep(0.2)
+        raise AssertionError("\n".join(map(str, [*self.core_pods(), *found])))
+
+    def run_of(self, window: datetime) -> str:
+        """Launches a run of the job for a window, as a person does in the UI; its id."""
+
+        def launched(_: list[Run]) -> str:
+            return launch_run(self.url, LOCATION, "market_data_job", key_of(window))
+
+        return self.wait_for(launched)
+
+    def core_pods(self) -> list[str]:
+        """What pods there are, and the end of their output."""
+        pods = self.core.list_namespaced_pod(NAMESPACE).items
+        names = [(pod.metadata.name, pod.status.phase) for pod in pods]
+        return [f"{name} {phase}\n{self.node.log(name)[-2000:]}" for name, phase in names]
+
+    def job_of(self, run: str) -> client.V1Job:
+        """The Job of a run."""
+        return self.batch.read_namespaced_job(f"dagster-run-{run}", NAMESPACE)
+
+    def pod_of(self, run: str) -> str | None:
+        """The name of a run's pod, once it runs."""
+        selector = f"job-name=dagster-run-{run}"
+        pods = self.core.list_namespaced_pod(NAMESPACE, label_selector=selector).items
+        return next((p.metadata.name for p in pods if p.status.phase == "Running"), None)
+
+    def pods_of(self, deployment: str) -> list[str]:
+        """The names of the pods of a Deployment."""
+        selector = f"deployment={deployment}"
+        pods = self.core.list_namespaced_pod(NAMESPACE, label_selector=selector).items
+        return [pod.metadata.name for pod in pods]
+
+    def scale(self, deployment: str, replicas: int) -> None:
+        """Sets how many pods a Deployment has, and waits until it has them."""
+        apps = client.AppsV1Api(self.api)
+        body = {"spec": {"replicas": replicas}}
+        apps.patch_namespaced_deployment_scale(deployment, NAMESPACE, body)
+        patience = time.monotonic() + 60
+        while len(self.pods_of(deployment)) != replicas:
+            assert time.monotonic() < patience, self.core_pods()
+            time.sleep(0.1)
+
+    def documents(self) -> list[Document]:
+        """All that is stored."""
+        with pymongo.MongoClient[Document](self._mongo_uri, tz_aware=True) as mongo:
+            return [*mongo["kubernetes"]["price_history"].find()]
+
+    def events(self) -> list[Seen]:
+        """All that a consumer of committed events sees."""
+        return read(self._kafka, self.topic)
+
+
+def _for_this_machine(webserver: int, code: int, postgres: int, settings: dict[str, str]) -> Values:
+    """What is not as in production: ports, the settings, and how long a test wants to wait."""
+    (deployment,) = values_with()["dagster-user-deployments"]["deployments"]
+    module = "market_data_pipeline_tests.deploy.minutes"
+    own: dict[str, Any] = {
+        "port": code,
+        "codeServerArgs": ["--module-name", module],
+        "env": deployment["env"] | settings,
+    }
+    return {
+        "dagsterWebserver": {"service": {"port": webserver}},
+        "postgresql": {"postgresqlDatabase": "postgres", "service": {"port": postgres}},
+        "dagster-user-deployments": {"deployments": [deployment | own]},
+        "dagsterDaemon": {"runMonitoring": {"pollIntervalSeconds": 2}},
+    }
+
+
+def succeeded(run: str) -> Callable[[Iterable[Run]], bool]:
+    """Whether that run has succeeded."""
+    return lambda runs: any(each.id == run and each.status == "SUCCESS" for each in runs)
