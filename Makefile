@@ -9,7 +9,7 @@ SERVICES := $(VENV)/.with-services
 KUBERNETES := $(VENV)/.with-kubernetes
 $(DEV): EXTRAS := local
 $(TEST): EXTRAS := local,test
-$(SERVICES): EXTRAS := local,production,test
+$(SERVICES): EXTRAS := kubernetes,local,production,test
 $(KUBERNETES): EXTRAS := kubernetes,local,production,test
 
 .DEFAULT_GOAL := help

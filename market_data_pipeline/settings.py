@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from datetime import date
 from functools import cache
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import dagster as dg
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
@@ -168,13 +168,6 @@ class Settings(BaseModel):
         return (self.kafka_transactional_id or named) if self.kafka_transactions else ""
 
 
-CHOICES = {
-    "brapi_plan",
-    "brapi_longest_range",
-    "kafka_updated_at_format",
-}
-
-
 def names() -> tuple[str, ...]:
     """The variables of all settings; `KAFKA_CONFIG_…` are librdkafka's."""
     return tuple(name.upper() for name in Settings.model_fields)
@@ -231,7 +224,8 @@ def table() -> str:
 
 def _allowed(name: str) -> tuple[Any, ...]:
     """What a setting may be, where that is a list."""
-    return get_args(Settings.model_fields[name].annotation) if name in CHOICES else ()
+    annotation = Settings.model_fields[name].annotation
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
 def _extra(name: str, key: str) -> Any:
