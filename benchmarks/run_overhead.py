@@ -1,6 +1,6 @@
 """What a run costs beside its fetch: the pipeline against three empty assets, in turn.
 
-    .venv/bin/python benchmarks/run_overhead.py [ROUNDS]
+    .venv/bin/python -m benchmarks.run_overhead [ROUNDS]
 
 Each run is a process of its own that executes the job of one window, as a run worker does. The
 sandbox answers after 150 ms and the rate is 0.5 s, as in operation.
