@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.fetch import sandbox
-from benchmarks.run_overhead import FLOOR_SECONDS, HOLD_SECONDS, REPOSITORY, Figures, run
+from benchmarks.run_overhead import FLOOR_SECONDS, REPOSITORY, Figures, run
 from market_data_pipeline.watchlist import load_watchlist
 from market_data_pipeline_dev.kafka import embedded_kafka
 from market_data_pipeline_dev.mongo import embedded_mongo
@@ -100,7 +100,6 @@ def tick(rounds: int) -> Iterator[str]:
     for name, took, peak in (
         ("**a run of the pipeline**", ours.seconds, f"{ours.memory:.0f} MiB"),
         ("of it the fetch", ours.fetch, ""),
-        ("of it the distance to the next request", HOLD_SECONDS, ""),
         ("of it the step that stores", ours.store, ""),
         ("of it the step that publishes", ours.publish, ""),
         ("of it Dagster: a run of three empty assets", empty.seconds, f"{empty.memory:.0f} MiB"),

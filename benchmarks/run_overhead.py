@@ -26,9 +26,6 @@ from market_data_pipeline_dev.mongo import embedded_mongo
 
 REPOSITORY = Path(__file__).parent.parent
 FLOOR_SECONDS = 49 * 0.5 + 0.15
-# After the last answer a run keeps its distance from the next run's first request: a part of the
-# rate, as the fetch is.
-HOLD_SECONDS = 0.5 - 0.15
 
 
 class Figures(NamedTuple):
@@ -42,8 +39,8 @@ class Figures(NamedTuple):
 
     @property
     def rest(self) -> float:
-        """Seconds without the fetch, and without keeping the distance from the next run."""
-        return self.seconds - (self.fetch and self.fetch + HOLD_SECONDS)
+        """Seconds without the fetch."""
+        return self.seconds - self.fetch
 
 
 def run(module: str, environment: dict[str, str]) -> Figures:
