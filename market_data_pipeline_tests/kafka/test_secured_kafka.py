@@ -23,7 +23,6 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from market_data_pipeline.kafka.errors import AccessRefusedError, BrokerUnreachableError
 from market_data_pipeline.kafka.publisher import Publisher
-from market_data_pipeline.kafka.settings import PREFIX
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
 from market_data_pipeline_tests.kafka.helpers import a_window, read
 from market_data_pipeline_tests.observed import checks
@@ -157,12 +156,14 @@ def test_no_right_to_the_transactional_id(secured: Secured, topic: str) -> None:
 
 
 @pytest.fixture
-def writer(pipeline: Pipeline, secured: Secured, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+def writer(pipeline: Pipeline, secured: Secured) -> Pipeline:
     """The pipeline as the user `writer`, with a topic and no right."""
-    for name, value in secured.config.items():
-        monkeypatch.setenv(PREFIX + name.replace(".", "_").upper(), value)
     pipeline.bootstrap_servers = secured.cluster.extra_address
-    pipeline.kafka = {"timeout_seconds": 5, "transactional_id": f"id-{pipeline.topic}"}
+    pipeline.kafka = {
+        "timeout_seconds": 5,
+        "transactional_id": f"id-{pipeline.topic}",
+        "client_properties": {name: str(value) for name, value in secured.config.items()},
+    }
     secured.create(pipeline.topic)
     return pipeline
 
