@@ -58,8 +58,8 @@ def every_window(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.Sk
         return dg.SkipReason(_why_closed(now))
     if _has_passed(window, clock.utc_now()):
         return dg.SkipReason(
-            f"The window {window.key} has passed while nothing ran: its quotes are history now. "
-            "Materialize it from the page of `quotes`."
+            f"No run started for {window.key} before the next window ended; its live quotes can no "
+            "longer be fetched. Materialize it from the page of `quotes`."
         )
     if reason := _why_not_again(context.instance, window) or why_not_yet(context.instance, window):
         return dg.SkipReason(reason)
@@ -86,7 +86,9 @@ def at_startup(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Skip
         return dg.SkipReason("The daemon has not reported yet.")
     now = clock.utc_now()
     if context.cursor == start:
-        return dg.SkipReason(f"This start has had its run. {_next_window(now)}")
+        return dg.SkipReason(
+            f"The startup run for this daemon start was already handled. {_next_window(now)}"
+        )
     window = WINDOWS.last_ended(now)
     if window is None:
         return dg.SkipReason(f"No window has ended yet. {_next_window(now)}")
@@ -101,7 +103,7 @@ def at_startup(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Skip
     restarted = context.cursor not in (None, waiting)
     if restarted or now - window.end < TIME_OF_THE_SCHEDULE:
         return dg.SensorResult(
-            skip_reason=f"{window.key} is left to the schedule first.", cursor=waiting
+            skip_reason=f"Waiting in case the schedule launches {window.key}.", cursor=waiting
         )
     request = dg.RunRequest(
         run_key=f"{_run_key(window)}/{start}",
@@ -125,10 +127,10 @@ def _has_passed(window: Window, now: datetime) -> bool:
 def _why_not_again(instance: dg.DagsterInstance, window: Window) -> str | None:
     """Why a window needs no run: its quotes are there, or a run for it is under way."""
     if materialized(instance, QUOTES, [window]):
-        return f"The quotes of {window.key} are there already."
+        return f"The quotes of {window.key} are already stored."
     if under_way := runs_of(instance, window, QUOTES, dg.RunsFilter(statuses=UNFINISHED)):
         run_id = under_way[0].dagster_run.run_id
-        return f"Run {run_id[:8]} is on its way for {window.key}."
+        return f"Run {run_id[:8]} is in progress for {window.key}."
     return None
 
 
@@ -149,7 +151,11 @@ def why_not_yet(instance: dg.DagsterInstance, window: Window) -> str | None:
     if following == window:
         return None
     left = sum(each >= window for each in chain(*sessions))
-    coming = f"The next run is at {_local(following.end)}." if following else "None is due before."
+    coming = (
+        f"The next run is at {_local(following.end)}."
+        if following
+        else "No run is planned before then."
+    )
     return (
         f"Paced: {quota.left:,} requests are left until {_local(quota.until)}, "
         f"{quota.runs} runs of {quota.cost} for {left} windows. {coming}"
@@ -163,8 +169,8 @@ def _why_no_more_starts(instance: dg.DagsterInstance, window: Window) -> str | N
     if starts < MOST_STARTUP_RUNS_A_WINDOW:
         return None
     return (
-        f"{starts} runs at startup have asked for {window.key} and none stored its quotes: see why "
-        "they failed, then materialize it from the page of `quotes`."
+        f"{starts} startup runs have requested {window.key} and none stored its quotes: find out "
+        "why they failed, then materialize it from the page of `quotes`."
     )
 
 

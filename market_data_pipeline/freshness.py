@@ -86,7 +86,7 @@ def _why_wait(instance: dg.DagsterInstance, window: Window, cursor: str | None) 
     if cursor is None:
         return "The run at startup has not begun yet."
     under_way = runs_of(instance, window, QUOTES, dg.RunsFilter(statuses=UNFINISHED))
-    return f"Run {under_way[0].dagster_run.run_id[:8]} is on its way." if under_way else None
+    return f"Run {under_way[0].dagster_run.run_id[:8]} is in progress." if under_way else None
 
 
 def _due(now: datetime) -> Window | None:
@@ -105,9 +105,9 @@ def _result(
     there = bool(materialized(instance, key, [due, last]))  # the next one may be there already
     end = f"{due.end.astimezone(EXCHANGE_TIMEZONE):%a %d %b %H:%M}"
     sentence = (
-        f"{due.key}, the last window due, is there."
+        f"{due.key}, the last window due, is materialized."
         if there
-        else f"{due.key} is missing, it ended {end} in São Paulo: look at the last run and at "
+        else f"{due.key} is missing; it ended {end} in São Paulo. Look at the last run and at "
         "the ticks of every_window, then materialize it."
     )
     summary, metadata = account(instance, key, due, now, brapi.effective_plan)

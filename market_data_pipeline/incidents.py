@@ -104,7 +104,7 @@ def missing_windows(
     return [
         Incident(
             f"a window is missing in {asset.to_user_string()}",
-            f"{window.key} ended {_local(window.end)} in São Paulo and is not there: look at the "
+            f"{window.key} ended {_local(window.end)} in São Paulo and is missing: look at the "
             "last run and at the ticks of `every_window`, then materialize "
             f"{'all assets' if asset == QUOTES else f'`{asset.to_user_string()}`'} for it.",
         )
@@ -135,7 +135,8 @@ def unpublished_windows(instance: dg.DagsterInstance, rows: Rows, now: datetime)
         text = (
             f"{window.key} is stored and not on the topic: look at its run, then materialize "
             f"`{PUBLICATION.to_user_string()}` alone. The window is live until "
-            f"{_local(WINDOWS.live_until(window))}; later it takes `publish_history`."
+            f"{_local(WINDOWS.live_until(window))}; after that, publishing it requires "
+            "`publish_history: true`."
         )
     elif held_back:
         text = (

@@ -76,7 +76,7 @@ class Settings(BaseModel):
     )
     brapi_min_answered_share: float = _setting(
         0.0,
-        "share of the watchlist (0 to 1) that must be answered; one ticker always must",
+        "share of the watchlist (0 to 1) that must be answered (always at least one ticker)",
         SHARE,
         ge=0,
         le=1,
@@ -89,7 +89,9 @@ class Settings(BaseModel):
         le=1,
     )
     mongo_uri: SecretStr = _setting(
-        NO_SECRET, "with credentials, if any; instead of host and port", shown=""
+        NO_SECRET,
+        "connection string, with credentials if needed; replaces `MONGO_HOST` and `MONGO_PORT`",
+        shown="",
     )
     mongo_host: str = _setting("localhost", "server")
     mongo_port: int = _setting(27017, "its port", PORT, ge=1, le=65535)

@@ -67,7 +67,7 @@ def _instruments(rows: csv.DictReader[str], name: str) -> Iterator[Instrument]:
             )
         if ticker in lines:
             raise WatchlistError(
-                f"{name}, line {line}: {ticker} stands on line {lines[ticker]} already; "
+                f"{name}, line {line}: {ticker} is already on line {lines[ticker]}; "
                 "remove one of them."
             )
         lines[ticker] = line

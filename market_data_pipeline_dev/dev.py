@@ -130,7 +130,7 @@ class Deployment:
             self._env.setdefault(PUBLISH, "true")
         for name in ("no_proxy", "NO_PROXY"):
             self._env[name] = ",".join(filter(None, ["127.0.0.1", self._env.get(name)]))
-        return f"sandbox with made-up prices at {address}, as BRAPI_TOKEN is not set"
+        return f"sandbox with made-up prices at {address}, because BRAPI_TOKEN is not set"
 
     def _start_mongo(self) -> str:
         if not self._mongo_port:
@@ -138,7 +138,7 @@ class Deployment:
         data = str(self._state / "mongo")
         self._stand_in("mongo", "--port", str(self._mongo_port), "--folder", data)
         address = self._env["MONGO_URI"] = f"mongodb://127.0.0.1:{self._mongo_port}"
-        return f"embedded, over SQLite, at {address}, as MONGO_URI is not set"
+        return f"embedded, over SQLite, at {address}, because MONGO_URI is not set"
 
     def _start_kafka(self) -> str:
         if configured(self._env, KAFKA):
@@ -147,7 +147,7 @@ class Deployment:
         address = wait_for_address(child, address_file(self._folder, "kafka"))
         self._env["KAFKA_BOOTSTRAP_SERVERS"] = address
         self._env.setdefault("KAFKA_UPDATED_AT_FORMAT", "epoch")  # no service reads the topic
-        return f"embedded, in memory, at {address}, as KAFKA_BOOTSTRAP_SERVERS is not set"
+        return f"embedded, in memory, at {address}, because KAFKA_BOOTSTRAP_SERVERS is not set"
 
     def _stand_in(self, module: str, *arguments: str) -> Child:
         child = start_stand_in(module, self._folder, *arguments, environment=self._env)

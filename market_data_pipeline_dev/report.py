@@ -125,7 +125,7 @@ def startup_line(address: str, data: dict[str, Any]) -> str | None:
             return None
         assets = _assets(run)
         return (
-            f"The run at startup is finished: {len(assets)} assets materialized for "
+            f"Startup run finished: {len(assets)} assets materialized for "
             f"{_tags(run).get('dagster/partition', '')} ({', '.join(assets)}).\n"
             f"  See it at {page}, and the events with `make tail`."
         )

@@ -150,7 +150,16 @@ def accept_in_store(
     rows: list[Quote],
     tickers: list[str],
 ) -> list[Quote]:
-    """Accepts withheld prices of some rows, stores that, and says when it takes effect.
+    """Accepts withheld prices in the store, and logs when that takes effect.
+
+    Args:
+        context: of the step; its log is used.
+        store: where the rows are stored.
+        rows: the stored rows of one or more windows.
+        tickers: the symbols to accept. Those that are already accepted stay so.
+
+    Returns:
+        All rows, in the same order, with the new decisions.
 
     Raises:
         AcceptanceError: a ticker is not withheld there.
@@ -163,7 +172,7 @@ def accept_in_store(
         effect = (
             "published now"
             if _is_live(window)
-            else "the window is not live any more, so they count from the next window on"
+            else "the window is no longer live, so they take effect with the next window"
         )
         context.log.info(f"{window.key}: accepted {', '.join(tickers)}; {effect}")
     return accepted
@@ -176,7 +185,14 @@ def publish_window(
     rows: list[Quote],
     publish_history: bool,
 ) -> dict[str, Any] | None:
-    """Publishes what is due of one window in one transaction.
+    """Publishes what is due of one window in one transaction, while no other run publishes.
+
+    Args:
+        context: of the step.
+        kafka: the brokers, the topic and the form of `updated_at`.
+        window: the window. It is not published if it stops being live while this run waits.
+        rows: its stored rows. Withheld ones are never published.
+        publish_history: publish bars as well, and the window even if it is not live.
 
     Returns:
         The metadata of its materialization; None if nothing was sent.

@@ -87,7 +87,7 @@ def picture(window: Window, courses: Sequence[Course]) -> dg.MarkdownMetadataVal
 def in_words(market: Breadth | None) -> str:
     """`31 up, 17 down, 2 unchanged, median +0.31%`."""
     if market is None:
-        return "no previous close is known, as the session before is not stored"
+        return "no previous close is known, because the previous session is not stored"
     unchanged = f", {market.unchanged} unchanged" if market.unchanged else ""
     return (
         f"{market.advancers} up, {market.decliners} down{unchanged}, "

@@ -59,13 +59,13 @@ class Facts:
         return f"{text}, none for {', '.join(spans)}" if spans else text
 
     def to_topic(self) -> str:
-        """`10 windows, 27 s after the end, 31 s at the most`: the first is the median."""
+        """`10 windows, 27 s after the end, at most 31 s`: the first is the median."""
         seconds = self.seconds_to_topic
         if not seconds:
             return "no window was published"
         return (
             f"{len(seconds)} {'window' if len(seconds) == 1 else 'windows'}, "
-            f"{_span(median(seconds))} after the end, {_span(seconds[-1])} at the most"
+            f"{_span(median(seconds))} after the end, at most {_span(seconds[-1])}"
         )
 
 
@@ -100,7 +100,7 @@ def _market(session: SessionSoFar, courses: Sequence[Course]) -> str:
     market = breadth(courses)
     if market is None:
         return (
-            '<p class="soft">The session before is not stored, so neither the previous close nor '
+            '<p class="soft">The previous session is not stored, so neither the previous close nor '
             "the change is known.</p>"
         )
     parts = (("up", market.advancers), ("", market.unchanged), ("down", market.decliners))

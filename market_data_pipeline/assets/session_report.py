@@ -85,8 +85,8 @@ def report(context: dg.OpExecutionContext, config: ReportConfig, quote_store: Qu
 
 @dg.job(
     name="session_report",
-    description="Writes the report on a session, or on those given. It launches itself after the "
-    "last window of a session and when quotes of a past session have changed.",
+    description="Writes the report on a session, or on those given. A sensor launches it after "
+    "the last window of a session and when quotes of a past session have changed.",
 )
 def session_report() -> None:
     """The op alone."""

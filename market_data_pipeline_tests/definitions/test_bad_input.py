@@ -25,7 +25,7 @@ def test_no_token(pipeline: Pipeline) -> None:
     ("text", "sentence"),
     [
         ("ticker\n", "names no instrument"),
-        ("ticker\nPETR4\nPETR4\n", "line 3: PETR4 stands on line 2"),
+        ("ticker\nPETR4\nPETR4\n", "line 3: PETR4 is already on line 2"),
     ],
 )
 def test_a_watchlist_that_cannot_be_used(

@@ -55,7 +55,7 @@ def test_needless() -> None:
 
 
 def test_what_another_sensor_says_is_not_about_the_run_at_startup() -> None:
-    said = answer(skip_reason="The first look is in a minute.", sensor_name="watch_freshness")
+    said = answer(skip_reason="First check in one minute.", sensor_name="watch_freshness")
     assert startup_line(ADDRESS, said) is None
 
 

@@ -131,7 +131,7 @@ def test_a_new_deployment_is_judged_when_its_run_at_startup_has_ended(watch: Wat
     planned = AssetMaterializationPlannedData(dg.AssetKey("quotes"), partition=THURSDAYS_LAST)
     event = dg.DagsterEvent.build_asset_materialization_planned_event("job", "quotes", planned)
     watch.instance.report_dagster_event(event, run.run_id)
-    assert watch.at("2026-11-22T12:00:35") == f"Run {run.run_id[:8]} is on its way."
+    assert watch.at("2026-11-22T12:00:35") == f"Run {run.run_id[:8]} is in progress."
     watch.store(THURSDAYS_LAST)
     assert watch.at("2026-11-22T12:01:05") == FRESH
 
