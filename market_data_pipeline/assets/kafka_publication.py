@@ -138,7 +138,7 @@ def _why_not_published(window: Window, rows: Sequence[Quote], earlier: Mapping[W
     if window in earlier:
         return "published by an earlier run"
     if not rows:
-        return "`quotes` holds none of it"
+        return "`quotes` has no rows for it"
     if not _is_live(window):
         return "the window is not live, and `publish_history` is not set"
     return "every quote is withheld or history"

@@ -10,7 +10,7 @@ from market_data_pipeline_tests.alerts.conftest import Chat, Watch, quote, withh
 THURSDAYS_LAST = "2026-11-19T17:30-0300"  # Friday the 20th is a holiday
 KEY, NEXT, AFTER_NEXT = (f"2026-11-17T{time}-0300" for time in ("14:30", "15:00", "15:30"))
 DECEMBER = datetime(2026, 12, 1, 3, tzinfo=UTC)
-RESOLVED = "*Resolved: {}.*"
+RESOLVED = "Resolved: {}."
 MISSING = "a window is missing in {}"
 UNPUBLISHED = "the last live window was not published whole"
 QUOTA = "the quota of Brapi will not last"
@@ -19,7 +19,7 @@ QUOTA = "the quota of Brapi will not last"
 def heads(chat: Chat) -> list[str]:
     """The first line of each incident that was told, and each end."""
     lines = [line for text in chat.taken for line in text.splitlines()]
-    return [line.strip("*") if line.endswith("*") else line for line in lines if line[0:1] == "*"]
+    return [line.strip("*") for line in lines if line.startswith("*")]
 
 
 # A window that is due and not there

@@ -143,7 +143,7 @@ def test_what_is_not_answered_in_time_is_told_at_the_next_look(
     chat.answers = [Answer(500, after=stuck)]
     with monkeypatch.context() as patience:
         patience.setattr(alerts, "SECONDS_FOR_AN_ANSWER", 0.2)
-        assert wrong.at("2026-11-17T15:11").endswith("not told to ALERT_WEBHOOK_URL: ReadTimeout.")
+        assert wrong.at("2026-11-17T15:11").endswith("to ALERT_WEBHOOK_URL: ReadTimeout.")
     stuck.set()
     wrong.at("2026-11-17T15:12")
     wrong.at("2026-11-17T15:13")
@@ -262,7 +262,7 @@ def test_an_address_that_leads_nowhere_fails_nothing_and_is_not_shown(
     settings.cache_clear()
     said = wrong.at()
 
-    assert "not told to ALERT_WEBHOOK_URL" in said
+    assert "Could not send 2 incident(s) to ALERT_WEBHOOK_URL" in said
     assert "no-secret-here" not in "".join([said, caplog.text, *capfd.readouterr()])
 
 

@@ -36,7 +36,7 @@ def answer(
 def test_finished() -> None:
     said = startup_line(ADDRESS, answer("SUCCESS", assetMaterializations=[MATERIALIZATION]))
     assert said is not None
-    assert "is finished: 1 assets materialized for 2026-11-19T17:30-0300" in said
+    assert "Startup run finished: 1 assets materialized for 2026-11-19T17:30-0300" in said
     assert "(kafka_publication: 50)" in said
     assert f"{ADDRESS}/runs/r1" in said
 

@@ -147,7 +147,7 @@ def test_a_move_that_is_accepted_too_late_counts_from_the_next_window_on(
     result = accept(stored, SECOND, VICTIM)
 
     assert result.success
-    assert "they count from the next window on" in logs(stored, result)
+    assert "they take effect with the next window" in logs(stored, result)
     assert len(prices(stored)) == 1
     assert row(stored, SECOND).decision == "accepted"
     (document,) = stored.documents({"_id": f"{VICTIM}|2026-11-17T18:00:00Z"})

@@ -62,7 +62,7 @@ def test_a_closed_market_launches_nothing_and_says_when_it_opens(
 def test_a_tick_that_comes_late_asks_for_nothing(tick) -> None:
     said = tick("2026-11-19T12:00", now=at("2026-11-19T15:10"))
 
-    assert "2026-11-19T11:30-0300 has passed" in said
+    assert "No run started for 2026-11-19T11:30-0300 before the next window ended" in said
 
 
 def test_a_window_that_is_there_or_on_its_way_is_not_asked_for_again(tick, instance) -> None:
@@ -241,7 +241,7 @@ def test_a_deployment_that_keeps_crashing_does_not_burn_the_quota(daemon: Daemon
     for _ in range(10):
         daemon.start()
         request = daemon.look()
-        if "left to the schedule" in str(request):
+        if "Waiting in case the schedule launches" in str(request):
             request = daemon.look()
         if isinstance(request, dg.RunRequest):
             launched.append(request)
@@ -252,4 +252,4 @@ def test_a_deployment_that_keeps_crashing_does_not_burn_the_quota(daemon: Daemon
             )
 
     assert len(launched) == 3
-    assert "see why they failed" in request
+    assert "find out why they failed" in request
