@@ -6,11 +6,9 @@ BIN := $(VENV)/bin
 DEV := $(VENV)/.with-dev
 TEST := $(VENV)/.with-test
 SERVICES := $(VENV)/.with-services
-KUBERNETES := $(VENV)/.with-kubernetes
 $(DEV): EXTRAS := local
 $(TEST): EXTRAS := local,test
-$(SERVICES): EXTRAS := local,production,test
-$(KUBERNETES): EXTRAS := kubernetes,local,production,test
+$(SERVICES): EXTRAS := kubernetes,local,production,test
 
 .DEFAULT_GOAL := help
 .PHONY: help dev tail test test-services test-kubernetes screenshots check bench audit calendar lock clean
@@ -31,7 +29,7 @@ test-services: $(SERVICES) ## Run the tests against real Kafka and real MongoDB
 	REQUIRE_SERVICES=1 $(BIN)/python -m market_data_pipeline_tests.services.mongo_engine \
 	  $(BIN)/python -m pytest -m services
 
-test-kubernetes: $(KUBERNETES) $(VENV)/control-plane ## Run the tests against a Kubernetes API server
+test-kubernetes: $(SERVICES) $(VENV)/control-plane ## Run the tests against a Kubernetes API server
 	REQUIRE_SERVICES=1 $(BIN)/python -m pytest -m kubernetes
 
 screenshots: $(SERVICES) ## Make the README's pictures anew (needs Chromium)
@@ -69,7 +67,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # All paths in one command: the libraries are on no public index, and are not looked up there.
-$(DEV) $(TEST) $(SERVICES) $(KUBERNETES): pyproject.toml libraries/dagster-mongo/pyproject.toml libraries/brapi-sandbox/pyproject.toml constraints.txt | $(BIN)/python
+$(DEV) $(TEST) $(SERVICES): pyproject.toml libraries/dagster-mongo/pyproject.toml libraries/brapi-sandbox/pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 	  -e ./libraries/dagster-mongo -e ./libraries/brapi-sandbox -e ".[$(EXTRAS)]"
 	@touch $@

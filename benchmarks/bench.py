@@ -21,7 +21,8 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.fetch import sandbox
-from benchmarks.run_overhead import FLOOR_SECONDS, HOLD_SECONDS, REPOSITORY, Figures, run
+from benchmarks.run_overhead import FLOOR_SECONDS, REPOSITORY, Figures, run
+from market_data_pipeline.watchlist import load_watchlist
 from market_data_pipeline_dev.kafka import embedded_kafka
 from market_data_pipeline_dev.mongo import embedded_mongo
 
@@ -58,7 +59,8 @@ def services(plan: str) -> Iterator[dict[str, str]]:
 def plain(env: dict[str, str]) -> Figures:
     """One round of the plain pattern, in a process of its own."""
     addresses = [env["BRAPI_BASE_URL"], env["MONGO_URI"], env["KAFKA_BOOTSTRAP_SERVERS"]]
-    command = [sys.executable, "-m", "benchmarks.plain", *addresses, str(INTERVAL)]
+    tickers = [instrument.ticker for instrument in load_watchlist()]
+    command = [sys.executable, "benchmarks/plain.py", *addresses, str(INTERVAL), *tickers]
     started = time.monotonic()
     process = subprocess.Popen(command, cwd=REPOSITORY)
     _, status, usage = os.wait4(process.pid, 0)
@@ -98,7 +100,6 @@ def tick(rounds: int) -> Iterator[str]:
     for name, took, peak in (
         ("**a run of the pipeline**", ours.seconds, f"{ours.memory:.0f} MiB"),
         ("of which: the fetch", ours.fetch, ""),
-        ("of which: the distance to the next request", HOLD_SECONDS, ""),
         ("of which: the step that stores", ours.store, ""),
         ("of which: the step that publishes", ours.publish, ""),
         (
@@ -134,15 +135,20 @@ def growth(rounds: int) -> Iterator[str]:
         )
 
 
-def output_of(*command: str) -> Iterator[str]:
+def table_of(*command: str) -> Iterator[str]:
     """What another benchmark prints."""
     ended = subprocess.run(
         [sys.executable, *command], cwd=REPOSITORY, capture_output=True, text=True
     )
     if ended.returncode:
         sys.exit(ended.stderr)
-    yield "```text"
     yield from ended.stdout.splitlines()
+
+
+def output_of(*command: str) -> Iterator[str]:
+    """What another benchmark prints, as it is."""
+    yield "```text"
+    yield from table_of(*command)
     yield "```"
 
 
@@ -180,15 +186,18 @@ def machine() -> str:
 def main(rounds: int) -> None:
     """Writes the page, section by section, and shows it as it grows."""
     sections: dict[str, Callable[[], Iterator[str]]] = {
+        "In operation: from the end of a window to the topic": (
+            lambda: table_of("-m", "benchmarks.operation", str(rounds))
+        ),
         "A run of a window: 50 instruments, one a request, every 0.5 s, answers after 150 ms": (
             lambda: tick(rounds)
         ),
         "More instruments": lambda: growth(rounds),
-        "The fetch beside its floor": lambda: output_of("benchmarks/fetch.py", str(rounds)),
+        "The fetch beside its floor": lambda: output_of("-m", "benchmarks.fetch", str(rounds)),
         "100,000 events to Apache Kafka": publication,
         "100,000 documents to MongoDB": lambda: bulk_store(rounds),
         f"A backfill of three months: {WINDOWS_OF_THREE_MONTHS:,} windows of 50 instruments": (
-            lambda: output_of("benchmarks/history.py", str(WINDOWS_OF_THREE_MONTHS))
+            lambda: output_of("-m", "benchmarks.history", str(WINDOWS_OF_THREE_MONTHS))
         ),
     }
     with PAGE.open("w") as page:

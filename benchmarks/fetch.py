@@ -1,6 +1,6 @@
 """What the fetch of 50 quotes takes beside the least that the rate allows.
 
-    .venv/bin/python benchmarks/fetch.py [ROUNDS]
+    .venv/bin/python -m benchmarks.fetch [ROUNDS]
 
 The floor is (requests - 1) intervals and one answer. The sandbox serves from a process of its own,
 so that it takes no time of the client's.

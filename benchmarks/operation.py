@@ -101,7 +101,7 @@ def committed(home: Path, run_id: str) -> float:
     """When a run has committed its window, in seconds after the window's end."""
     with dg.DagsterInstance.from_config(str(home)) as instance:
         records = instance.fetch_materializations(
-            dg.AssetRecordsFilter(dg.AssetKey("kafka_publication"), storage_ids=None), limit=100
+            dg.AssetKey("kafka_publication"), limit=100
         ).records
     found = [each.asset_materialization for each in records if each.run_id == run_id]
     return float(found[0].metadata["seconds_after_window_end"].value)  # type: ignore[union-attr, arg-type]

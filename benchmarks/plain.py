@@ -1,6 +1,8 @@
 """The plain pattern: ask, store, publish, sleep, and again for the next ticker; no Dagster.
 
-python -m benchmarks.plain URL MONGO_URI BOOTSTRAP_SERVERS INTERVAL
+    python benchmarks/plain.py URL MONGO_URI BOOTSTRAP_SERVERS INTERVAL TICKER...
+
+It imports nothing of this project: its memory is its own.
 """
 
 import json
@@ -11,16 +13,14 @@ import requests
 from confluent_kafka import Producer
 from pymongo import MongoClient
 
-from market_data_pipeline.watchlist import load_watchlist
 
-
-def main(url: str, mongo_uri: str, bootstrap_servers: str, interval: str) -> None:
-    """Quotes every ticker of the watchlist once."""
+def main(url: str, mongo_uri: str, bootstrap_servers: str, interval: str, *tickers: str) -> None:
+    """Quotes every ticker once."""
     collection = MongoClient(mongo_uri)["plain"]["quotes"]
     producer = Producer({"bootstrap.servers": bootstrap_servers})
-    for instrument in load_watchlist():
+    for ticker in tickers:
         answer = requests.get(
-            f"{url}/api/quote/{instrument.ticker}",
+            f"{url}/api/quote/{ticker}",
             headers={"Authorization": "Bearer benchmark"},
             timeout=10,
         )

@@ -1,6 +1,6 @@
 """What a run costs beside its fetch: the pipeline against three empty assets, in turn.
 
-    .venv/bin/python benchmarks/run_overhead.py [ROUNDS]
+    .venv/bin/python -m benchmarks.run_overhead [ROUNDS]
 
 Each run is a process of its own that executes the job of one window, as a run worker does. The
 sandbox answers after 150 ms and the rate is 0.5 s, as in operation.
@@ -26,9 +26,6 @@ from market_data_pipeline_dev.mongo import embedded_mongo
 
 REPOSITORY = Path(__file__).parent.parent
 FLOOR_SECONDS = 49 * 0.5 + 0.15
-# After the last answer a run keeps its distance from the next run's first request: a part of the
-# rate, as the fetch is.
-HOLD_SECONDS = 0.5 - 0.15
 
 
 class Figures(NamedTuple):
@@ -42,8 +39,8 @@ class Figures(NamedTuple):
 
     @property
     def rest(self) -> float:
-        """Seconds without the fetch, and without keeping the distance from the next run."""
-        return self.seconds - (self.fetch and self.fetch + HOLD_SECONDS)
+        """Seconds without the fetch."""
+        return self.seconds - self.fetch
 
 
 def run(module: str, environment: dict[str, str]) -> Figures:

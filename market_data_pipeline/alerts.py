@@ -159,7 +159,8 @@ def _look(
 
     @cache
     def rows() -> Rows:
-        return {window: store.stored(window.key) or () for window in windows}
+        stored = store.stored_windows([window.key for window in windows])
+        return {window: found or () for window, (_, found) in zip(windows, stored, strict=True)}
 
     looks: dict[str, Callable[[], list[Incident]]] = {
         "runs": lambda: failed_runs(

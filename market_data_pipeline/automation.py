@@ -1,7 +1,7 @@
 """When it runs: at the end of every window, and once when the deployment starts.
 
-Neither asks Brapi for a window that is there already or on its way: every request costs quota. Nor
-for more windows than what is left of it can last for.
+Neither asks Brapi for a window that is already stored or in progress, since every request costs
+quota, nor for more windows than the quota that is left can last for.
 """
 
 from datetime import datetime, timedelta
@@ -48,7 +48,7 @@ market_data_job = dg.define_asset_job(
     cron_schedule=WINDOWS.tick_cron,
     execution_timezone=EXCHANGE_TIMEZONE.key,
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="At the end of every window of a B3 session, a run for that window.",
+    description="Launches a run at the end of every window of a B3 session.",
 )
 def every_window(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """A run for the window that ends at this tick, or the reason why there is none."""
@@ -70,16 +70,16 @@ def every_window(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.Sk
     job=market_data_job,
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="When the deployment starts, one run for the last window that has ended.",
+    description="Launches one run for the last window that has ended when the deployment starts.",
 )
 def at_startup(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    """One run for each start of Dagster's daemon, unless the window is there or on its way.
+    """One run for each start of Dagster's daemon, unless the window is stored or in progress.
 
     The daemon's own id tells one start from the next: it is the same however often the code is
-    reloaded or its server respawned. It is the sensor's cursor once a start has had its run.
+    reloaded or its server respawned. It becomes the sensor's cursor once a start has been handled.
 
-    A window that the schedule may be launching at this moment is left to it until the next look:
-    one that has just ended, and after a restart any, as the schedule catches up on what it missed.
+    A window that the schedule may be launching at this moment is left to it for one tick: one that
+    has just ended, and after a restart any, because the schedule catches up on missed ticks.
     """
     start = daemon_id(context.instance)
     if start is None:
@@ -163,7 +163,7 @@ def why_not_yet(instance: dg.DagsterInstance, window: Window) -> str | None:
 
 
 def _why_no_more_starts(instance: dg.DagsterInstance, window: Window) -> str | None:
-    """Why a deployment that keeps crashing does not ask for the same window for ever."""
+    """Why a deployment that keeps crashing does not keep requesting the same window."""
     tags = {PARTITION_TAG: window.key, STARTUP_TAG: "true"}
     starts = len(runs_of(instance, window, QUOTES, dg.RunsFilter(tags=tags)))
     if starts < MOST_STARTUP_RUNS_A_WINDOW:

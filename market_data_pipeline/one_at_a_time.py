@@ -73,11 +73,18 @@ def name_of_process(pid: int) -> str:
 
 def is_dead(run: dg.DagsterRun) -> bool:
     """Whether the process of a run is gone, as far as this machine can tell: it ran here."""
+    return run.tags.get(PROCESS_TAG, "").startswith(f"{socket.gethostname()} ") and not pid_here(
+        run
+    )
+
+
+def pid_here(run: dg.DagsterRun) -> int | None:
+    """The number of the process of a run; None if it is gone, or ran on another machine."""
     host, _, process = run.tags.get(PROCESS_TAG, "").partition(" ")
     if host != socket.gethostname():
-        return False
+        return None
     pid, _, start = process.partition(" ")
-    return _start(int(pid)) != start
+    return int(pid) if _start(int(pid)) == start else None
 
 
 def _start(pid: int) -> str:

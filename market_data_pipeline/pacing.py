@@ -1,7 +1,7 @@
 """Run or skip: spreads what is left of the quota over the windows that it has to last for.
 
 Each session's last window comes first, the others are spread evenly. What was skipped is not made
-up for, and what was spent by others is simply not there: every decision starts from what is left.
+up for, nor is what others have spent: every decision starts from what is left.
 """
 
 from __future__ import annotations

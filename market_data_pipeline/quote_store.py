@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from io import BytesIO
+from itertools import islice
 from typing import Any
 from uuid import uuid4
 
@@ -20,6 +22,12 @@ from market_data_pipeline.windows import start_of
 _SUFFIX = ".parquet"
 _INSTANTS = [name for name, (kind, _) in COLUMNS.items() if kind == "timestamp"]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# How many windows are read at once, at the most; object storage serves them side by side.
+_MOST_AT_ONCE = 128
+
+
+class QuoteStoreError(Exception):
+    """The files cannot be read or written; the text says where, why and what to do."""
 
 
 class MissingQuotesError(Exception):
@@ -69,15 +77,25 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
         """Where the files of an asset are."""
         return UPath(self.path or self._default).joinpath(*key.path)
 
-    def write(self, path: UPath, content: bytes) -> None:
-        """Writes a file, which appears whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.protocol not in ("", "file", "local"):
-            path.write_bytes(content)  # an object store shows an object whole or not at all
-            return
-        unfinished = path.with_name(f".{path.name}.{uuid4().hex}")
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
+    def write(self, contents: Mapping[UPath, bytes]) -> None:
+        """Writes files, each of which appears whole or not at all.
+
+        Raises:
+            QuoteStoreError: they cannot be written.
+        """
+        folder = self.folder
+        with _in_words("written", folder):
+            if not folder.fs.async_impl:  # an object storage has no folders, only buckets
+                for parent in {path.parent for path in contents}:
+                    parent.mkdir(parents=True, exist_ok=True)
+            if folder.protocol not in ("", "file", "local"):
+                # An object storage shows an object whole or not at all.
+                folder.fs.pipe({path.path: content for path, content in contents.items()})
+                return
+            for path, content in contents.items():
+                unfinished = path.with_name(f".{path.name}.{uuid4().hex}")
+                unfinished.write_bytes(content)
+                unfinished.replace(path)
 
     def load(self, keys: Sequence[str]) -> list[Quote]:
         """The rows of some windows for a sink, in the order of the keys.
@@ -85,8 +103,9 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
         Raises:
             MissingQuotesError: one of them was never stored.
             MadeUpPricesError: there are made-up prices among them, and none may leave.
+            QuoteStoreError: the files cannot be read.
         """
-        stored = {key: self.stored(key) for key in keys}
+        stored = dict(self.stored_windows(keys))
         if missing := [key for key, rows in stored.items() if rows is None]:
             more = f" and {len(missing) - 1} more windows" if len(missing) > 1 else ""
             raise MissingQuotesError(
@@ -102,13 +121,29 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
             )
         return quotes
 
+    def stored_windows(self, keys: Sequence[str]) -> Iterator[tuple[str, list[Quote] | None]]:
+        """The rows of some windows, in the order of the keys; None if a window was never stored.
+
+        A window is one request to an object storage, and all of them are sent side by side.
+
+        Raises:
+            QuoteStoreError: a file cannot be read.
+        """
+        folder = self.folder
+        with _in_words("read", folder):
+            paths = [(folder / f"{key}{_SUFFIX}").path for key in keys]
+            # The range spares s3fs a request for the size.
+            contents = folder.fs.cat_ranges(paths, 0, None, on_error="return")
+        for key, content in zip(keys, contents, strict=True):
+            yield key, None if _is_missing(content) else _rows(content, folder)
+
     def stored(self, key: str) -> list[Quote] | None:
-        """The rows of one window; None if it was never stored."""
-        try:
-            content = (self.folder / f"{key}{_SUFFIX}").read_bytes()
-        except FileNotFoundError:
-            return None
-        return [from_row(row) for row in _rows(content)]
+        """The rows of one window; None if it was never stored. Raises as `stored_windows`."""
+        return next(rows for _, rows in self.stored_windows([key]))
+
+    def rows_of(self, keys: Sequence[str]) -> list[Quote]:
+        """All stored rows of some windows. Raises as `stored_windows`."""
+        return [quote for _, rows in self.stored_windows(keys) for quote in rows or ()]
 
     def save(self, quotes: Iterable[Quote], keys: Sequence[str]) -> None:
         """Merges rows into those of their windows.
@@ -116,13 +151,16 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
         Args:
             quotes: rows of windows among `keys`.
             keys: the windows that were asked for; those without a row are stored empty.
+
+        Raises:
+            QuoteStoreError: the files cannot be read or written.
         """
-        rows = by_window(quotes)
-        for key in keys:
-            there, new = self.stored(key), rows[start_of(key)]
-            merged = merge(there or (), new)
+        rows, changed = by_window(quotes), dict[UPath, bytes]()
+        for key, there in self.stored_windows(keys):
+            merged = merge(there or (), rows[start_of(key)])
             if merged != there:
-                self.write(self.folder / f"{key}{_SUFFIX}", _parquet(merged))
+                changed[self.folder / f"{key}{_SUFFIX}"] = _parquet(merged)
+        self.write(changed)
 
     def last_trusted(
         self, tickers: Iterable[str], before: str, oldest: date, *, made_up: bool
@@ -134,27 +172,72 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
             before: the key of the window.
             oldest: the first day (São Paulo) that is looked at.
             made_up: whether made-up prices are looked for, or real ones.
+
+        Raises:
+            QuoteStoreError: the files cannot be read.
         """
         wanted, found = set(tickers), dict[str, Quote]()
-        keys = self.stored_keys(before, oldest)
-        while wanted and (key := next(keys, None)):
-            for quote in self.stored(key) or ():
+        windows = self.newest_first(before, oldest)
+        while wanted and (window := next(windows, None)):
+            for quote in window[1]:
                 for ticker in wanted & {quote.requested_ticker, quote.ticker}:
                     if quote.trusted and quote.made_up == made_up:
                         found[ticker] = quote
             wanted -= found.keys()
         return found
 
-    def stored_keys(self, before: str, oldest: date) -> Iterator[str]:
-        """The stored windows before one (not included), from there back to a day, newest first."""
-        try:
-            names = [path.name for path in self.folder.iterdir()]
-        except FileNotFoundError:
-            return iter(())
-        # All keys have the form of `before` and are local times: their order is that of time.
-        stored = (name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX))
-        between = (key for key in stored if oldest.isoformat() <= key < before)
-        return iter(sorted(between, reverse=True))
+    def newest_first(self, before: str, oldest: date) -> Iterator[tuple[str, list[Quote]]]:
+        """The stored windows before one (not included), back to a day, with their rows.
+
+        The first is mostly all that is needed and is read alone, then more and more at once.
+
+        Raises:
+            QuoteStoreError: the files cannot be read.
+        """
+        keys, size = self._stored_keys(before, oldest), 1
+        while some := list(islice(keys, size)):
+            for key, rows in self.stored_windows(some):
+                yield key, rows or []
+            size = min(4 * size, _MOST_AT_ONCE)
+
+    def _stored_keys(self, before: str, oldest: date) -> Iterator[str]:
+        folder, month = self.folder, date.fromisoformat(f"{before[:7]}-01")
+        while month >= oldest.replace(day=1):
+            with _in_words("listed", folder):
+                names = [path.name for path in folder.glob(f"{month:%Y-%m}-*{_SUFFIX}")]
+            # All keys have the form of `before` and are local times: their order is that of time.
+            keys = (name.removesuffix(_SUFFIX) for name in names)
+            yield from sorted(
+                (key for key in keys if oldest.isoformat() <= key < before), reverse=True
+            )
+            month = (month - timedelta(days=1)).replace(day=1)
+
+
+@contextmanager
+def _in_words(done: str, folder: UPath) -> Iterator[None]:
+    """Turns what file systems and object storages raise into a sentence without a traceback."""
+    try:
+        yield
+    except Exception as error:
+        why = str(error).rstrip(".") or type(error).__name__
+        raise QuoteStoreError(
+            f"The stored quotes in {folder} cannot be {done}: {why}. "
+            "Check QUOTES_PATH and its credentials, then materialize the window again."
+        ) from None
+
+
+def _is_missing(content: bytes | Exception) -> bool:
+    """Whether there is no such file; a bucket that is missing is another matter."""
+    answer: dict[str, Any] = getattr(getattr(content, "__cause__", None), "response", {})
+    no_bucket = answer.get("Error", {}).get("Code") == "NoSuchBucket"
+    return isinstance(content, FileNotFoundError) and not no_bucket
+
+
+def _rows(content: bytes | Exception, folder: UPath) -> list[Quote]:
+    with _in_words("read", folder):
+        if isinstance(content, Exception):
+            raise content
+        return [*map(from_row, _records(content))]
 
 
 # PyArrow imports pandas before it makes an array of a list, or a datetime of an instant: half a
@@ -178,10 +261,10 @@ def _parquet(quotes: list[Quote]) -> bytes:
     return bytes(sink.getvalue())
 
 
-def _rows(content: bytes) -> Iterator[dict[str, Any]]:
+def _records(content: bytes) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet as pq
 
-    table = pq.ParquetFile(BytesIO(content)).read()
+    table = pq.ParquetFile(BytesIO(content)).read()  # `read_table` imports twice as much
     for row in table.cast(_with_numbers(table.schema)).to_pylist():
         instants = {
             name: _EPOCH + timedelta(milliseconds=row[name])

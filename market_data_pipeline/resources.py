@@ -10,8 +10,8 @@ from pydantic import Field
 
 from market_data_pipeline.brapi.client import BrapiClient
 from market_data_pipeline.brapi.connection import Connection
-from market_data_pipeline.brapi.exchange import MAX_OPEN_REQUESTS
 from market_data_pipeline.brapi.plans import PLANS, Plan
+from market_data_pipeline.brapi.request_queue import MAX_OPEN_REQUESTS
 from market_data_pipeline.kafka.event import UpdatedAtFormat
 from market_data_pipeline.kafka.publisher import Publisher
 from market_data_pipeline.kafka.settings import is_secret, variables

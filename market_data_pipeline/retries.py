@@ -28,8 +28,8 @@ FIRST_DELAY, LONGEST_DELAY = 30, 480
     job=market_data_job,
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="While a window is live: launches a sink alone that has failed, with growing "
-    "delays, and the whole window once more some minutes after Brapi was down.",
+    description="While a window is live: relaunches a failed sink on its own, with growing delays, "
+    "and the whole window once, five minutes after Brapi was down.",
 )
 def retry_live_window(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """The runs that are due now, or why there are none."""

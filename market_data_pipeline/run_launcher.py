@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from market_data_pipeline.dagster_internals import (
     code_of,
     run_arguments,
 )
-from market_data_pipeline.one_at_a_time import PROCESS_TAG, is_dead, name_of_process
+from market_data_pipeline.one_at_a_time import PROCESS_TAG, is_dead, name_of_process, pid_here
 
 
 class WarmRunLauncher(DefaultRunLauncher):
@@ -64,15 +65,20 @@ class WarmRunLauncher(DefaultRunLauncher):
             return template.fork(line)
 
     def terminate(self, run_id: str) -> bool:
-        """Interrupts the process of a run, which then ends as canceled."""
+        """Interrupts the process of a run, which then ends as canceled.
+
+        Returns:
+            Whether it was there to be interrupted: on this machine, and alive.
+        """
         run = self._instance.get_run_by_id(run_id)
-        if run is None or run.is_finished or not _is_ours(run):
+        if run is None or run.is_finished or not _is_forked(run):
             return bool(super().terminate(run_id))  # type: ignore[no-untyped-call]
         self._instance.report_run_canceling(run)
-        if is_dead(run):
-            return False
-        os.kill(int(run.tags[PROCESS_TAG].split()[1]), signal.SIGTERM)
-        return True
+        pid = pid_here(run)
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        return pid is not None
 
     @property
     def supports_check_run_worker_health(self) -> bool:
@@ -80,7 +86,7 @@ class WarmRunLauncher(DefaultRunLauncher):
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Whether the process of a run is there; of cold runs their code location keeps track."""
-        dead = _is_ours(run) and is_dead(run)
+        dead = _is_forked(run) and is_dead(run)
         return CheckRunHealthResult(WorkerStatus.NOT_FOUND if dead else WorkerStatus.RUNNING)
 
 
@@ -125,5 +131,5 @@ class Template:
         return self._process.stdout.readline().strip()
 
 
-def _is_ours(run: DagsterRun) -> bool:
+def _is_forked(run: DagsterRun) -> bool:
     return PROCESS_TAG in run.tags and GRPC_INFO_TAG not in run.tags

@@ -106,7 +106,7 @@ def read_earlier(
     earlier = [each for each in trading.of_session(window.day) if each < window]
     step = -(-len(earlier) // most) or 1
     windows = earlier[::-step][::-1]
-    return windows, [quote for each in windows for quote in store.stored(each.key) or ()]
+    return windows, store.rows_of([each.key for each in windows])
 
 
 def previous_closes(

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from datetime import date
 from functools import cache
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import dagster as dg
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
@@ -62,11 +62,11 @@ class Settings(BaseModel):
         ge=0,
     )
     brapi_intraday: Flag | None = _setting(
-        None, "`true` if intraday bars may be asked for", FLAG, shown="by plan"
+        None, "`true` if intraday bars may be requested", FLAG, shown="by plan"
     )
     brapi_longest_range: Literal[
         "", "1d", "5d", "1mo", "3mo", "6mo", "1y", "2y", "5y", "10y", "max"
-    ] = _setting("", "how far back history may be asked for, such as `3mo`", shown="by plan")
+    ] = _setting("", "how far back history may be requested, such as `3mo`", shown="by plan")
     brapi_min_interval_seconds: float = _setting(
         0.5, "seconds between the starts of two requests", NUMBER, ge=0
     )
@@ -170,13 +170,6 @@ class Settings(BaseModel):
         return (self.kafka_transactional_id or named) if self.kafka_transactions else ""
 
 
-CHOICES = {
-    "brapi_plan",
-    "brapi_longest_range",
-    "kafka_updated_at_format",
-}
-
-
 def names() -> tuple[str, ...]:
     """The variables of all settings; `KAFKA_CONFIG_…` are librdkafka's."""
     return tuple(name.upper() for name in Settings.model_fields)
@@ -233,7 +226,8 @@ def table() -> str:
 
 def _allowed(name: str) -> tuple[Any, ...]:
     """What a setting may be, where that is a list."""
-    return get_args(Settings.model_fields[name].annotation) if name in CHOICES else ()
+    annotation = Settings.model_fields[name].annotation
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
 def _extra(name: str, key: str) -> Any:

@@ -120,7 +120,7 @@ def startup_line(address: str, data: dict[str, Any]) -> str | None:
     for run in data["startup"]["results"]:
         page = f"{address}/runs/{run['runId']}"
         if run["status"] in FAILED:
-            return f"The run at startup {FAILED[run['status']]}. It says why at {page}"
+            return f"Startup run {FAILED[run['status']]}. See why at {page}"
         if run["status"] != "SUCCESS":
             return None
         assets = _assets(run)
@@ -135,7 +135,7 @@ def startup_line(address: str, data: dict[str, Any]) -> str | None:
                 # Until the sensor has decided, its cursor is none or says that it waits.
                 decided = tick["cursor"] and "waiting" not in tick["cursor"]
                 if sensor["name"] == SENSOR and decided:
-                    return f"No run at startup: {tick['skipReason']} See {address}"
+                    return f"Startup run skipped: {tick['skipReason']} See {address}"
     return None
 
 

@@ -61,8 +61,8 @@ def _newest_withheld(store: QuoteStore, tickers: list[str]) -> dict[str, list[st
     newest = WINDOWS.next_ending(now)
     oldest = WINDOWS.sessions_back(newest.day, LOOK_BACK_SESSIONS)
     wanted, found = set(tickers), dict[str, list[str]]()
-    for key in store.stored_keys(newest.key, oldest):
-        rows = {quote.ticker: quote for quote in store.stored(key) or ()}
+    for key, stored in store.newest_first(newest.key, oldest):
+        rows = {quote.ticker: quote for quote in stored}
         for ticker in sorted(wanted & rows.keys()):
             if rows[ticker].trusted:
                 raise AcceptanceError(f"{ticker} is not withheld: see {key}, its newest window.")

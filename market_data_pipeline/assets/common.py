@@ -10,7 +10,11 @@ from dagster_mongo import DagsterMongoError
 from market_data_pipeline.brapi.errors import BrapiError
 from market_data_pipeline.kafka.errors import PublicationError
 from market_data_pipeline.price_guard import AcceptanceError
-from market_data_pipeline.quote_store import MadeUpPricesError, MissingQuotesError
+from market_data_pipeline.quote_store import (
+    MadeUpPricesError,
+    MissingQuotesError,
+    QuoteStoreError,
+)
 from market_data_pipeline.watchlist import WatchlistError
 from market_data_pipeline.windows import Window, trading_windows
 
@@ -33,6 +37,7 @@ CLEAR = (
     MadeUpPricesError,
     MissingQuotesError,
     PublicationError,
+    QuoteStoreError,
     WatchlistError,
 )
 

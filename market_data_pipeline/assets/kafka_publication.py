@@ -29,7 +29,7 @@ from market_data_pipeline.assets.mongo_price_history import record_acceptance
 from market_data_pipeline.kafka.errors import PublicationError
 from market_data_pipeline.kafka.event import FORMAT_NOT_CHOSEN, quote_event
 from market_data_pipeline.kafka.publisher import Publication
-from market_data_pipeline.one_at_a_time import KAFKA, one_at_a_time
+from market_data_pipeline.one_at_a_time import BRAPI, KAFKA, one_at_a_time
 from market_data_pipeline.price_guard import accept
 from market_data_pipeline.quote import Quote, by_window
 from market_data_pipeline.quote_store import QuoteStore
@@ -168,7 +168,8 @@ def accept_in_store(
     changed = [new for old, new in zip(rows, accepted, strict=True) if new != old]
     grouped = by_window(changed)
     for window in sorted({Window(quote.window_start, quote.window_end) for quote in accepted}):
-        store.save(grouped[window.start], [window.key])
+        with one_at_a_time(context, BRAPI):  # no run that asks Brapi stores meanwhile
+            store.save(grouped[window.start], [window.key])
         effect = (
             "published now"
             if _is_live(window)

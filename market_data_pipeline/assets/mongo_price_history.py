@@ -102,7 +102,7 @@ def document_id(quote: Quote) -> str:
 
 
 def record_acceptance(mongo: MongoResource, rows: Iterable[Quote]) -> None:
-    """Lets the documents of accepted prices say so; those that are not there yet stay away.
+    """Marks the documents of accepted prices as accepted; it creates no document.
 
     Raises:
         DagsterMongoError: the collection cannot be written to.

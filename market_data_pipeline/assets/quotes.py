@@ -84,22 +84,21 @@ def quotes(
         _wait_for_the_end(context, windows[-1])
         instruments = load_watchlist(brapi.watchlist_file)
         tickers = [instrument.ticker for instrument in instruments]
+        # Files that cannot be read fail the run here, before a request to Brapi is spent.
+        quote_store.stored(windows[-1].key)
         with ThreadPoolExecutor(1) as reader:
             # Read while Brapi is asked, so that it delays nothing.
             earlier = reader.submit(read_earlier, quote_store, WINDOWS, windows[0], MOST_POINTS)
+            # Also while it stores: what another run stores meanwhile would be lost.
             with one_at_a_time(context, BRAPI, brapi.min_interval_seconds):
                 observations, quota = _observe(context, brapi, windows, tickers)
-        failures = failures_of(observations)
-        if any(observation.requests for observation in observations):
-            _report(context, tickers, failures)
-        else:
-            context.log.info("No request was sent: Brapi has no bar for any of these windows.")
-        _demand_enough(tickers, failures, brapi.min_answered_share)
-    observed = [quote for observation in observations for quote in observation.quotes]
-    if config.overwrite_live:
-        observed = [quote.replacing_live() for quote in observed]
-    rows = _decide(quote_store, windows, observed)
-    quote_store.save(rows, [window.key for window in windows])
+                _report(context, tickers, observations)
+                _demand_enough(tickers, failures_of(observations), brapi.min_answered_share)
+                observed = [quote for each in observations for quote in each.quotes]
+                if config.overwrite_live:
+                    observed = [quote.replacing_live() for quote in observed]
+                rows = _decide(quote_store, windows, observed)
+                quote_store.save(rows, [window.key for window in windows])
     grouped = by_window(rows)
     empty = {
         window: why_empty(window, observation)
@@ -208,7 +207,7 @@ def _record_quota(
 
 def _decide(store: QuoteStore, windows: list[Window], observed: list[Quote]) -> list[Quote]:
     """The rows of the windows with what was observed merged in."""
-    stored = [quote for window in windows for quote in store.stored(window.key) or ()]
+    stored = store.rows_of([window.key for window in windows])
     wanted = {symbol for quote in observed for symbol in (quote.requested_ticker, quote.ticker)}
     trusted = store.last_trusted(
         wanted,
@@ -255,8 +254,12 @@ def _progress_log(context: dg.AssetExecutionContext, what: str) -> Callable[[Pro
 
 
 def _report(
-    context: dg.AssetExecutionContext, tickers: list[str], failures: dict[str, str]
+    context: dg.AssetExecutionContext, tickers: list[str], observations: list[Observation]
 ) -> None:
+    if not any(observation.requests for observation in observations):
+        context.log.info("No request was sent: Brapi has no bar for any of these windows.")
+        return
+    failures = failures_of(observations)
     for ticker, reason in failures.items():
         context.log.warning(f"{ticker} failed: {reason}")
     context.log.info(

@@ -75,7 +75,7 @@ def report(context: dg.OpExecutionContext, config: ReportConfig, quote_store: Qu
             continue
         facts = _facts(context.instance, windows, rows)
         path = quote_store.folder_of(SESSION_REPORT) / f"{day}.html"
-        quote_store.write(path, page(session, facts).encode())
+        quote_store.write({path: page(session, facts).encode()})
         described = _describe(session, facts, str(path))
         context.log_event(
             dg.AssetMaterialization(SESSION_REPORT, partition=f"{day}", metadata=described)
@@ -102,7 +102,7 @@ def _latest() -> date:
 
 
 def _read(store: QuoteStore, windows: list[Window]) -> tuple[SessionSoFar, list[Quote]]:
-    rows = [quote for window in windows for quote in store.stored(window.key) or ()]
+    rows = store.rows_of([window.key for window in windows])
     tickers = {quote.requested_ticker for quote in rows if not quote.previous_close}
     closes = previous_closes(store, WINDOWS, windows[0].day, tickers)
     *_, (_, session) = follow(windows, rows, closes)

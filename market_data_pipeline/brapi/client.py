@@ -1,7 +1,7 @@
 """Asks Brapi for many tickers at its rate, and accounts for every one of them.
 
-A request is sent in its turn (`exchange.py`), is retried while that can help and the time allows,
-and ends as an answer for each of its tickers or as the reason why there is none.
+A request is sent in its turn (`request_queue.py`), is retried while that can help and the time
+allows, and ends as an answer for each of its tickers or as the reason why there is none.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from market_data_pipeline.brapi.errors import (
     TickerError,
     refusal,
 )
-from market_data_pipeline.brapi.exchange import Ask, Exchange, Outcome, Sent
 from market_data_pipeline.brapi.plans import Plan, batches, plan_of_quota
+from market_data_pipeline.brapi.request_queue import Outcome, Pending, RequestQueue, Sent
 from market_data_pipeline.quote import Quote
 from market_data_pipeline.windows import Window
 
@@ -42,7 +42,7 @@ Results = dict[str, Mapping[str, Any]]
 Read = Callable[[Mapping[str, Any], Asked], T]
 
 MAX_ATTEMPTS = 4
-FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 1.0, 20.0
+FIRST_BACKOFF_SECONDS = 1.0
 # So many failures of Brapi (5xx, time-outs, connections) before its first answer: it is down.
 FAILURES_OF_A_BREAKDOWN = 12
 
@@ -103,7 +103,7 @@ class BrapiClient:
         self._connection = connection
         self.plan = plan
         self._min_interval = min_interval
-        self._exchange = Exchange(
+        self._queue = RequestQueue(
             connection, min_interval, request_timeout, time.monotonic() + step_timeout
         )
         self._batch_size = plan.tickers_per_request
@@ -168,11 +168,11 @@ class BrapiClient:
     @property
     def account(self) -> Account:
         """What the requests so far have cost, and what is left."""
-        return Account(self._exchange.requests, self._spent, self._limit, self._left)
+        return Account(self._queue.requests, self._spent, self._limit, self._left)
 
     def usage_window(self) -> UsageWindow | None:
         """The time that the quota is for, None if Brapi does not tell."""
-        for _, outcome in self._exchange.outcomes([Ask(())], {}, "/api/v2/user/usage"):
+        for _, outcome in self._queue.outcomes([Pending(())], {}, "/api/v2/user/usage"):
             return read_usage_window(outcome.body) if isinstance(outcome, Reply) else None
         return None
 
@@ -183,19 +183,21 @@ class BrapiClient:
         read: Read[T],
         on_progress: Callable[[Progress], None],
     ) -> Fetch[T]:
-        started, requests_before = time.monotonic(), self._exchange.requests
+        started, requests_before = time.monotonic(), self._queue.requests
         answers: dict[str, T] = {}
         failures: dict[str, str] = {}
         ended_because = "no answer within the time of the step"
-        waiting = [Ask(batch) for batch in batches(tickers, self._batch_size)]
-        for sent, outcome in self._exchange.outcomes(waiting, parameters):
+        waiting = [Pending(batch) for batch in batches(tickers, self._batch_size)]
+        for sent, outcome in self._queue.outcomes(waiting, parameters):
             answered: dict[str, T] = {}
             failed: dict[str, str] = {}
             try:
                 answered, failed = self._read(sent, outcome, read)
             except BatchTooLargeError:
-                self._shrink(len(sent.ask.batch))
-                waiting[:] = [each for ask in (sent.ask, *waiting) for each in self._parts(ask)]
+                self._shrink(len(sent.pending.batch))
+                waiting[:] = [
+                    each for pending in (sent.pending, *waiting) for each in self._parts(pending)
+                ]
             except (TemporaryError, TickerError) as error:
                 if pause := self._pause_beyond_the_step(error):
                     waiting.clear()  # what is under way is waited for, as it is paid for
@@ -203,9 +205,9 @@ class BrapiClient:
                         f"{error}: Brapi asks to wait {pause:.0f} s, longer than this step may"
                     )
                     continue
-                again = self._again(sent.ask, error)
+                again = self._again(sent.pending, error)
                 waiting += again
-                failed = {} if again else dict.fromkeys(sent.ask.batch, str(error))
+                failed = {} if again else dict.fromkeys(sent.pending.batch, str(error))
             answers |= answered
             failures |= failed
             done = len(answers) + len(failures)
@@ -217,7 +219,7 @@ class BrapiClient:
         return Fetch(
             answers={ticker: answers[ticker] for ticker in tickers if ticker in answers},
             failures={ticker: failures[ticker] for ticker in tickers if ticker in failures},
-            requests=self._exchange.requests - requests_before,
+            requests=self._queue.requests - requests_before,
             seconds=time.monotonic() - started,
         )
 
@@ -228,7 +230,7 @@ class BrapiClient:
         if isinstance(outcome, BaseException):
             raise outcome
         self._note(outcome)
-        batch = sent.ask.batch
+        batch = sent.pending.batch
         if outcome.status != 200:
             # An answer to the many sent at once may lack the header that those before it had.
             left = self._left if outcome.quota_left is None else outcome.quota_left
@@ -258,29 +260,29 @@ class BrapiClient:
         smaller = plan.tickers_per_request if plan else refused
         self._batch_size = min(self._batch_size, max(1, min(smaller, refused // 2)))
 
-    def _parts(self, ask: Ask) -> list[Ask]:
-        return [replace(ask, batch=batch) for batch in batches(ask.batch, self._batch_size)]
+    def _parts(self, pending: Pending) -> list[Pending]:
+        return [replace(pending, batch=batch) for batch in batches(pending.batch, self._batch_size)]
 
     def _pause_beyond_the_step(self, error: BrapiError) -> float | None:
         """The seconds of a pause that the step has no time for; a shorter one is made."""
         if not isinstance(error, TemporaryError) or error.retry_after is None:
             return None
-        self._exchange.hold(error.retry_after)
+        self._queue.hold(error.retry_after)
         until = time.monotonic() + error.retry_after
-        return error.retry_after if until >= self._exchange.deadline else None
+        return error.retry_after if until >= self._queue.deadline else None
 
-    def _again(self, ask: Ask, error: BrapiError) -> list[Ask]:
+    def _again(self, pending: Pending, error: BrapiError) -> list[Pending]:
         """What to ask after an error: the same later, or its tickers in two halves."""
         if isinstance(error, TemporaryError):
             self._stop_if_brapi_is_down(error)
-            delay = _backoff(ask.attempt) if error.retry_after is None else error.retry_after
+            delay = _backoff(pending.attempt) if error.retry_after is None else error.retry_after
             due = time.monotonic() + delay
-            if ask.attempt < MAX_ATTEMPTS and due < self._exchange.deadline:
-                return [replace(ask, attempt=ask.attempt + 1, due=due)]
+            if pending.attempt < MAX_ATTEMPTS and due < self._queue.deadline:
+                return [replace(pending, attempt=pending.attempt + 1, due=due)]
         # One ticker may be what spoils the batch, unless Brapi answers nothing at all.
-        if len(ask.batch) == 1 or not (isinstance(error, TickerError) or self._answered):
+        if len(pending.batch) == 1 or not (isinstance(error, TickerError) or self._answered):
             return []
-        return [Ask(batch) for batch in batches(ask.batch, (len(ask.batch) + 1) // 2)]
+        return [Pending(batch) for batch in batches(pending.batch, (len(pending.batch) + 1) // 2)]
 
     def _stop_if_brapi_is_down(self, error: TemporaryError) -> None:
         self._breakdowns += not error.too_many
@@ -304,7 +306,7 @@ def _read_each(
     failures: dict[str, str] = {}
     for ticker in batch:
         if ticker not in results:
-            failures[ticker] = "missing in the answer"
+            failures[ticker] = "missing from the answer"
             continue
         try:
             answers[ticker] = read(results[ticker], asked[ticker])
@@ -315,5 +317,5 @@ def _read_each(
 
 def _backoff(attempt: int) -> float:
     """Seconds before the next attempt: twice as long each time, spread so that many differ."""
-    longest = min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** (attempt - 1))
+    longest = FIRST_BACKOFF_SECONDS * 2 ** (attempt - 1)
     return random.uniform(longest / 2, longest)

@@ -63,7 +63,7 @@ class Connection:
         if not token:
             raise RunError(NOT_SET)
         if not TOKEN.fullmatch(token):
-            raise RunError("BRAPI_TOKEN holds a character that no token has: copy it again.")
+            raise RunError("BRAPI_TOKEN contains an invalid character: copy it again.")
         self.host = _host(base_url)
         self._base_url = base_url.rstrip("/")
         self._token = _in_any_form(token)
@@ -156,7 +156,9 @@ def _host(base_url: str) -> str:
             "BRAPI_BASE_URL must start with https:// (or http://) and name a host, no user."
         )
     if parts.query or parts.fragment:
-        raise RunError("BRAPI_BASE_URL must end with a path: the token belongs in BRAPI_TOKEN.")
+        raise RunError(
+            "BRAPI_BASE_URL must have no query and no fragment: set the token in BRAPI_TOKEN."
+        )
     return str(host)
 
 

@@ -211,7 +211,7 @@ def test_a_quota_that_will_not_last(watch: Watch, chat: Chat) -> None:
         "1,000 requests until Tue 01 Dec 00:00 are 20 runs of 50, and 134 windows"
         in (chat.taken[0])
     )
-    assert "nothing would be left at Wed 18 Nov 17:30; 114 windows are left out" in chat.taken[0]
+    assert "nothing would be left at Wed 18 Nov 17:30; 114 windows are skipped" in chat.taken[0]
 
 
 def test_it_is_over_when_the_quota_is_given_back(watch: Watch, chat: Chat) -> None:

@@ -24,7 +24,7 @@ def test_no_token(pipeline: Pipeline) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("ticker\n", "names no instrument"),
+        ("ticker\n", "has no instruments"),
         ("ticker\nPETR4\nPETR4\n", "line 3: PETR4 is already on line 2"),
     ],
 )

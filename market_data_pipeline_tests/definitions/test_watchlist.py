@@ -33,7 +33,7 @@ def test_a_file_replaces_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("ticker\n", "names no instrument"),
+        ("ticker\n", "has no instruments"),
         ("", "no column 'ticker'"),
         ("symbol\nPETR4\n", "no column 'ticker'"),
         ("ticker\nPETR4\nPETR\n", "line 3: 'PETR' is not a B3 ticker"),

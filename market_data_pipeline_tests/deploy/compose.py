@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ class Processes:
             log = self.home.parent / f"{name}.log"
             self._running[name] = Child(
                 name,
-                ["env", f"--chdir={self.home}", *command],
+                self._at_home(command),
                 self._environment(name),
                 log,
                 stop_signal=signal.SIGKILL,
@@ -118,12 +118,15 @@ class Processes:
         test = self._services[name]["healthcheck"]["test"][1:]
         command = [word.replace("3000", ours["3000"]) for word in test]
         ended = subprocess.run(
-            [ours.get(word, word) for word in command],
-            cwd=self.home,
+            self._at_home([ours.get(word, word) for word in command]),
             env=self._environment(name),
             capture_output=True,
         )
         return ended.returncode == 0
+
+    def _at_home(self, command: Sequence[str]) -> list[str]:
+        """The command line that runs a command of compose."""
+        return ["env", f"--chdir={self.home}", *command]
 
     def _environment(self, name: str) -> dict[str, str]:
         machine = {key: value for key, value in os.environ.items() if not OURS.match(key)}

@@ -1,7 +1,9 @@
 """The code location of the pipeline, in the middle of a session, with windows of few minutes.
 
 Dagster's clock is the real one. The pipeline's is set back by TEST_SECONDS_BACK, whole windows, and
-so is the time that a tick is for; Brapi has bars of SYNC_INTERVAL_MINUTES at once.
+so is the time that a tick is for; Brapi has bars of SYNC_INTERVAL_MINUTES at once. There are no
+holidays: Dagster stores each tick of them with each event that it plans, and of these windows there
+would be many more ticks than of those of half an hour.
 """
 
 import dataclasses
@@ -10,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from market_data_pipeline import clock, windows
+from market_data_pipeline import b3_calendar, clock, windows
 from market_data_pipeline.brapi import plans
 
 BACK = timedelta(seconds=int(os.environ["TEST_SECONDS_BACK"]))
@@ -20,6 +22,7 @@ dg.ScheduleEvaluationContext.scheduled_execution_time = property(  # type: ignor
     lambda self: _tick_time(self) - BACK
 )
 clock.utc_now = lambda: datetime.now(UTC) - BACK
+b3_calendar.openings = dict  # type: ignore[assignment]
 MINUTES = int(os.environ["SYNC_INTERVAL_MINUTES"])
 windows.INTERVALS_IN_MINUTES = (MINUTES,)  # type: ignore[assignment]
 plans.BAR_MINUTES = (MINUTES,)  # type: ignore[assignment]

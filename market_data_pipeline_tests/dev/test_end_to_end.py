@@ -69,7 +69,7 @@ def make_dev(checkout: Path, env: dict[str, str]) -> Iterator[Supervisor]:
     """`make dev` until its run at startup is done or found needless; then it is stopped."""
     supervisor = Supervisor(checkout.parent, env, cwd=checkout)
     try:
-        supervisor.wait_for("un at startup")
+        supervisor.wait_for("Startup run ")
         yield supervisor
     finally:
         assert supervisor.end(signal.SIGTERM) == 0

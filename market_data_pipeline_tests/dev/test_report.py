@@ -51,7 +51,7 @@ def test_failed(status: str, what: str) -> None:
 
 def test_needless() -> None:
     said = startup_line(ADDRESS, answer(skip_reason="It is there already."))
-    assert said == f"No run at startup: It is there already. See {ADDRESS}"
+    assert said == f"Startup run skipped: It is there already. See {ADDRESS}"
 
 
 def test_what_another_sensor_says_is_not_about_the_run_at_startup() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Self
 
@@ -21,10 +24,16 @@ def installed() -> bool:
 
 
 class Postgres:
-    """One server with an empty database; it runs while the context lasts."""
+    """One server; it runs while the context lasts.
 
-    def __init__(self) -> None:
-        (self.port,) = free_ports(1)
+    Args:
+        primary: the server that this one copies and follows; without one, the database is empty.
+        address: of the loopback; a standby has the port of its primary.
+    """
+
+    def __init__(self, primary: Postgres | None = None, address: str = "127.0.0.1") -> None:
+        self.address, self._primary = address, primary
+        (self.port,) = [primary.port] if primary else free_ports(1)
         self._folder = Path(tempfile.mkdtemp(prefix="postgres-"))
         self._data = self._folder / "data"
 
@@ -34,20 +43,48 @@ class Postgres:
         if os.geteuid() == 0:
             for path in (self._folder, password):
                 shutil.chown(path, "nobody")
-        self._run("initdb", "-U", "dagster", "-A", "scram-sha-256", f"--pwfile={password}")
+        if self._primary:
+            source = ["-h", self._primary.address, "-p", str(self._primary.port), "-U", "dagster"]
+            self._run("pg_basebackup", *source, "--write-recovery-conf", "--checkpoint=fast")
+        else:
+            self._run("initdb", "-U", "dagster", "-A", "scram-sha-256", f"--pwfile={password}")
         self._start("start")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._run("pg_ctl", "stop", "-m", "immediate")
+        if Path("/proc", self._postmaster()).exists():
+            self._run("pg_ctl", "stop", "-m", "immediate")
         shutil.rmtree(self._folder)
 
     def crash(self) -> None:
         """Ends every connection without a word, and starts again from what is on disk."""
         self._start("restart", "-m", "immediate")
 
+    def kill(self) -> None:
+        """Kills the server and all of its processes, as the machine's failure would."""
+        server = self._postmaster()
+        listed = subprocess.run(["pgrep", "-P", server], capture_output=True, text=True, check=True)
+        processes = [server, *listed.stdout.split()]
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(process), signal.SIGKILL)
+        while any(Path("/proc", process).exists() for process in processes):
+            time.sleep(0.05)
+
+    def start_again(self) -> None:
+        """Starts a server that was killed, from what is on disk."""
+        self._start("start")
+
+    def promote(self) -> None:
+        """Makes a standby take writes."""
+        self._run("pg_ctl", "promote", "-w")
+
+    def _postmaster(self) -> str:
+        """The id of the server's first process, which may have been killed."""
+        return (self._data / "postmaster.pid").read_text().split()[0]
+
     def _start(self, *how: str) -> None:
-        listen = f"-p {self.port} -k {self._folder} -c listen_addresses=127.0.0.1"
+        listen = f"-p {self.port} -k {self._folder} -c listen_addresses={self.address}"
         self._run("pg_ctl", *how, "-w", "-l", str(self._folder / "log"), "-o", listen)
 
     def _run(self, program: str, *arguments: str) -> None:
@@ -55,7 +92,13 @@ class Postgres:
         user = ["runuser", "-u", "nobody", "--"] if os.geteuid() == 0 else []
         command = [*user, str(_program(program)), "-D", str(self._data), *arguments]
         # pg_ctl's server keeps the output open: a pipe would never end.
-        subprocess.run(command, cwd=self._folder, stdout=subprocess.DEVNULL, check=True)
+        subprocess.run(
+            command,
+            cwd=self._folder,
+            env={**os.environ, "PGPASSWORD": PASSWORD},
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
 
 
 def _program(name: str) -> str | None:

@@ -24,7 +24,7 @@ MAX_OPEN_REQUESTS = 24
 
 
 @dataclass(frozen=True)
-class Ask:
+class Pending:
     """A request that is to be sent: a batch of tickers, for the `attempt`-th time, not before
     `due` (by `time.monotonic()`)."""
 
@@ -37,7 +37,7 @@ class Ask:
 class Sent:
     """A request under way."""
 
-    ask: Ask
+    pending: Pending
     asked_at: datetime
     """When it was sent; aware, UTC, to the millisecond."""
     until: float
@@ -47,7 +47,7 @@ class Sent:
 Outcome = Reply | BaseException
 
 
-class Exchange:
+class RequestQueue:
     """The requests of a client, one after the other.
 
     Args:
@@ -69,7 +69,7 @@ class Exchange:
         """How many have been sent."""
 
     def outcomes(
-        self, waiting: list[Ask], parameters: Mapping[str, str], path: str = "/api/quote/"
+        self, waiting: list[Pending], parameters: Mapping[str, str], path: str = "/api/quote/"
     ) -> Iterator[tuple[Sent, Outcome]]:
         """Sends what waits, in turn, and says what became of it, as it comes.
 
@@ -103,24 +103,24 @@ class Exchange:
         """Sends nothing for that many seconds: Brapi asked for a pause."""
         self._next_start = max(self._next_start, time.monotonic() + seconds)
 
-    def _next(self, waiting: list[Ask]) -> float:
+    def _next(self, waiting: list[Pending]) -> float:
         """When the next request may start."""
-        return max(self._next_start, min((ask.due for ask in waiting), default=math.inf))
+        return max(self._next_start, min((pending.due for pending in waiting), default=math.inf))
 
     def _send(
         self,
-        ask: Ask,
+        pending: Pending,
         path: str,
         parameters: Mapping[str, str],
         done: queue.SimpleQueue[tuple[Sent, Outcome]],
     ) -> Sent:
         now = time.monotonic()
         self.requests += 1
-        sent = Sent(ask, to_milliseconds(clock.utc_now()), now + self._request_timeout)
+        sent = Sent(pending, to_milliseconds(clock.utc_now()), now + self._request_timeout)
 
         def get() -> None:
             try:
-                whole = path + ",".join(ask.batch)
+                whole = path + ",".join(pending.batch)
                 done.put((sent, self._connection.get(whole, parameters, self._request_timeout)))
             except BaseException as error:
                 done.put((sent, error))
@@ -130,8 +130,8 @@ class Exchange:
         return sent
 
 
-def _first(waiting: list[Ask]) -> Ask:
+def _first(waiting: list[Pending]) -> Pending:
     """Takes what is due first."""
-    first = min(waiting, key=lambda ask: ask.due)
+    first = min(waiting, key=lambda pending: pending.due)
     waiting.remove(first)
     return first

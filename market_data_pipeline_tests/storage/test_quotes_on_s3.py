@@ -1,0 +1,252 @@
+"""The quotes between the steps on object storage: a real S3 server, and what it is asked."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import dagster as dg
+import pytest
+from upath import UPath
+
+from market_data_pipeline.quote import Quote
+from market_data_pipeline.windows import Window, trading_windows
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
+from market_data_pipeline_tests.storage import doomed_write
+from market_data_pipeline_tests.storage.object_storage import SECRET_KEY, ObjectStorage
+
+pytestmark = pytest.mark.services
+
+LATER = "2026-11-17T15:00-0300"
+INSTANCE = """
+storage: {sqlite: {base_dir: HOME}}
+compute_logs:
+  module: dagster._core.storage.local_compute_log_manager
+  class: LocalComputeLogManager
+  config: {base_dir: HOME/logs}
+python_logs: {dagster_handler_config: {handlers: {file: {
+  class: logging.FileHandler, level: DEBUG, filename: HOME/dagster.log}}}}
+telemetry: {enabled: false}
+"""
+
+
+@pytest.fixture
+def bucket(storage: ObjectStorage) -> str:
+    """An empty one."""
+    name = f"quotes-{uuid4().hex[:8]}"
+    storage.make_bucket(name)
+    storage.counted()
+    return name
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """An instance with its events and logs in files."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text(INSTANCE.replace("HOME", str(home)))
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        yield instance
+
+
+@pytest.fixture
+def pipeline(
+    make_pipeline: Callable[..., Any], bucket: str, instance: dg.DagsterInstance
+) -> Iterator[Pipeline]:
+    with make_pipeline(plan="pro") as pipeline:
+        pipeline.folder, pipeline.instance = UPath(f"s3://{bucket}/prod"), instance
+        yield pipeline
+
+
+def key(window: str) -> str:
+    """The object of a window."""
+    return f"prod/quotes/{window}.parquet"
+
+
+def window_of(key: str) -> Window:
+    """The window with a key."""
+    return trading_windows().from_key(key)
+
+
+def at(quote: Quote, window: Window) -> Quote:
+    """The same price in another window."""
+    return replace(quote, window_start=window.start, window_end=window.end, observed_at=window.end)
+
+
+def reason(result: dg.ExecuteInProcessResult) -> str:
+    """What the failed step says to the person who looks at it."""
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    data = failure.step_failure_data.user_failure_data
+    assert data is not None, failure.step_failure_data.error
+    return str(data.description)
+
+
+def test_a_live_window_costs_few_requests_and_runs_again(
+    pipeline: Pipeline,
+    storage: ObjectStorage,
+    bucket: str,
+    set_clock: Callable[[datetime], None],
+) -> None:
+    assert pipeline.run(LIVE_ON_TUESDAY).success
+    set_clock(TUESDAY_15_00 + timedelta(minutes=30))
+    storage.counted()
+
+    assert pipeline.run(LATER).success
+
+    # Whether it can be read, what is there, the reference prices, what to merge with, and a sink
+    # each, and the ten windows of the session so far; one look for earlier windows; the window.
+    assert storage.counted() == {"GET": 6 + 10, "LIST": 1, "PUT": 1}
+    assert len(pipeline.events()) == 100
+    before = storage.objects(bucket)
+    assert before.keys() == {key(LIVE_ON_TUESDAY), key(LATER)}
+
+    assert pipeline.run(LATER).success
+
+    assert storage.objects(bucket).keys() == before.keys()
+    assert len(pipeline.documents()) == 100
+    asked = len(pipeline.sandbox.requests)
+    for sink in ("mongo_price_history", "kafka_publication"):
+        assert pipeline.run(LATER, select=sink).success
+    assert len(pipeline.sandbox.requests) == asked
+
+
+def test_a_range_is_one_object_a_window(
+    pipeline: Pipeline, storage: ObjectStorage, bucket: str
+) -> None:
+    assert pipeline.run("2026-11-16T10:00-0300", LIVE_ON_TUESDAY).success
+
+    windows = 16 + 10
+    assert len(storage.objects(bucket)) == windows
+    assert storage.counted() == {"GET": 3 + 4 * windows, "LIST": 4, "PUT": windows}
+    assert {document["source"] for document in pipeline.documents()} == {"live", "intraday"}
+
+
+def test_the_reference_prices_are_one_object_mostly_and_many_at_once_at_the_worst(
+    pipeline: Pipeline, storage: ObjectStorage
+) -> None:
+    windows, today = trading_windows(), window_of(LIVE_ON_TUESDAY)
+    oldest, *days = [windows.sessions_back(today.day, back) for back in range(60, 0, -1)]
+    assert pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
+    unseen, *seen = pipeline.store.load([LIVE_ON_TUESDAY])[:3]
+    first, *others = [window for day in [oldest, *days] for window in windows.of_session(day)]
+    rows = [at(quote, window) for window in [first, *others] for quote in seen]
+    keys = [window.key for window in [first, *others]]
+    pipeline.store.save([at(unseen, first), *rows], keys)
+    storage.counted()
+
+    def look_up(*quotes: Quote) -> dict[str, Quote]:
+        tickers = {quote.ticker for quote in quotes}
+        return pipeline.store.last_trusted(tickers, today.key, oldest, made_up=True)
+
+    assert len(look_up(*seen)) == 2
+    assert storage.counted() == {"GET": 1, "LIST": 1}
+    assert look_up(unseen)[unseen.ticker].window_start == first.start
+    assert storage.counted() == {"GET": len(keys), "LIST": 4}  # August to November
+
+
+def test_a_window_that_another_process_has_just_written_is_seen(
+    pipeline: Pipeline, bucket: str
+) -> None:
+    day = window_of(LATER).day
+    assert pipeline.run("2026-11-17T14:00-0300", select="quotes").success
+    assert len([*pipeline.store.newest_first(LATER, day)]) == 1
+
+    write = (
+        "from market_data_pipeline.quote_store import QuoteStore;"
+        f"QuoteStore(path='s3://{bucket}/prod').save([], ['{LIVE_ON_TUESDAY}'])"
+    )
+    subprocess.run([sys.executable, "-c", write], check=True)
+
+    assert pipeline.store.stored(LIVE_ON_TUESDAY) == []
+    assert len([*pipeline.store.newest_first(LATER, day)]) == 2
+
+
+def test_a_run_that_is_killed_while_it_writes_leaves_no_half_window(
+    pipeline: Pipeline, storage: ObjectStorage, bucket: str
+) -> None:
+    storage.is_stalling = True
+    run = subprocess.Popen(
+        [
+            *[sys.executable, "-m", doomed_write.__name__, pipeline.sandbox.url],
+            *[pipeline.sandbox.plan, pipeline.mongo_uri, pipeline.bootstrap_servers],
+            *[str(pipeline.folder), pipeline.topic],
+        ]
+    )
+    assert storage.half_way.wait(120)
+    run.kill()
+    run.wait()
+    storage.is_stalling = False
+
+    assert storage.objects(bucket) == {}
+    assert pipeline.events() == []
+    assert pipeline.run(LIVE_ON_TUESDAY).success
+    assert storage.objects(bucket).keys() == {key(LIVE_ON_TUESDAY)}
+    assert len(pipeline.events()) == len(pipeline.documents()) == 50
+
+
+@pytest.mark.parametrize(
+    ("variables", "bucket_name", "why"),
+    [
+        ({"AWS_SECRET_ACCESS_KEY": "another"}, None, "signature"),
+        ({"AWS_ACCESS_KEY_ID": "nobody"}, None, "access key ID"),
+        ({}, "no-such-bucket", "bucket does not exist"),
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, None, "Could not connect"),
+    ],
+    ids=["wrong secret", "unknown key", "missing bucket", "no server"],
+)
+def test_a_store_that_cannot_be_used_is_one_sentence_and_costs_no_request(
+    pipeline: Pipeline,
+    storage: ObjectStorage,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    bucket_name: str | None,
+    why: str,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if bucket_name:
+        pipeline.folder = UPath(f"s3://{bucket_name}/prod")
+
+    result = pipeline.run(LIVE_ON_TUESDAY)
+
+    assert not result.success
+    assert f"The stored quotes in {pipeline.folder}/quotes cannot be read: " in reason(result)
+    assert why.lower() in reason(result).lower()
+    assert "Check QUOTES_PATH" in reason(result)
+    assert pipeline.sandbox.requests == []
+    assert storage.counted().keys() <= {"GET"}
+
+
+def test_the_secret_is_nowhere(
+    pipeline: Pipeline,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    logging.getLogger("botocore").setLevel(logging.INFO)
+    assert pipeline.run(LIVE_ON_TUESDAY).success
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert not pipeline.run(LIVE_ON_TUESDAY).success
+
+    events = [
+        event
+        for run in pipeline.instance.get_runs()
+        for event in pipeline.instance.all_logs(run.run_id)
+    ]
+    runs = pipeline.instance.get_runs()
+    found = {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert any(name.endswith("dagster.log") for name in found)
+    found |= {"events": repr(events).encode(), "runs": repr(runs).encode()}
+    found["output"] = "".join(capfd.readouterr()).encode()
+    for name, content in found.items():
+        assert SECRET_KEY.encode() not in content, name
