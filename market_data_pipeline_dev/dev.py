@@ -92,7 +92,7 @@ class Deployment:
         Raises:
             ChildDiedError: the embedded Kafka did not come up.
         """
-        say(f"Market data pipeline, a deployment for development. Its state is in {self._state}")
+        say(f"Market data pipeline, development deployment. Its state is in {self._state}")
         self._state.mkdir(parents=True, exist_ok=True)
         say(f"  Brapi    {self._start_brapi()}")
         say(f"  MongoDB  {self._start_mongo()}")
@@ -225,7 +225,7 @@ def _check_free(ports: dict[str, int]) -> None:
             except OSError as error:
                 raise SettingError(
                     f"Port {number} cannot be used ({os.strerror(error.errno or 0)}): "
-                    f"set {name} to one that is free."
+                    f"set {name} to a free port."
                 ) from None
 
 
@@ -246,7 +246,7 @@ def _alone(folder: Path) -> Iterator[bool]:
         except BlockingIOError:
             file.seek(0)
             raise AlreadyRunningError(
-                f"Process {file.read()} runs on {folder} already: stop it, or set "
+                f"Process {file.read()} is already using {folder}: stop it, or set "
                 "MARKET_DATA_HOME to another folder."
             ) from None
         file.seek(0)
@@ -289,7 +289,7 @@ def main() -> int:
         with _alone(state_folder(env)) as was_killed:
             deployment = Deployment(env)
             if was_killed and (closed := close_orphans(state_of_brapi(env) / "dagster")):
-                say(f"{closed} runs were under way when `make dev` was killed: they have failed.")
+                say(f"{closed} run(s) in progress when `make dev` was killed are marked as failed.")
             return _run(deployment)
     except (SettingError, WatchlistError, AlreadyRunningError) as error:
         sys.stderr.write(f"{error}\n")

@@ -97,7 +97,7 @@ def test_of_a_range_the_windows_that_count_something_are_told() -> None:
 
 def test_a_run_that_has_failed() -> None:
     [(_, line)] = ended_lines(ADDRESS, ended("FAILURE"), 90, set())
-    assert line == f"Window Thu 19 Nov 17:30 has failed. It says why at {ADDRESS}/runs/r1"
+    assert line == f"Window Thu 19 Nov 17:30 has failed. See why at {ADDRESS}/runs/r1"
 
 
 def test_a_run_without_a_window() -> None:
