@@ -169,8 +169,7 @@ def test_a_taken_port(refusal: pytest.CaptureFixture[str], env: dict[str, str], 
     with socket.create_server(("127.0.0.1", int(env[name]))):
         assert main() == 1
     assert refusal.readouterr().err == (
-        f"Port {env[name]} cannot be used (Address already in use): set {name} to one that is "
-        "free.\n"
+        f"Port {env[name]} cannot be used (Address already in use): set {name} to a free port.\n"
     )
 
 
