@@ -49,10 +49,10 @@ WATCHLIST_FREE_OF_RENAMES = dg.AssetCheckSpec(
 PRICES_PLAUSIBLE = dg.AssetCheckSpec(
     "prices_plausible",
     asset=QUOTES,
-    description=f"Every price is positive and at most {LARGEST_FACTOR:g} times, at least 1/"
-    f"{LARGEST_FACTOR:g} of the last trusted one. If not: it is stored, but withheld from the "
-    "topic. If the move is real (a split, a crash), launch `kafka_publication` for the window with "
-    "the ticker in `accept_moves`, or the job `accept_moves`.",
+    description=f"Every price is positive and between 1/{LARGEST_FACTOR:g} and {LARGEST_FACTOR:g} "
+    "times the last trusted one. If not: it is stored, but withheld from the topic. "
+    "If the move is real (a split, a crash), launch `kafka_publication` for the window with the "
+    "ticker in `accept_moves`, or the job `accept_moves`.",
 )
 QUOTES_RECENT = dg.AssetCheckSpec(
     "quotes_recent",
