@@ -1,4 +1,4 @@
-"""Tells a chat what is wrong and when it is well again, in Slack's format, by ALERT_WEBHOOK_URL.
+"""Tells a chat what is wrong and when it is resolved, in Slack's format, by ALERT_WEBHOOK_URL.
 
 The address is a secret: it lets its holder write to the chat. It is in no log and no error.
 """
@@ -50,7 +50,7 @@ class AlertError(Exception):
     def __init__(self, reason: str, wait: timedelta = timedelta(0)) -> None:
         super().__init__(reason)
         self.wait = wait
-        """How long the receiver wants no message."""
+        """How long the receiver asked us to wait."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Told:
     runs_since: float
     """Runs that failed before are known, or were made good."""
     wait_until: float = 0
-    """The receiver wants no message before."""
+    """The receiver asked for a pause until then."""
     open: dict[str, list[str]] = field(default_factory=dict)
     """The keys of the incidents that were told and are not over, by the kind of incident."""
 
@@ -77,8 +77,8 @@ def _url() -> str:
     name="alerts",
     minimum_interval_seconds=60,
     default_status=(dg.DefaultSensorStatus.RUNNING if _url() else dg.DefaultSensorStatus.STOPPED),
-    description=f"Tells the chat of {URL} what is wrong, once an incident, and when it is well "
-    "again; during the session and an hour after. It launches no run."
+    description=f"Tells the chat of {URL} what is wrong, once per incident, and when it is "
+    "resolved; during the session and an hour after. It launches no run."
     + ("" if _url() else f" It is off because {URL} is not set."),
 )
 def alerts(
@@ -89,9 +89,9 @@ def alerts(
     if not url:
         return dg.SkipReason(f"{URL} is not set: no message is sent.")
     if context.cursor is None:
-        # The run at startup has not had its time. What failed before is not told.
+        # The startup run has had no time to finish. Earlier failures are not sent.
         told = Told(runs_since=clock.record_now().timestamp())
-        return dg.SensorResult(skip_reason="The first look is in a minute.", cursor=told.cursor())
+        return dg.SensorResult(skip_reason="First check in one minute.", cursor=told.cursor())
     told = Told(**json.loads(context.cursor))
     if reason := _why_quiet(now, told):
         return dg.SkipReason(reason)
@@ -132,7 +132,7 @@ def send(url: str, text: str) -> None:
 
 def message(new: Sequence[Incident], over: Sequence[str]) -> str:
     """What the chat reads of incidents that are new, and of the keys of those that are over."""
-    paragraphs = [f"*Resolved: {_escaped(key)}.* All is well again." for key in over]
+    paragraphs = [f"*Resolved: {_escaped(key)}.*" for key in over]
     for incident in new:
         lines = [f"> {_escaped(line)}" for line in incident.text.splitlines()]
         if incident.run_id:
@@ -145,9 +145,9 @@ def _why_quiet(now: datetime, told: Told) -> str | None:
     """Why nothing is told now."""
     session = WINDOWS.of_session(now.astimezone(EXCHANGE_TIMEZONE).date())
     if not session or not session[0].start <= now < session[-1].end + AFTER_THE_SESSION:
-        return "B3 is closed: what is still wrong when the next session begins is sent then."
+        return "B3 is closed: what is still open when the next session begins is sent then."
     if now.timestamp() < told.wait_until:
-        return f"The receiver wants no message for {told.wait_until - now.timestamp():.0f} s."
+        return f"The receiver asked for a pause: {told.wait_until - now.timestamp():.0f} s left."
     return None
 
 
@@ -195,16 +195,16 @@ def _tell(
     new = [each for each in standing if each not in known][:MOST_IN_A_MESSAGE]
     over = sorted(each for each in known - standing.keys() if each[0] in found)[:MOST_IN_A_MESSAGE]
     if not new and not over:
-        return told, f"Nothing new; {len(known)} incidents are open."
+        return told, f"Nothing new; open incidents: {len(known)}."
     try:
         send(url, message([standing[each] for each in new], [key for _, key in over]))
     except AlertError as error:
-        said = f"{len(new) + len(over)} incidents were not told to {URL}: {error}."
+        said = f"Could not send {len(new) + len(over)} incident(s) to {URL}: {error}."
         context.log.warning(said)
         return replace(told, wait_until=(now + error.wait).timestamp()), said
     still = sorted(known.difference(over).union(new))
     kinds = {kind: [key for each, key in still if each == kind] for kind, _ in still}
-    return replace(told, open=kinds), f"Told: {len(new)} new, {len(over)} over."
+    return replace(told, open=kinds), f"Sent: {len(new)} new, {len(over)} resolved."
 
 
 def _link(run_id: str) -> str:

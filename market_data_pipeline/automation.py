@@ -1,7 +1,7 @@
 """When it runs: at the end of every window, and once when the deployment starts.
 
-Neither asks Brapi for a window that is there already or on its way: every request costs quota. Nor
-for more windows than what is left of it can last for.
+Neither asks Brapi for a window that is already stored or in progress, since every request costs
+quota, nor for more windows than the quota that is left can last for.
 """
 
 from datetime import datetime, timedelta
@@ -48,7 +48,7 @@ market_data_job = dg.define_asset_job(
     cron_schedule=WINDOWS.tick_cron,
     execution_timezone=EXCHANGE_TIMEZONE.key,
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="At the end of every window of a B3 session, a run for that window.",
+    description="Launches a run at the end of every window of a B3 session.",
 )
 def every_window(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """A run for the window that ends at this tick, or the reason why there is none."""
@@ -58,8 +58,8 @@ def every_window(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.Sk
         return dg.SkipReason(_why_closed(now))
     if _has_passed(window, clock.utc_now()):
         return dg.SkipReason(
-            f"The window {window.key} has passed while nothing ran: its quotes are history now. "
-            "Materialize it from the page of `quotes`."
+            f"No run started for {window.key} before the next window ended; its live quotes can no "
+            "longer be fetched. Materialize it from the page of `quotes`."
         )
     if reason := _why_not_again(context.instance, window) or why_not_yet(context.instance, window):
         return dg.SkipReason(reason)
@@ -70,23 +70,25 @@ def every_window(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.Sk
     job=market_data_job,
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="When the deployment starts, one run for the last window that has ended.",
+    description="Launches one run for the last window that has ended when the deployment starts.",
 )
 def at_startup(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    """One run for each start of Dagster's daemon, unless the window is there or on its way.
+    """One run for each start of Dagster's daemon, unless the window is stored or in progress.
 
     The daemon's own id tells one start from the next: it is the same however often the code is
-    reloaded or its server respawned. It is the sensor's cursor once a start has had its run.
+    reloaded or its server respawned. It becomes the sensor's cursor once a start has been handled.
 
-    A window that the schedule may be launching at this moment is left to it until the next look:
-    one that has just ended, and after a restart any, as the schedule catches up on what it missed.
+    A window that the schedule may be launching at this moment is left to it for one tick: one that
+    has just ended, and after a restart any, because the schedule catches up on missed ticks.
     """
     start = daemon_id(context.instance)
     if start is None:
         return dg.SkipReason("The daemon has not reported yet.")
     now = clock.utc_now()
     if context.cursor == start:
-        return dg.SkipReason(f"This start has had its run. {_next_window(now)}")
+        return dg.SkipReason(
+            f"The startup run for this daemon start was already handled. {_next_window(now)}"
+        )
     window = WINDOWS.last_ended(now)
     if window is None:
         return dg.SkipReason(f"No window has ended yet. {_next_window(now)}")
@@ -101,7 +103,7 @@ def at_startup(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Skip
     restarted = context.cursor not in (None, waiting)
     if restarted or now - window.end < TIME_OF_THE_SCHEDULE:
         return dg.SensorResult(
-            skip_reason=f"{window.key} is left to the schedule first.", cursor=waiting
+            skip_reason=f"Waiting in case the schedule launches {window.key}.", cursor=waiting
         )
     request = dg.RunRequest(
         run_key=f"{_run_key(window)}/{start}",
@@ -125,10 +127,10 @@ def _has_passed(window: Window, now: datetime) -> bool:
 def _why_not_again(instance: dg.DagsterInstance, window: Window) -> str | None:
     """Why a window needs no run: its quotes are there, or a run for it is under way."""
     if materialized(instance, QUOTES, [window]):
-        return f"The quotes of {window.key} are there already."
+        return f"The quotes of {window.key} are already stored."
     if under_way := runs_of(instance, window, QUOTES, dg.RunsFilter(statuses=UNFINISHED)):
         run_id = under_way[0].dagster_run.run_id
-        return f"Run {run_id[:8]} is on its way for {window.key}."
+        return f"Run {run_id[:8]} is in progress for {window.key}."
     return None
 
 
@@ -149,7 +151,11 @@ def why_not_yet(instance: dg.DagsterInstance, window: Window) -> str | None:
     if following == window:
         return None
     left = sum(each >= window for each in chain(*sessions))
-    coming = f"The next run is at {_local(following.end)}." if following else "None is due before."
+    coming = (
+        f"The next run is at {_local(following.end)}."
+        if following
+        else "No run is planned before then."
+    )
     return (
         f"Paced: {quota.left:,} requests are left until {_local(quota.until)}, "
         f"{quota.runs} runs of {quota.cost} for {left} windows. {coming}"
@@ -157,14 +163,14 @@ def why_not_yet(instance: dg.DagsterInstance, window: Window) -> str | None:
 
 
 def _why_no_more_starts(instance: dg.DagsterInstance, window: Window) -> str | None:
-    """Why a deployment that keeps crashing does not ask for the same window for ever."""
+    """Why a deployment that keeps crashing does not keep requesting the same window."""
     tags = {PARTITION_TAG: window.key, STARTUP_TAG: "true"}
     starts = len(runs_of(instance, window, QUOTES, dg.RunsFilter(tags=tags)))
     if starts < MOST_STARTUP_RUNS_A_WINDOW:
         return None
     return (
-        f"{starts} runs at startup have asked for {window.key} and none stored its quotes: see why "
-        "they failed, then materialize it from the page of `quotes`."
+        f"{starts} startup runs have requested {window.key} and none stored its quotes: find out "
+        "why they failed, then materialize it from the page of `quotes`."
     )
 
 

@@ -1,9 +1,9 @@
-"""Whether the last window that was due is there, on each of the three assets.
+"""Whether the last window that was due is materialized, on each of the three assets.
 
-Dagster's freshness policies know a cron and the time of the last materialization. They call a
-holiday late, a session that is paced late, and a backfill of last March fresh. Windows know better:
-what is asked here is whether the last one that was due has been materialized. The page of the check
-also accounts for each window of the last sessions: `missing.py`.
+Dagster's freshness policies know only a cron and the time of the last materialization. They would
+call an asset late on a holiday or after a skipped window, and fresh after a backfill of last March.
+This check looks at the window instead. Its page also accounts for each window of the last sessions:
+see `missing.py`.
 """
 
 import json
@@ -23,17 +23,17 @@ from market_data_pipeline.run_history import UNFINISHED, materialized, runs_of
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE, Window, trading_windows
 
 WINDOWS = trading_windows()
-# A run takes half a minute, and five minutes at the worst.
+# A run takes half a minute; in the worst case, five.
 GRACE = timedelta(minutes=10)
 WAITING = "waiting"
 FRESH = [
     dg.AssetCheckSpec(
         key.name,
         asset=key.asset_key,
-        description="The last window that was due is there, ten minutes after its end; nothing is "
-        "due at night, at the weekend or on a holiday. If not: look at the last run and at the "
-        "ticks of the schedule `every_window`, then materialize the window. The table names the "
-        "windows of the last five sessions that are missing or empty, and what fills them.",
+        description="The last window due is materialized ten minutes after its end at the latest; "
+        "nothing is due at night, on weekends or on holidays. If not: look at the last run and at "
+        "the ticks of the schedule `every_window`, then materialize the window. The table lists "
+        "the windows of the last five sessions that are missing or empty, and what fills them.",
     )
     for key in FRESHNESS_CHECKS
 ]
@@ -52,16 +52,16 @@ def freshness(
 @dg.sensor(
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Ten minutes after each window, and when an asset was materialized since: whether "
-    "the three assets are fresh. It launches no run.",
+    description="Reports whether the three assets are fresh, ten minutes after the end of each "
+    "window and after each materialization. It launches no run.",
 )
 def watch_freshness(
     context: dg.SensorEvaluationContext, brapi: BrapiResource
 ) -> dg.SensorResult | dg.SkipReason:
     """The evaluations of `fresh`, whenever a window is due or an asset was materialized.
 
-    Dagster shows a check as not evaluated from each materialization of its asset on, until it is
-    evaluated again. The cursor is what the last look saw.
+    After each materialization of an asset, Dagster shows its check as not evaluated until it is
+    evaluated again. The cursor is what the last tick saw.
     """
     now = clock.utc_now()
     window = _due(now)
@@ -74,19 +74,19 @@ def watch_freshness(
     keys = [spec.asset_key for spec in FRESH]
     seen = json.dumps([window.key, *last_materializations(context.instance, keys)])
     if context.cursor == seen:
-        return dg.SkipReason("Nothing was materialized since the last look, and nothing is due.")
+        return dg.SkipReason("Nothing has been materialized or become due since the last check.")
     events = [as_evaluation(key, _result(context.instance, key, now, brapi)) for key in keys]
     return dg.SensorResult(asset_events=events, cursor=seen)
 
 
 def _why_wait(instance: dg.DagsterInstance, window: Window, cursor: str | None) -> str | None:
-    """Why a deployment that has just started is not judged yet: its first run has to end."""
+    """Why a deployment that has just started is not evaluated yet: its first run has to end."""
     if cursor not in (None, WAITING) or materialized(instance, QUOTES, [window]):
         return None
     if cursor is None:
-        return "The run at startup has not begun yet."
+        return "The startup run has not begun yet."
     under_way = runs_of(instance, window, QUOTES, dg.RunsFilter(statuses=UNFINISHED))
-    return f"Run {under_way[0].dagster_run.run_id[:8]} is on its way." if under_way else None
+    return f"Run {under_way[0].dagster_run.run_id[:8]} is in progress." if under_way else None
 
 
 def _due(now: datetime) -> Window | None:
@@ -105,9 +105,9 @@ def _result(
     there = bool(materialized(instance, key, [due, last]))  # the next one may be there already
     end = f"{due.end.astimezone(EXCHANGE_TIMEZONE):%a %d %b %H:%M}"
     sentence = (
-        f"{due.key}, the last window due, is there."
+        f"{due.key}, the last window due, is materialized."
         if there
-        else f"{due.key} is missing, it ended {end} in São Paulo: look at the last run and at "
+        else f"{due.key} is missing; it ended {end} in São Paulo. Look at the last run and at "
         "the ticks of every_window, then materialize it."
     )
     summary, metadata = account(instance, key, due, now, brapi.effective_plan)

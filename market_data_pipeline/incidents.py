@@ -1,7 +1,7 @@
-"""What is wrong at an instant: an incident each, with the words that tell it.
+"""What is wrong at an instant, as incidents with a message each.
 
-Each function reads the runs, the materializations and the stored rows, and remembers nothing. An
-incident has the same key as long as it lasts, however often it is looked for.
+Each function reads the runs, the materializations and the stored rows, and keeps no state. An
+incident has the same key for as long as it lasts, however often it is looked for.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Incident:
     """Something that is wrong now."""
 
     key: str
-    """What is wrong, in a few words; the same as long as it lasts."""
+    """What is wrong, in a few words; it stays the same for as long as the incident lasts."""
     text: str
     """Why, and what to do."""
     run_id: str = ""
@@ -89,7 +89,7 @@ def failed_runs(
 def missing_windows(
     instance: dg.DagsterInstance, windows: Sequence[Window], now: datetime
 ) -> list[Incident]:
-    """Whether a window is due and not there, in `quotes` and in `mongo_price_history`.
+    """Whether a window is due and missing, in `quotes` and in `mongo_price_history`.
 
     A window that pacing leaves out is not due, and a later one that is there makes up for it. The
     collection is due what `quotes` has.
@@ -104,7 +104,7 @@ def missing_windows(
     return [
         Incident(
             f"a window is missing in {asset.to_user_string()}",
-            f"{window.key} ended {_local(window.end)} in São Paulo and is not there: look at the "
+            f"{window.key} ended {_local(window.end)} in São Paulo and is missing: look at the "
             "last run and at the ticks of `every_window`, then materialize "
             f"{'all assets' if asset == QUOTES else f'`{asset.to_user_string()}`'} for it.",
         )
@@ -119,7 +119,7 @@ def unpublished_windows(instance: dg.DagsterInstance, rows: Rows, now: datetime)
     Args:
         instance: where the publications are recorded.
         rows: the stored rows of the recent windows, newest window first.
-        now: the present instant; a window that is not due yet may be on its way.
+        now: the current instant; a window that is not due yet may still be in progress.
     """
     live = {
         window: quotes
@@ -135,7 +135,8 @@ def unpublished_windows(instance: dg.DagsterInstance, rows: Rows, now: datetime)
         text = (
             f"{window.key} is stored and not on the topic: look at its run, then materialize "
             f"`{PUBLICATION.to_user_string()}` alone. The window is live until "
-            f"{_local(WINDOWS.live_until(window))}; later it takes `publish_history`."
+            f"{_local(WINDOWS.live_until(window))}; after that, publishing it requires "
+            "`publish_history: true`."
         )
     elif held_back:
         text = (
@@ -173,7 +174,8 @@ def withheld_prices(rows: Rows) -> list[Incident]:
 def quota_running_out(instance: dg.DagsterInstance, now: datetime) -> list[Incident]:
     """Whether a run for each window would spend the quota before it is given back.
 
-    A shortage of up to two sessions is not told unless hardly a run is left: pacing spreads it.
+    A shortage of up to two sessions is not reported unless fewer than two runs are left: pacing
+    spreads it.
     """
     quota = last_recorded(instance, now)
     if quota is None:
@@ -191,10 +193,10 @@ def quota_running_out(instance: dg.DagsterInstance, now: datetime) -> list[Incid
         Incident(
             "the quota of Brapi will not last",
             f"{left:,} requests until {_local(quota.until)} are {runs} runs of {quota.cost}, and "
-            f"{len(coming)} windows end before. With a run for each window nothing would be left "
-            f"at {_local(coming[runs].end)}; {left_out} windows are left out instead. See who else "
-            "uses the token, shorten the watchlist, set a longer `SYNC_INTERVAL_MINUTES`, or move "
-            "to a larger plan.",
+            f"{len(coming)} windows end before then. With a run for each window, nothing would be "
+            f"left at {_local(coming[runs].end)}; {left_out} windows are skipped instead. Find out "
+            "who else uses the token, shorten the watchlist, set a longer `SYNC_INTERVAL_MINUTES`, "
+            "or move to a larger plan.",
         )
     ]
 

@@ -1,6 +1,6 @@
 """Which windows of the last sessions an asset lacks, why, and what fills them.
 
-Dagster shows a window that was never asked for, one that failed and one that no plan can fill in
+Dagster shows a window that was never requested, one that failed and one that no plan can fill in
 the same grey, and an empty one in the same green as any other.
 """
 
@@ -35,11 +35,14 @@ def account(
     """A sentence on the windows of the last sessions, and the metadata that names them.
 
     Args:
-        instance: where it is recorded what was materialized.
-        asset: one of the three.
+        instance: where materializations are recorded.
+        asset: one of the three assets.
         due: the last window that is due.
-        now: the present instant (aware).
-        plan: what the price history can fill.
+        now: the current instant (aware).
+        plan: says which windows the price history can fill.
+
+    Returns:
+        The sentence; and `windows_not_filled`, with the table `not_filled` if there are any.
     """
     first = WINDOWS.sessions_back(due.day, SESSIONS - 1)
     windows = _windows(first, due)
@@ -53,7 +56,11 @@ def account(
         why: str = state
         if state == "missing":
             run = failed.get(window)
-            why = f"missing: run {run[:8]} failed" if run else "missing: no run, or paced"
+            why = (
+                f"missing: run {run[:8]} failed"
+                if run
+                else "missing: no run, or skipped to save quota"
+            )
         to_do = _what_fills(asset, window, state, quotes[window] == "filled", now, plan)
         rows.setdefault((why, to_do), []).append(window)
     counts = Counter(states.values())
@@ -92,7 +99,7 @@ def _states(
 
 
 def _holds_something(event: dg.AssetMaterialization) -> bool:
-    """Whether it counts something; one that was reported by hand counts nothing and is believed."""
+    """Whether it counts anything. One that was reported by hand has no counts and is trusted."""
     counted = [event.metadata[name].value for name in COUNTS if name in event.metadata]
     return not counted or bool(counted[0])
 
@@ -100,9 +107,9 @@ def _holds_something(event: dg.AssetMaterialization) -> bool:
 def _what_fills(
     asset: dg.AssetKey, window: Window, state: State, stored: bool, now: datetime, plan: Plan
 ) -> str:
-    """What to launch for a window in a state, or why nothing helps.
+    """What to launch for a window in a state, or why nothing can fill it.
 
-    `stored` is whether `quotes` holds something of it.
+    `stored` says whether `quotes` has rows for it.
     """
     live = WINDOWS.is_live(window, now)
     if asset != QUOTES and stored:
@@ -116,5 +123,5 @@ def _what_fills(
     if gap:
         return f"nothing: {explain(gap, plan)}"
     if state == "empty":
-        return "materialize all assets; it stays empty if nothing was traded"
+        return "materialize all assets; it stays empty if there was no trade"
     return "materialize all assets"

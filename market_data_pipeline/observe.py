@@ -47,11 +47,22 @@ def observe_live(
 ) -> Observation:
     """The current quotes, filed under the live window.
 
-    A ticker that was asked for, or traded, when the window was not live any more is a failure: its
+    A ticker that was asked for, or traded, when the window was no longer live is a failure: its
     quote belongs to another window.
 
+    Args:
+        client: asks Brapi; its rate, retries and time limit apply.
+        tickers: the symbols, as in the watchlist.
+        window: the live window.
+        trading_windows: says until when the window is live.
+        on_progress: called from time to time while the requests are under way.
+
+    Returns:
+        A quote or a failure for each ticker; `renamed` names those with a new symbol.
+
     Raises:
-        RunError: the token, the plan or the quota stops everything.
+        OutageError: Brapi is down.
+        RunError: the token, the plan or the quota stops the whole run.
     """
     observation = Observation([window], client.plan)
     over = trading_windows.live_until(window)
@@ -62,7 +73,7 @@ def observe_live(
         if max(quote.observed_at, quote.updated_at) < over:
             observation.quotes.append(quote)
         else:
-            observation.failures[ticker] = "answered too late: the window was not live any more"
+            observation.failures[ticker] = "answered too late: the window was no longer live"
     return observation
 
 
@@ -76,12 +87,24 @@ def observe_history(
 ) -> Observation:
     """What the market did in windows that have passed, from the bars of the price history.
 
-    Nothing is asked for windows that can have no bar. If the token turns out to have another plan
-    than was thought, the bars are those of that plan.
+    Nothing is requested for windows that cannot have a bar. If the token turns out to have another
+    plan than configured, everything is requested once more, as that plan allows.
+
+    Args:
+        client: asks Brapi; its rate, retries and time limit apply.
+        tickers: the symbols, as in the watchlist.
+        windows: at least one.
+        trading_windows: says how long a window is and which one ends its session.
+        now: the current instant (aware).
+        on_progress: called from time to time while the requests are under way.
+
+    Returns:
+        The quotes; `gaps` has the reason for each ticker and window without a bar.
 
     Raises:
-        PlanError: the token's plan does not allow what was asked.
-        RunError: the token, the plan or the quota stops everything.
+        PlanError: the token's plan does not allow the request.
+        OutageError: Brapi is down.
+        RunError: the token, the plan or the quota stops the whole run.
     """
     observation = Observation(windows, client.plan)
     minutes = int(trading_windows.interval.total_seconds() // 60)
@@ -137,7 +160,7 @@ def _account(observation: Observation, fetch: Fetch[T], symbols: dict[str, str])
     for ticker, symbol in symbols.items():
         if symbol != ticker and answered[symbol] > 1:
             observation.failures[ticker] = (
-                f"answered as {symbol}, which the watchlist holds already: remove {ticker}"
+                f"answered as {symbol}, which is already in the watchlist: remove {ticker}"
             )
             continue
         if symbol != ticker:

@@ -30,10 +30,16 @@ def one_at_a_time(
 ) -> Iterator[None]:
     """Waits until no other run is within such a context of the same pool, and keeps others out.
 
-    Enters no sooner than `distance` seconds after the last run has left: so no run has to wait for
-    its successor's sake. The log says for which runs this one waits. A run whose process is gone is
-    failed and waited for no longer, if it ran on this machine; elsewhere Dagster's run monitoring
-    does that.
+    The wait has no limit of its own: only the run's `max_runtime` ends it. The log says which runs
+    are waited for. A run whose process is gone is marked as failed, and its place is taken, if it
+    ran on this machine; elsewhere Dagster's run monitoring does that. The current run gets a tag
+    with the name of its process.
+
+    Args:
+        context: of the step that waits.
+        pool: the name of the pool; its limit is set to one.
+        distance: seconds that have to pass after the last run left. The run that enters waits for
+            them, so no run stays longer for its successor's sake.
     """
     instance, run_id = context.instance, context.run.run_id
     step = context.op_def.name

@@ -1,7 +1,7 @@
 """Run or skip: spreads what is left of the quota over the windows that it has to last for.
 
 Each session's last window comes first, the others are spread evenly. What was skipped is not made
-up for, and what was spent by others is simply not there: every decision starts from what is left.
+up for, nor is what others have spent: every decision starts from what is left.
 """
 
 from __future__ import annotations
@@ -19,17 +19,19 @@ Kind = Literal["billing-cycle", "rolling-30d", "assumed"]
 
 @dataclass(frozen=True)
 class Quota:
-    """What is left, for how long, and what a run takes of it, in requests.
+    """What is left, for how long, and what a run costs, in requests.
 
-    A `billing-cycle` gives all of `limit` back at `until`. A window that is `rolling-30d` gives
-    back each day what was spent 30 days before. `assumed` is a billing cycle, as long as Brapi has
-    not told: that of the calendar month.
+    A `billing-cycle` renews all of `limit` at `until`. A `rolling-30d` quota gives back each day
+    what was spent 30 days before. `assumed` is the calendar month, as long as Brapi has not said
+    when its billing cycle ends.
     """
 
     left: int
     limit: int
     cost: int
+    """Of one run; at least 1."""
     until: datetime
+    """Aware, in UTC."""
     kind: Kind
 
     @property
@@ -38,7 +40,7 @@ class Quota:
         return self.left // self.cost
 
     def shared(self, share: float) -> Quota:
-        """The part of one of several that spend the same quota."""
+        """The part of one of several that spend the same quota; `share` is from 0 to 1."""
         return replace(self, left=int(self.left * share), limit=int(self.limit * share))
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from market_data_pipeline.quote import Quote, merge
 
-# Between two windows hardly an instrument doubles or halves; a split does it, and so does a source
+# Hardly any instrument doubles or halves between two windows; a split does, and so does a source
 # that sends cents for reais.
 LARGEST_FACTOR = 2.0
 LOOK_BACK_SESSIONS = 60
@@ -32,9 +32,10 @@ def decide(
     """The rows to keep of some windows, with a decision about each that is new.
 
     Args:
-        stored: the rows that are there already.
+        stored: the rows that are already stored.
         new: the rows of this run.
-        trusted: the last trusted row before the first of the windows, by requested ticker.
+        trusted: the last trusted row before the first of the windows (prices in BRL), by requested
+            ticker or by symbol; a ticker may be absent.
 
     Returns:
         The merged rows in the order of time; those that were stored keep their decision.
@@ -98,7 +99,10 @@ def run_config(op: str, tickers: Iterable[str]) -> str:
 
 
 def plausible(price: float, reference: float) -> bool:
-    """Whether a price is at most `LARGEST_FACTOR` times, at least 1/`LARGEST_FACTOR` of another."""
+    """Whether a price is between 1/`LARGEST_FACTOR` and `LARGEST_FACTOR` times `reference`.
+
+    Both are in BRL; `reference` must be positive.
+    """
     return 1 / LARGEST_FACTOR <= price / reference <= LARGEST_FACTOR
 
 

@@ -19,10 +19,12 @@ RECORDED = ("quota_left", "quota_limit", "quota_cost_of_a_run", "quota_until", "
 
 
 def last_recorded(instance: dg.DagsterInstance, now: datetime) -> Quota | None:
-    """What is left at `now` by the last record, None if there is none.
+    """What is left at `now` (aware) by the last record; None if there is none.
 
-    What a run takes is the median of the last runs: one with many repeated requests is no measure.
-    When the time of a quota is over, all of it is there again, until Brapi tells more.
+    The figures are whole requests of the token's quota: `BRAPI_QUOTA_SHARE` is not applied, see
+    `Quota.shared`. The cost of a run is the median of the last runs, since one with many repeated
+    requests is not typical. After `until` the whole quota counts as available again, until Brapi
+    says more.
     """
     found = instance.fetch_observations(QUOTES, limit=RUNS_FOR_THE_COST).records
     records = [

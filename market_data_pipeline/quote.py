@@ -103,7 +103,12 @@ def as_row(quote: Quote) -> dict[str, Any]:
 
 
 def from_row(row: dict[str, Any]) -> Quote:
-    """The quote of a row as it was stored; fields that older versions did not have are empty."""
+    """The quote of a stored row.
+
+    Args:
+        row: the fields by name. Instants are aware; unknown keys are ignored, and fields that
+            older versions did not have get their defaults.
+    """
     known = {name: row[name] for name in _NAMES if row.get(name) is not None}
     return Quote(**{**dict.fromkeys(_NAMES), **_DEFAULTS, **known})
 
@@ -117,11 +122,11 @@ def by_window(quotes: Iterable[Quote]) -> dict[datetime, list[Quote]]:
 
 
 def merge(*rows: Iterable[Quote]) -> list[Quote]:
-    """What is kept of rows for the same instrument and window; the order of arguments is no matter.
+    """What is kept of rows for the same instrument and window, in whichever order they come.
 
     A real price beats a made-up one, a live quote beats a bar (unless an operator let the bar
-    replace it), the newer observation beats the older one, and an accepted price the same one
-    withheld. Whatever has no rival stays. Both stores keep what this function says, so they hold
+    replace it), a newer observation beats an older one, and an accepted price beats the same price
+    withheld. A row without a rival stays. Both stores keep what this function says, so they hold
     the same rows after any sequence of runs.
 
     Returns:

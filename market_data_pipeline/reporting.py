@@ -1,4 +1,4 @@
-"""When a session is reported: after its last window, and when its quotes change later."""
+"""When a session is reported: after its last window, and whenever its quotes change later."""
 
 import json
 from datetime import date, timedelta
@@ -13,7 +13,7 @@ from market_data_pipeline.assets.session_report import report, session_report
 from market_data_pipeline.run_history import materialized
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE, start_of
 
-# The last window is on its way for a while after its end.
+# The run of the last window takes a while after the window's end.
 GRACE = timedelta(minutes=10)
 MOST_EVENTS = 1_000
 
@@ -22,11 +22,11 @@ MOST_EVENTS = 1_000
     job=session_report,
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Ten minutes after the last window of a session, and when quotes of a past session "
-    "have changed: a run of the job `session_report`.",
+    description="Launches the job `session_report` ten minutes after the last window of a session, "
+    "and whenever quotes or publications are added to a past session.",
 )
 def report_sessions(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    """One run for all sessions that are due; the cursor says what was seen."""
+    """One run for all sessions that are due; the cursor holds the newest events seen."""
     instance, now = context.instance, clock.utc_now()
     seen = json.loads(context.cursor) if context.cursor else {}
     last = WINDOWS.last_ended(now - GRACE)
@@ -45,7 +45,7 @@ def report_sessions(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg
         days.add(over)
     cursor = json.dumps({**events, "session": f"{over}"})
     if not days:
-        return dg.SensorResult(skip_reason=f"Nothing has changed up to {over}.", cursor=cursor)
+        return dg.SensorResult(skip_reason=f"No session up to {over} has changed.", cursor=cursor)
     sessions = sorted(f"{day}" for day in days)
     config: dict[str, Any] = {"ops": {report.name: {"config": {"sessions": sessions}}}}
     return dg.SensorResult([dg.RunRequest(run_key=cursor, run_config=config)], cursor=cursor)
@@ -54,7 +54,7 @@ def report_sessions(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg
 def _changed(
     instance: dg.DagsterInstance, key: dg.AssetKey, seen: int | None
 ) -> tuple[set[date], int]:
-    """The sessions with a materialization since an event, and the newest event that was read."""
+    """The sessions with a materialization after the event `seen`, and the newest event read."""
     if seen is None:
         found = instance.fetch_materializations(key, limit=1).records
         return set(), found[0].storage_id if found else 0

@@ -57,7 +57,9 @@ class BrapiResource(dg.ConfigurableResource[BrapiClient]):
         "with the package.",
     )
     min_interval_seconds: float = Field(
-        default=0.5, description="Seconds between the starts of two requests, at the least.", ge=0
+        default=0.5,
+        description="At least so many seconds between the starts of two requests.",
+        ge=0,
     )
     request_timeout_seconds: float = Field(
         default=10.0, description="Seconds for one request, to the last byte.", gt=0
@@ -67,8 +69,8 @@ class BrapiResource(dg.ConfigurableResource[BrapiClient]):
     )
     min_answered_share: float = Field(
         default=0.0,
-        description="Share of the watchlist that must be answered for a run to go on; one ticker "
-        "always must.",
+        description="Share of the watchlist that must be answered for a run to go on (always at "
+        "least one ticker).",
         ge=0,
         le=1,
     )
@@ -125,8 +127,8 @@ class KafkaResource(dg.ConfigurableResource[Publisher]):
     )
     updated_at_format: Literal[UpdatedAtFormat, ""] = Field(
         default="",
-        description="How `updated_at` is written: epoch (seconds) or iso8601. Empty is epoch too, "
-        "and every publication says that it was not chosen.",
+        description="How `updated_at` is written: epoch (seconds) or iso8601. Empty means "
+        "epoch, with a warning in every publication.",
     )
     timeout_seconds: float = Field(
         default=60.0, description="Seconds for a whole publication, whatever the brokers do.", gt=0

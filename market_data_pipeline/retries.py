@@ -28,8 +28,8 @@ FIRST_DELAY, LONGEST_DELAY = 30, 480
     job=market_data_job,
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="While a window is live: launches a sink alone that has failed, with growing "
-    "delays, and the whole window once more some minutes after Brapi was down.",
+    description="While a window is live: relaunches a failed sink on its own, with growing delays, "
+    "and the whole window once, five minutes after Brapi was down.",
 )
 def retry_live_window(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """The runs that are due now, or why there are none."""
@@ -40,7 +40,7 @@ def retry_live_window(context: dg.SensorEvaluationContext) -> dg.SensorResult | 
     for record in runs_of(instance, window, QUOTES, dg.RunsFilter(statuses=UNFINISHED)):
         run = record.dagster_run
         if not is_dead(run):
-            return dg.SkipReason(f"Run {run.run_id[:8]} is on its way for {window.key}.")
+            return dg.SkipReason(f"Run {run.run_id[:8]} is in progress for {window.key}.")
         # Dagster's monitoring of runs would notice only when the run has taken too long.
         fail_run(instance, run, "The process of this run has ended.")
     if not materialized(instance, QUOTES, [window]):
@@ -51,7 +51,7 @@ def retry_live_window(context: dg.SensorEvaluationContext) -> dg.SensorResult | 
         if (request := _sink_alone(instance, window, sink))
     ]
     if not requests:
-        return dg.SkipReason(f"Nothing of {window.key} has to be retried now.")
+        return dg.SkipReason(f"Nothing has to be retried for {window.key} now.")
     return dg.SensorResult(run_requests=requests)
 
 
@@ -60,9 +60,11 @@ def _after_an_outage(
 ) -> dg.SensorResult | dg.SkipReason:
     runs = runs_of(instance, window, QUOTES)
     if not runs or OUTAGE_TAG not in runs[0].dagster_run.tags:
-        return dg.SkipReason(f"{window.key} has no quotes, and no outage of Brapi ended its run.")
+        return dg.SkipReason(
+            f"{window.key} has no quotes, but its last run did not end in an outage of Brapi."
+        )
     if any(RETRY_TAG in record.dagster_run.tags for record in runs):
-        return dg.SkipReason(f"{window.key} was retried once after an outage of Brapi.")
+        return dg.SkipReason(f"{window.key} was already retried after an outage of Brapi.")
     left = AFTER_AN_OUTAGE - _since(runs[0])
     if left > 0:
         return dg.SkipReason(f"Brapi was down: {window.key} is retried in {left:.0f} s.")

@@ -20,7 +20,7 @@ OUTAGE_TAG = "market_data/brapi_outage"
 UNFINISHED = [Status.QUEUED, Status.NOT_STARTED, Status.STARTING, Status.STARTED]
 # A window is materialized once or twice; a backfill that is launched again adds one each.
 _MOST_A_WINDOW = 20
-_WINDOWS_A_QUERY = 400  # Dagster answers 10,000 records at the most
+_WINDOWS_A_QUERY = 400  # Dagster returns at most 10,000 records
 _MOST_RUNS = 200
 
 
@@ -30,7 +30,14 @@ def runs_of(
     asset: dg.AssetKey,
     wanted: dg.RunsFilter | None = None,
 ) -> list[dg.RunRecord]:
-    """The runs that were to materialize a window of an asset, alone or in a range; newest first."""
+    """The runs that were to materialize a window of an asset, alone or in a range; newest first.
+
+    Args:
+        instance: where the runs are.
+        window: the window.
+        asset: the asset.
+        wanted: which runs to look at; by default all. Only the newest 200 of those are looked at.
+    """
     return [
         record
         for record in instance.get_run_records(wanted, limit=_MOST_RUNS)
@@ -94,10 +101,11 @@ def materialized(
 def materializations(
     instance: dg.DagsterInstance, asset: dg.AssetKey, windows: Sequence[Window]
 ) -> dict[Window, list[dg.AssetMaterialization]]:
-    """The materializations of each of some windows of an asset.
+    """The materializations of some windows of an asset, newest first; a window may have none.
 
-    What was materialized before the end of a window is of a shorter one with the same start, from
-    before SYNC_INTERVAL_MINUTES was changed: it is left out.
+    A materialization from before the end of its window belongs to a shorter window with the same
+    start, from before SYNC_INTERVAL_MINUTES was changed: it is left out. The newest 20 per window
+    are read, counted over up to 400 windows at a time.
     """
     found: dict[Window, list[dg.AssetMaterialization]] = {window: [] for window in windows}
     by_key = {window.key: window for window in windows}

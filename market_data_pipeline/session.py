@@ -44,7 +44,13 @@ class Breadth:
 
 
 class SessionSoFar:
-    """The rows of one session, taken in one window after the other."""
+    """The rows of one session, added one window after the other.
+
+    Args:
+        day: the session's date in São Paulo.
+        closes: the previous closes in BRL, by requested ticker and whether the price is made up. A
+            live quote that carries its own previous close replaces the one given here.
+    """
 
     def __init__(self, day: date, closes: Mapping[tuple[str, bool], float]) -> None:
         self.day = day
@@ -55,7 +61,7 @@ class SessionSoFar:
         self._last: dict[str, Quote] = {}
 
     def add(self, window: Window, rows: Iterable[Quote]) -> None:
-        """Takes in the rows of the next window."""
+        """Adds the rows of the next window: windows come in the order of time, each once."""
         rows = list(rows)
         if not rows and not self.windows:
             return
@@ -96,7 +102,7 @@ class SessionSoFar:
 def read_earlier(
     store: QuoteStore, trading: TradingWindows, window: Window, most: int
 ) -> tuple[list[Window], list[Quote]]:
-    """The windows of a session before one (at the most so many, evenly spread) and their rows."""
+    """The windows of a session before one (at most `most`, evenly spread) and their rows."""
     earlier = [each for each in trading.of_session(window.day) if each < window]
     step = -(-len(earlier) // most) or 1
     windows = earlier[::-step][::-1]

@@ -48,7 +48,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     brapi_token: SecretStr = _setting(
-        NO_SECRET, "API token; a run without it fails and says so", shown=""
+        NO_SECRET, "API token; without it, runs fail with a message", shown=""
     )
     brapi_plan: Literal["free", "startup", "pro"] = _setting(
         "free", "plan of the token: `free`, `startup` or `pro`"
@@ -56,17 +56,17 @@ class Settings(BaseModel):
     brapi_base_url: str = _setting("https://brapi.dev", "address of the API")
     brapi_tickers_per_request: int = _setting(
         0,
-        "tickers in one request, where yours differs from the plan's",
+        "tickers in one request, if different from the plan's",
         WHOLE,
         shown="by plan",
         ge=0,
     )
     brapi_intraday: Flag | None = _setting(
-        None, "`true` if intraday bars may be asked for", FLAG, shown="by plan"
+        None, "`true` if intraday bars may be requested", FLAG, shown="by plan"
     )
     brapi_longest_range: Literal[
         "", "1d", "5d", "1mo", "3mo", "6mo", "1y", "2y", "5y", "10y", "max"
-    ] = _setting("", "how far back history may be asked for, such as `3mo`", shown="by plan")
+    ] = _setting("", "how far back history may be requested, such as `3mo`", shown="by plan")
     brapi_min_interval_seconds: float = _setting(
         0.5, "seconds between the starts of two requests", NUMBER, ge=0
     )
@@ -76,7 +76,7 @@ class Settings(BaseModel):
     )
     brapi_min_answered_share: float = _setting(
         0.0,
-        "share of the watchlist (0 to 1) that must be answered; one ticker always must",
+        "share of the watchlist (0 to 1) that must be answered (always at least one ticker)",
         SHARE,
         ge=0,
         le=1,
@@ -89,13 +89,15 @@ class Settings(BaseModel):
         le=1,
     )
     mongo_uri: SecretStr = _setting(
-        NO_SECRET, "with credentials, if any; instead of host and port", shown=""
+        NO_SECRET,
+        "connection string, with credentials if needed; replaces `MONGO_HOST` and `MONGO_PORT`",
+        shown="",
     )
     mongo_host: str = _setting("localhost", "server")
     mongo_port: int = _setting(27017, "its port", PORT, ge=1, le=65535)
     mongo_db: str = _setting("market_data_db", "database")
     kafka_bootstrap_servers: str = _setting(
-        "localhost:9092", "brokers, `host:port` with commas between them"
+        "localhost:9092", "brokers, as comma-separated `host:port`"
     )
     kafka_topic: str = _setting("trading-assets-market-data-v1", "topic; created if missing")
     kafka_updated_at_format: Literal["", "epoch", "iso8601"] = _setting(
@@ -111,7 +113,7 @@ class Settings(BaseModel):
     )
     kafka_transactional_id: str = _setting(
         "",
-        "identity of the publication, of this code location alone",
+        "identity of the publication; unique to this code location",
         shown="`market-data-pipeline`, then the prefix",
     )
     kafka_timeout_seconds: float = _setting(60.0, "seconds for publishing a window", NUMBER, gt=0)
@@ -121,14 +123,14 @@ class Settings(BaseModel):
         -1, "replicas of a topic created here", WHOLE, shown="the broker's"
     )
     watchlist_file: str = _setting(
-        "", "CSV with a `ticker` column, and `segment` if wanted", shown="the 50 instruments"
+        "", "CSV file with a `ticker` column and, optionally, `segment`", shown="the 50 instruments"
     )
     sync_interval_minutes: int = _setting(
         30, "length of a window: 5, 10, 15, 20, 30 or 60", WHOLE, gt=0
     )
     partitions_start: Day = _setting(
         date(2026, 1, 2),
-        "first day that has windows; Dagster's percentages are of all windows since then",
+        "first day with windows; Dagster's percentages count all windows since then",
         "a date such as 2026-01-02",
     )
     quotes_path: str = _setting(
@@ -138,7 +140,7 @@ class Settings(BaseModel):
     )
     asset_key_prefix: str = _setting(
         "",
-        "in front of the assets' keys, for one of several code locations of an instance",
+        "prefix of the asset keys, if an instance has several code locations",
         "letters, digits and underscores, such as funds",
         pattern=r"^[A-Za-z0-9_]*$",
         shown="",
@@ -150,20 +152,20 @@ class Settings(BaseModel):
     )
     alert_webhook_url: SecretStr = _setting(
         NO_SECRET,
-        "incoming webhook in Slack's format: a message for each incident, and when it is over",
+        "incoming webhook in Slack's format: a message when an incident begins and when it ends",
         shown="",
     )
     dagster_url: str = _setting("", "address of the UI, for the links in those messages", shown="")
-    dagster_port: int = _setting(3000, "of `make dev`: port of the UI", PORT, ge=1, le=65535)
-    sandbox_port: int = _setting(8790, "of `make dev`: port of the sandbox", PORT, ge=1, le=65535)
+    dagster_port: int = _setting(3000, "`make dev`: port of the UI", PORT, ge=1, le=65535)
+    sandbox_port: int = _setting(8790, "`make dev`: port of the sandbox", PORT, ge=1, le=65535)
     embedded_mongo_port: int = _setting(
-        27117, "of `make dev`: port of the embedded MongoDB", PORT, ge=1, le=65535
+        27117, "`make dev`: port of the embedded MongoDB", PORT, ge=1, le=65535
     )
-    market_data_home: str = _setting(".dev", "of `make dev`: folder of its state")
+    market_data_home: str = _setting(".dev", "`make dev`: folder of its state")
 
     @property
     def transactional_id(self) -> str:
-        """The identity of the publication; empty where transactions are turned off."""
+        """The identity of the publication; empty if transactions are turned off."""
         named = "-".join(filter(None, ["market-data-pipeline", self.asset_key_prefix]))
         return (self.kafka_transactional_id or named) if self.kafka_transactions else ""
 

@@ -1,4 +1,4 @@
-"""The instruments that are asked for: 50 of them by default, or those of WATCHLIST_FILE."""
+"""The instruments to request: 50 of them by default, or those of WATCHLIST_FILE."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def load_watchlist(path: str = "") -> tuple[Instrument, ...]:
         The instruments, in the order of the file.
 
     Raises:
-        WatchlistError: the file is not there, is empty, or has a wrong or duplicate ticker.
+        WatchlistError: the file is missing, is empty, or has a wrong or duplicate ticker.
     """
     if not path:
         text = resources.files(__package__).joinpath("watchlist.csv").read_text("utf-8")
@@ -53,7 +53,9 @@ def _parse(text: str, name: str) -> tuple[Instrument, ...]:
         raise WatchlistError(f"{name} has no column 'ticker': its first line must name it.")
     instruments = tuple(_instruments(rows, name))
     if not instruments:
-        raise WatchlistError(f"{name} names no instrument: add one ticker a line below the header.")
+        raise WatchlistError(
+            f"{name} has no instruments: add one ticker per line below the header."
+        )
     return instruments
 
 
@@ -67,7 +69,7 @@ def _instruments(rows: csv.DictReader[str], name: str) -> Iterator[Instrument]:
             )
         if ticker in lines:
             raise WatchlistError(
-                f"{name}, line {line}: {ticker} stands on line {lines[ticker]} already; "
+                f"{name}, line {line}: {ticker} is already on line {lines[ticker]}; "
                 "remove one of them."
             )
         lines[ticker] = line

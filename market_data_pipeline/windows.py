@@ -104,29 +104,41 @@ class TradingWindows:
         return window.end - LARGEST_CLOCK_SKEW <= now < self.live_until(window)
 
     def live_until(self, window: Window) -> datetime:
-        """When a window stops being live: the next one of its session ends, or a session begins."""
+        """When a window stops being live (UTC).
+
+        That is when the next window of its session ends, or when the next session begins.
+
+        Raises:
+            ValueError: the calendar has no later window.
+        """
         following = self.after(window)
         return following.end if following.start == window.end else following.start
 
     def after(self, window: Window) -> Window:
-        """The window that follows `window`, in the same session or the next."""
+        """The window that follows `window`, in the same session or the next.
+
+        Raises:
+            ValueError: the calendar has no later window.
+        """
         return self.next_ending(window.end)
 
     def next_ending(self, instant: datetime) -> Window:
         """The first window that ends after `instant` (aware).
 
         Raises:
-            ValueError: the calendar is over.
+            ValueError: the calendar has no later window.
         """
         position = bisect_left(self._days, instant.astimezone(EXCHANGE_TIMEZONE).date())
         for day in self._days[position : position + 2]:
             for window in self.of_session(day):
                 if window.end > instant:
                     return window
-        raise ValueError(f"The calendar of B3 here ends on {b3_calendar.LAST_DAY}: upgrade.")
+        raise ValueError(
+            f"The bundled B3 calendar ends on {b3_calendar.LAST_DAY}; upgrade this package."
+        )
 
     def is_last(self, window: Window) -> bool:
-        """Whether it is the last window of its session."""
+        """Whether a window (one of `of_session`) is the last of its session."""
         return self.of_session(window.day)[-1] == window
 
     def ending_at(self, instant: datetime) -> Window | None:
@@ -217,7 +229,7 @@ def _openings(first_day: date) -> dict[date, time]:
     if not b3_calendar.FIRST_DAY <= first_day <= b3_calendar.LAST_DAY:
         raise ValueError(
             f"PARTITIONS_START is {first_day}: set it to a day from {b3_calendar.FIRST_DAY} on; "
-            f"the calendar of B3 here ends on {b3_calendar.LAST_DAY}."
+            f"the bundled B3 calendar ends on {b3_calendar.LAST_DAY}."
         )
     exceptions = b3_calendar.openings()
     openings = ((day, exceptions.get(day, b3_calendar.OPENING)) for day in _weekdays(first_day))

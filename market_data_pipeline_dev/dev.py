@@ -92,7 +92,7 @@ class Deployment:
         Raises:
             ChildDiedError: the embedded Kafka did not come up.
         """
-        say(f"Market data pipeline, a deployment for development. Its state is in {self._state}")
+        say(f"Market data pipeline, development deployment. Its state is in {self._state}")
         self._state.mkdir(parents=True, exist_ok=True)
         say(f"  Brapi    {self._start_brapi()}")
         say(f"  MongoDB  {self._start_mongo()}")
@@ -130,7 +130,7 @@ class Deployment:
             self._env.setdefault(PUBLISH, "true")
         for name in ("no_proxy", "NO_PROXY"):
             self._env[name] = ",".join(filter(None, ["127.0.0.1", self._env.get(name)]))
-        return f"sandbox with made-up prices at {address}, as BRAPI_TOKEN is not set"
+        return f"sandbox with made-up prices at {address}, because BRAPI_TOKEN is not set"
 
     def _start_mongo(self) -> str:
         if not self._mongo_port:
@@ -138,7 +138,7 @@ class Deployment:
         data = str(self._state / "mongo")
         self._stand_in("mongo", "--port", str(self._mongo_port), "--folder", data)
         address = self._env["MONGO_URI"] = f"mongodb://127.0.0.1:{self._mongo_port}"
-        return f"embedded, over SQLite, at {address}, as MONGO_URI is not set"
+        return f"embedded, over SQLite, at {address}, because MONGO_URI is not set"
 
     def _start_kafka(self) -> str:
         if configured(self._env, KAFKA):
@@ -147,7 +147,7 @@ class Deployment:
         address = wait_for_address(child, address_file(self._folder, "kafka"))
         self._env["KAFKA_BOOTSTRAP_SERVERS"] = address
         self._env.setdefault("KAFKA_UPDATED_AT_FORMAT", "epoch")  # no service reads the topic
-        return f"embedded, in memory, at {address}, as KAFKA_BOOTSTRAP_SERVERS is not set"
+        return f"embedded, in memory, at {address}, because KAFKA_BOOTSTRAP_SERVERS is not set"
 
     def _stand_in(self, module: str, *arguments: str) -> Child:
         child = start_stand_in(module, self._folder, *arguments, environment=self._env)
@@ -225,7 +225,7 @@ def _check_free(ports: dict[str, int]) -> None:
             except OSError as error:
                 raise SettingError(
                     f"Port {number} cannot be used ({os.strerror(error.errno or 0)}): "
-                    f"set {name} to one that is free."
+                    f"set {name} to a free port."
                 ) from None
 
 
@@ -246,7 +246,7 @@ def _alone(folder: Path) -> Iterator[bool]:
         except BlockingIOError:
             file.seek(0)
             raise AlreadyRunningError(
-                f"Process {file.read()} runs on {folder} already: stop it, or set "
+                f"Process {file.read()} is already using {folder}: stop it, or set "
                 "MARKET_DATA_HOME to another folder."
             ) from None
         file.seek(0)
@@ -289,7 +289,7 @@ def main() -> int:
         with _alone(state_folder(env)) as was_killed:
             deployment = Deployment(env)
             if was_killed and (closed := close_orphans(state_of_brapi(env) / "dagster")):
-                say(f"{closed} runs were under way when `make dev` was killed: they have failed.")
+                say(f"{closed} run(s) in progress when `make dev` was killed are marked as failed.")
             return _run(deployment)
     except (SettingError, WatchlistError, AlreadyRunningError) as error:
         sys.stderr.write(f"{error}\n")

@@ -78,7 +78,7 @@ class Filter:
 
 
 def report_runs(address: str, start: float, say: Say) -> None:
-    """Says what becomes of the run at startup, then of every run that ends, for ever.
+    """Reports the outcome of the startup run, then of every run that ends; it does not return.
 
     Args:
         address: where the webserver is, or will be.
@@ -116,16 +116,16 @@ def _ask(address: str, start: float) -> dict[str, Any]:
 
 
 def startup_line(address: str, data: dict[str, Any]) -> str | None:
-    """What became of the run at startup, given the answer to `QUERY`; None if it is not known."""
+    """The outcome of the startup run, given the answer to `QUERY`; None if it is not known yet."""
     for run in data["startup"]["results"]:
         page = f"{address}/runs/{run['runId']}"
         if run["status"] in FAILED:
-            return f"The run at startup {FAILED[run['status']]}. It says why at {page}"
+            return f"Startup run {FAILED[run['status']]}. See why at {page}"
         if run["status"] != "SUCCESS":
             return None
         assets = _assets(run)
         return (
-            f"The run at startup is finished: {len(assets)} assets materialized for "
+            f"Startup run finished: {len(assets)} assets materialized for "
             f"{_tags(run).get('dagster/partition', '')} ({', '.join(assets)}).\n"
             f"  See it at {page}, and the events with `make tail`."
         )
@@ -135,7 +135,7 @@ def startup_line(address: str, data: dict[str, Any]) -> str | None:
                 # Until the sensor has decided, its cursor is none or says that it waits.
                 decided = tick["cursor"] and "waiting" not in tick["cursor"]
                 if sensor["name"] == SENSOR and decided:
-                    return f"No run at startup: {tick['skipReason']} See {address}"
+                    return f"Startup run skipped: {tick['skipReason']} See {address}"
     return None
 
 
@@ -148,7 +148,7 @@ def ended_lines(
             continue
         if run["status"] in FAILED:
             page = f"{address}/runs/{run['runId']}"
-            yield run["runId"], f"{_windows(run)} {FAILED[run['status']]}. It says why at {page}"
+            yield run["runId"], f"{_windows(run)} {FAILED[run['status']]}. See why at {page}"
         else:
             assets = ", ".join(_assets(run))
             seconds = run["endTime"] - run["startTime"]

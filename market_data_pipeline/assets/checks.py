@@ -49,10 +49,10 @@ WATCHLIST_FREE_OF_RENAMES = dg.AssetCheckSpec(
 PRICES_PLAUSIBLE = dg.AssetCheckSpec(
     "prices_plausible",
     asset=QUOTES,
-    description=f"Every price is positive and at most {LARGEST_FACTOR:g} times, at least 1/"
-    f"{LARGEST_FACTOR:g} of the last trusted one. If not: it is stored, but withheld from the "
-    "topic. If the move is real (a split, a crash), launch `kafka_publication` for the window with "
-    "the ticker in `accept_moves`, or the job `accept_moves`.",
+    description=f"Every price is positive and between 1/{LARGEST_FACTOR:g} and {LARGEST_FACTOR:g} "
+    "times the last trusted one. If not: it is stored, but withheld from the topic. "
+    "If the move is real (a split, a crash), launch `kafka_publication` for the window with the "
+    "ticker in `accept_moves`, or the job `accept_moves`.",
 )
 QUOTES_RECENT = dg.AssetCheckSpec(
     "quotes_recent",
@@ -194,7 +194,7 @@ def _all_tickers_quoted(
     reasons = {window: why_empty(window, observation) for window, observation in empty.items()}
     sentences = [
         f"{len(failures)} tickers failed: {_some(list(failures))}." if failures else "",
-        f"Of {len(kept)} of them an earlier quote is kept." if kept else "",
+        f"An earlier quote is kept for {len(kept)} of them." if kept else "",
         f"{filled(reasons, len(coverage))}." if empty else "",
         f"Materialize again: {in_words(lacking)}." if lacking else "",
     ]
@@ -218,7 +218,7 @@ def _all_tickers_quoted(
 
 def _free_of_renames(observations: Sequence[Observation]) -> dg.AssetCheckResult:
     renamed = {old: new for each in observations for old, new in each.renamed.items()}
-    pairs = [f"{old} is {new} now" for old, new in renamed.items()]
+    pairs = [f"{old} is now {new}" for old, new in renamed.items()]
     return dg.AssetCheckResult(
         check_name=WATCHLIST_FREE_OF_RENAMES.name,
         passed=not renamed,
@@ -386,7 +386,11 @@ def every_quote_delivered(
     ]
     well = f"The broker acknowledged all {published} events."
     if not published:
-        well = "Every live quote was sent before." if observed else "No live quote, none to send."
+        well = (
+            "Every live quote was already sent."
+            if observed
+            else "There were no live quotes to send."
+        )
     result = dg.AssetCheckResult(
         check_name=EVERY_QUOTE_DELIVERED.name,
         passed=not any(sentences),
@@ -399,7 +403,7 @@ def every_quote_delivered(
 
 def _never_sent(window: Window) -> str:
     over = WINDOWS.live_until(window).astimezone(EXCHANGE_TIMEZONE)
-    return f"{window.key} was live until {over:%H:%M}, never sent"
+    return f"{window.key} was never sent (it was live until {over:%H:%M})"
 
 
 def not_delivered(windows: Sequence[Window], window: Window, reason: str) -> dg.AssetCheckResult:

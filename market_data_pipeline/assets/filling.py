@@ -1,7 +1,7 @@
 """Which windows of a run hold something, and why the others are empty, in words.
 
-Dagster has one green for all: a backfill counts each window without a materialization as failed, so
-an empty window is materialized too, and the first entry of its metadata says that it is empty.
+Dagster shows them all in the same green. A backfill counts each window without a materialization as
+failed, so an empty window is materialized too; the first entry of its metadata says so.
 """
 
 from collections import Counter
@@ -15,14 +15,14 @@ from market_data_pipeline.brapi.plans import Plan
 from market_data_pipeline.observe import Observation
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE, Window
 
-# The first entry in the metadata of a window, and the one of its run.
+# Keys of the metadata: what the window holds (the first entry), and what its run did.
 HOLDS, RUN = "holds", "run"
 # Stocks close at 17:00 while New York has daylight saving time, and at 17:55 otherwise.
 EARLIEST_CLOSE = time(17)
 
 
 def holds(count: int, of: str, why: str) -> str:
-    """`50 quotes`, or that the window is empty and why."""
+    """`50 quotes`, or `EMPTY:` and the reason."""
     return f"{count} {of}" if count else f"EMPTY: {why}"
 
 
@@ -32,9 +32,15 @@ def tell_filled(
     count: int,
     verb: str = "filled",
 ) -> dict[str, str]:
-    """Logs how many windows of a run are filled, and returns it as an entry of the metadata.
+    """Logs how many windows a run filled, and returns the same sentence as a metadata entry.
 
-    Of a single window that is filled there is nothing to tell.
+    A run of a single window that is filled logs nothing and returns no entry.
+
+    Args:
+        context: of the step; its log is used.
+        empty: the reason for each window that is empty.
+        count: how many windows the run had.
+        verb: what happened to the windows that are not empty.
     """
     if count == 1 and not empty:
         return {}
@@ -47,9 +53,9 @@ def filled(empty: Mapping[Window, str], count: int, verb: str = "filled") -> str
     """`13 of 208 windows filled`, and why the others are not.
 
     Args:
-        empty: why a window is empty, for each that is.
+        empty: the reason for each window that is empty.
         count: how many windows there are.
-        verb: what the others are.
+        verb: what happened to the windows that are not empty.
     """
     reasons = Counter(empty.values())
     because = ", ".join(
@@ -60,7 +66,7 @@ def filled(empty: Mapping[Window, str], count: int, verb: str = "filled") -> str
 
 
 def commonest_gap(window: Window, observation: Observation) -> str:
-    """Why most of the tickers have no row in a window."""
+    """The most common reason why a ticker has no row in a window."""
     missing = missing_in(window, observation)
     gap: str = max(REASONS, key=lambda reason: len(missing[reason]))
     return gap
@@ -72,22 +78,22 @@ def why_empty(window: Window, observation: Observation) -> str:
 
 
 def explain(gap: str, plan: Plan) -> str:
-    """A reason for which tickers have no row, in words."""
+    """In words, a reason for tickers to have no row."""
     words = {
         "plan": f"the {plan.name} plan has daily bars only",
         "too far back": f"the history of the {plan.name} plan reaches back {plan.longest_range}",
         "no trade": "no instrument was traded",
-        "off the grid": "Brapi's bars begin elsewhere than the window",
-        "too early": f"its bars are complete {plan.delay_minutes} minutes after its end",
-        "failed": "Brapi answered for no ticker",
+        "off the grid": "Brapi's bars do not start where the window starts",
+        "too early": f"its bars are not complete until {plan.delay_minutes} minutes after its end",
+        "failed": "Brapi did not answer for any ticker",
     }
     return words[gap]
 
 
 def cannot_be_filled(window: Window, observation: Observation) -> bool:
-    """Whether an empty window is no failure: the plan has no bar for it, or the market was closed.
+    """Whether it is no failure that a window is empty: the plan has no bar, or stocks had closed.
 
-    The windows after the close of stocks have no bar on any plan.
+    No plan has bars for the windows after the close.
     """
     gap = commonest_gap(window, observation)
     after_the_close = window.start.astimezone(EXCHANGE_TIMEZONE).time() >= EARLIEST_CLOSE
@@ -95,11 +101,10 @@ def cannot_be_filled(window: Window, observation: Observation) -> bool:
 
 
 def in_words(windows: Sequence[Window]) -> str:
-    """Windows as the dialog *Materialize* takes them: keys, and `[first...last]` for neighbours.
+    """Windows in the form that the *Materialize* dialog accepts: keys, or `[first...last]`.
 
     Args:
-        windows: in the order of time; those of one session that end where the next begins are
-            neighbours.
+        windows: in the order of time. Windows that follow each other without a gap form a range.
     """
     stretches: list[list[Window]] = []
     for window in windows:

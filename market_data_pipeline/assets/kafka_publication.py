@@ -138,7 +138,7 @@ def _why_not_published(window: Window, rows: Sequence[Quote], earlier: Mapping[W
     if window in earlier:
         return "published by an earlier run"
     if not rows:
-        return "`quotes` holds none of it"
+        return "`quotes` has no rows for it"
     if not _is_live(window):
         return "the window is not live, and `publish_history` is not set"
     return "every quote is withheld or history"
@@ -150,7 +150,16 @@ def accept_in_store(
     rows: list[Quote],
     tickers: list[str],
 ) -> list[Quote]:
-    """Accepts withheld prices of some rows, stores that, and says when it takes effect.
+    """Accepts withheld prices in the store, and logs when that takes effect.
+
+    Args:
+        context: of the step; its log is used.
+        store: where the rows are stored.
+        rows: the stored rows of one or more windows.
+        tickers: the symbols to accept. Those that are already accepted stay so.
+
+    Returns:
+        All rows, in the same order, with the new decisions.
 
     Raises:
         AcceptanceError: a ticker is not withheld there.
@@ -164,7 +173,7 @@ def accept_in_store(
         effect = (
             "published now"
             if _is_live(window)
-            else "the window is not live any more, so they count from the next window on"
+            else "the window is no longer live, so they take effect with the next window"
         )
         context.log.info(f"{window.key}: accepted {', '.join(tickers)}; {effect}")
     return accepted
@@ -177,7 +186,14 @@ def publish_window(
     rows: list[Quote],
     publish_history: bool,
 ) -> dict[str, Any] | None:
-    """Publishes what is due of one window in one transaction.
+    """Publishes what is due of one window in one transaction, while no other run publishes.
+
+    Args:
+        context: of the step.
+        kafka: the brokers, the topic and the form of `updated_at`.
+        window: the window. It is not published if it stops being live while this run waits.
+        rows: its stored rows. Withheld ones are never published.
+        publish_history: publish bars as well, and the window even if it is not live.
 
     Returns:
         The metadata of its materialization; None if nothing was sent.

@@ -18,7 +18,7 @@ LEGEND = {
     "no trade": "not traded in the window",
     "plan": "the plan of the token has no bar for this window",
     "too far back": "the plan's history begins later",
-    "off the grid": "Brapi's bars begin elsewhere than at the window's start",
+    "off the grid": "Brapi's bars do not start where the window starts",
     "too early": "the window ended so recently that its bar may be incomplete",
     "failed": "Brapi gave no usable answer",
 }

@@ -72,7 +72,7 @@ def mongo_price_history(
             _delete(documents, {*map(document_id, there)} - {*map(document_id, kept)})
             found = [*_find(documents, windows)]
     grouped = by_window(found)
-    none = "`quotes` holds none of it"
+    none = "`quotes` has no rows for it"
     empty = {window: none for window in windows if not grouped[window.start]}
     ran = {
         **tell_filled(context, empty, len(windows)),
@@ -102,7 +102,7 @@ def document_id(quote: Quote) -> str:
 
 
 def record_acceptance(mongo: MongoResource, rows: Iterable[Quote]) -> None:
-    """Lets the documents of accepted prices say so; those that are not there yet stay away.
+    """Marks the documents of accepted prices as accepted; it creates no document.
 
     Raises:
         DagsterMongoError: the collection cannot be written to.

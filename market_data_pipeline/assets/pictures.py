@@ -1,7 +1,7 @@
-"""What a person looks at in Dagster's UI: the movers of a window, and a line for each instrument.
+"""What Dagster's UI shows of the market: a window's largest moves, a sparkline for each instrument.
 
-The UI shows Markdown in place if it is shorter than 1,000 characters, and behind a link otherwise.
-A table is always in place, its values as they are.
+The UI shows Markdown inline if it is shorter than 1,000 characters, and behind a link otherwise. A
+table is always inline, with its values as they are.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from market_data_pipeline.session import Breadth, Course, breadth
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE, Window
 
 MOVERS = 5
-# Of a line: the previous close, and the windows since.
+# Points of a sparkline: the previous close, and the windows since.
 MOST_POINTS = 17
 _BARS = "▁▂▃▄▅▆▇█"
 _GAP = "·"
@@ -24,7 +24,7 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def describe_market(window: Window, courses: Sequence[Course]) -> dict[str, Any]:
-    """What the UI shows first of a window: the picture, and the numbers of the market to plot."""
+    """What the UI shows first for a window: the picture, and the market's numbers for the plots."""
     if not courses:
         return {}
     described: dict[str, Any] = {"market": picture(window, courses)}
@@ -38,9 +38,9 @@ def describe_market(window: Window, courses: Sequence[Course]) -> dict[str, Any]
 
 
 def sparkline(prices: Sequence[float | None]) -> str:
-    """A line of at most `MOST_POINTS` characters, from the lowest price to the highest.
+    """A line of at most `MOST_POINTS` characters, scaled from the lowest price to the highest.
 
-    Where there are more prices, the last of each stretch is shown; `·` is a price that is missing.
+    If there are more prices, the last of each stretch is shown; `·` is a missing price.
     """
     step = -(-len(prices) // MOST_POINTS) or 1
     shown = prices[::-step][::-1]
@@ -58,13 +58,13 @@ def sparkline(prices: Sequence[float | None]) -> str:
 
 
 def line(course: Course) -> str:
-    """The session so far of an instrument, from the previous close on."""
+    """The sparkline of an instrument's session so far, from the previous close on."""
     before = [course.previous_close] if course.previous_close else []
     return sparkline([*before, *course.prices])
 
 
 def picture(window: Window, courses: Sequence[Course]) -> dg.MarkdownMetadataValue:
-    """How the market stands at the end of a window: its breadth, and what moved most."""
+    """The market at the end of a window: its breadth, and the largest moves."""
     known = [each for each in courses if each.change is not None and each.quote.trusted]
     withheld = sum(not each.quote.trusted for each in courses)
     rising = [each for each in known if (each.change or 0) > 0][:MOVERS]
@@ -87,7 +87,7 @@ def picture(window: Window, courses: Sequence[Course]) -> dg.MarkdownMetadataVal
 def in_words(market: Breadth | None) -> str:
     """`31 up, 17 down, 2 unchanged, median +0.31%`."""
     if market is None:
-        return "no previous close is known, as the session before is not stored"
+        return "no previous close is known, because the previous session is not stored"
     unchanged = f", {market.unchanged} unchanged" if market.unchanged else ""
     return (
         f"{market.advancers} up, {market.decliners} down{unchanged}, "
@@ -96,7 +96,7 @@ def in_words(market: Breadth | None) -> str:
 
 
 def prices_table(courses: Sequence[Course]) -> dg.TableMetadataValue:
-    """Every instrument, ordered by its move since the previous close; times are São Paulo's."""
+    """Every instrument, sorted by its move since the previous close; times are in São Paulo."""
     records = [
         {
             "ticker": each.quote.ticker,
@@ -144,5 +144,5 @@ def clock_time(quote: Quote) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown shows as it is, within a cell of a table."""
+    """Text that Markdown shows unchanged within a table cell, cut to 12 characters."""
     return "".join(f"\\{char}" if char in "\\`*_{}[]<>()#+-.!|~" else char for char in text[:12])

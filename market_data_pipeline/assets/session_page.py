@@ -1,4 +1,4 @@
-"""The report on a session as an HTML page: one file, without scripts and without the network."""
+"""The report on a session as an HTML page: one file, without scripts, that works offline."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from market_data_pipeline.quote import Quote
 from market_data_pipeline.session import Course, SessionSoFar, breadth
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE, Window
 
-# The classes of a column's cells: those that are `wide` do not fit a phone.
+# The classes of a column's cells; `wide` columns do not fit on a phone.
 _COLUMNS = {
     "Last": "number",
     "Change": "number change",
@@ -31,11 +31,11 @@ class Facts:
     windows: list[Window]
     """All of the session."""
     rows: list[Quote]
-    """All that is stored of it."""
+    """All its stored rows."""
     quota: str
-    """What was left after its last run; empty if it is not known."""
+    """What was left of Brapi's quota after its last run; empty if it is not known."""
     seconds_to_topic: list[float]
-    """From the end of each window that was published to its publication, in ascending order."""
+    """From the end of each published window to its publication, in ascending order."""
 
     @property
     def with_prices(self) -> list[Window]:
@@ -45,7 +45,7 @@ class Facts:
 
     @property
     def withheld(self) -> list[Quote]:
-        """The prices that were not published, as they had moved too far."""
+        """The prices that were not published because they moved too far."""
         return [quote for quote in self.rows if not quote.trusted]
 
     def coverage(self) -> str:
@@ -59,18 +59,18 @@ class Facts:
         return f"{text}, none for {', '.join(spans)}" if spans else text
 
     def to_topic(self) -> str:
-        """`10 windows, 27 s after the end, 31 s at the most`: the first is the median."""
+        """`10 windows, median 27 s after the end, at most 31 s`."""
         seconds = self.seconds_to_topic
         if not seconds:
             return "no window was published"
         return (
             f"{len(seconds)} {'window' if len(seconds) == 1 else 'windows'}, "
-            f"{_span(median(seconds))} after the end, {_span(seconds[-1])} at the most"
+            f"median {_span(median(seconds))} after the end, at most {_span(seconds[-1])}"
         )
 
 
 def page(session: SessionSoFar, facts: Facts) -> str:
-    """The whole page, in English; times are São Paulo's."""
+    """The whole page, in English; times are in São Paulo."""
     courses, day = session.courses(), f"{session.day:%A, %-d %B %Y}"
     made_up = any(each.quote.made_up for each in courses)
     return f"""<!doctype html>
@@ -86,7 +86,7 @@ def page(session: SessionSoFar, facts: Facts) -> str:
 <h1>B3 session of {day}</h1>
 <p class="soft">{len(courses)} instruments, {_local(session.windows[0].start)} to \
 {_local(session.windows[-1].end)} in São Paulo. Prices in BRL.</p>
-{'<p class="notice">These prices are made up by a sandbox. They come from no market.</p>' * made_up}
+{'<p class="notice">These prices were made up by a sandbox, not by a market.</p>' * made_up}
 {_market(session, courses)}
 {_tiles(facts)}
 {_withheld(facts.withheld)}
@@ -100,7 +100,7 @@ def _market(session: SessionSoFar, courses: Sequence[Course]) -> str:
     market = breadth(courses)
     if market is None:
         return (
-            '<p class="soft">The session before is not stored, so neither the previous close nor '
+            '<p class="soft">The previous session is not stored, so neither the previous close nor '
             "the change is known.</p>"
         )
     parts = (("up", market.advancers), ("", market.unchanged), ("down", market.decliners))
@@ -137,7 +137,7 @@ def _tiles(facts: Facts) -> str:
         "On the topic": facts.to_topic(),
         "Prices": f"{live:,} live, {len(facts.rows) - live:,} from the price history",
         "Withheld prices": str(len(facts.withheld)),
-        "Quota of Brapi": facts.quota,
+        "Brapi quota": facts.quota,
     }
     cells = (
         f"<div><dt>{name}</dt><dd>{escape(text)}</dd></div>" for name, text in tiles.items() if text
@@ -151,18 +151,19 @@ def _withheld(quotes: Sequence[Quote]) -> str:
     lines = (f"<p>{_local(each.window_end)} {escape(explain(each))}</p>" for each in quotes)
     return (
         "<h2>Withheld prices</h2>\n"
-        '<p class="soft">Stored, but not published: they had moved too far.</p>\n'
+        '<p class="soft">Stored but not published: they moved too far from the last trusted '
+        "price.</p>\n"
         f"{''.join(lines)}"
     )
 
 
 def _instruments(courses: Sequence[Course]) -> str:
     rows = [_cells(course) for course in courses]
-    # Without a column that says nothing of any instrument, such as the volume of bars.
+    # A column that is empty for every instrument, such as the volume of bars, is left out.
     told = [name for name in rows[0] if any(row[name] for row in rows)]
     titles = "".join(f'<th class="{_COLUMNS.get(name, "")}">{name}</th>' for name in told)
     known = breadth(courses) is not None
-    ordered = "Ordered by the change since the previous close, which is the dashed line."
+    ordered = "Sorted by the change since the previous close (the dashed line)."
     lines = []
     for course, row in zip(courses, rows, strict=True):
         kinds = {"Session": _kind(course.change), "Change": _kind(course.change)}
@@ -173,7 +174,7 @@ def _instruments(courses: Sequence[Course]) -> str:
         lines.append(f"<tr>{''.join(cells)}</tr>")
     return f"""<h2>Instruments</h2>
 <p class="soft">{ordered if known else ""}
-Low and high are those of the windows. Volume is in shares or units.</p>
+Low and high are the lowest and highest price of a window. Volume is in shares or units.</p>
 <table>
 <thead><tr>{titles}</tr></thead>
 <tbody>
@@ -214,7 +215,7 @@ def _svg(
     numbered = groupby(enumerate(line), key=lambda point: point[1] is not None)
     stretches = [list(points) for there, points in numbered if there]
     path = " ".join(
-        # A point alone is drawn by its round ends.
+        # A single point is drawn by its round line caps.
         "M"
         + " L".join(f"{at * step:.1f},{y(value)}" for at, value in points if value is not None)
         + ("h0" if len(points) == 1 else "")

@@ -1,7 +1,7 @@
 """The report on a session: a page to forward, and the same in Dagster's UI.
 
-The asset is one that Dagster shows and does not materialize: its partitions are sessions, and
-*Materialize all* goes on offering the windows of the three assets. A job writes it.
+The asset is external: its partitions are sessions, and *Materialize all* must keep offering the
+windows of the three assets. A job writes it.
 """
 
 from datetime import date, datetime
@@ -28,7 +28,7 @@ SESSIONS = dg.TimeWindowPartitionsDefinition(
     fmt="%Y-%m-%d",
     cron_schedule="0 0 * * 1-5",
     timezone=EXCHANGE_TIMEZONE.key,
-    end_offset=1,  # the session of today is one; on a day without one, the next
+    end_offset=1,  # today's session is included; on a day without one, the next
     exclusions=[
         datetime(day.year, day.month, day.day)
         for day, opening in b3_calendar.openings().items()
@@ -39,10 +39,10 @@ SESSIONS = dg.TimeWindowPartitionsDefinition(
 session_report_asset = dg.AssetSpec(
     SESSION_REPORT,
     deps=[QUOTES],
-    description="What a session was: the prices of the day with a line for each instrument, the "
-    "windows that are there, what was withheld, the quota, and how soon the topic had the prices. "
-    "`report` is the path of an HTML page with the same. It is written by the job "
-    "`session_report`: ten minutes after the session, and when its quotes change later.",
+    description="How a session went: the day's prices with a sparkline for each instrument, which "
+    "windows have prices, which prices were withheld, the quota, and how soon the prices were on "
+    "the topic. `report` is the path of the same as an HTML page. The job `session_report` writes "
+    "it ten minutes after the session, and again whenever its quotes change.",
     group_name=GROUP,
     owners=OWNERS,
     kinds={"html"},
@@ -55,23 +55,23 @@ class ReportConfig(dg.Config):
 
     sessions: list[str] = Field(
         default=[],
-        description="Days such as 2026-11-23; by default the last session, even if it is not over.",
+        description="Days such as 2026-11-23; by default the latest session, even if not over.",
     )
 
 
 @dg.op(name="_".join(filter(None, [PREFIX, "report"])))
 def report(context: dg.OpExecutionContext, config: ReportConfig, quote_store: QuoteStore) -> None:
-    """Writes the page of each session that has quotes, and shows it in the UI."""
+    """Writes the page of each session that has quotes, and records it for the UI."""
     days = [date.fromisoformat(day) for day in config.sessions] or [_latest()]
     for day in days:
         windows = WINDOWS.of_session(day)
         if not windows:
             raise dg.Failure(
-                f"B3 is closed on {day}: name the day of a session.", allow_retries=False
+                f"B3 is closed on {day}: choose a day with a session.", allow_retries=False
             )
         session, rows = _read(quote_store, windows)
         if not rows:
-            context.log.warning(f"{day}: no price is stored, so there is nothing to report.")
+            context.log.warning(f"{day}: no prices are stored, so there is nothing to report.")
             continue
         facts = _facts(context.instance, windows, rows)
         path = quote_store.folder_of(SESSION_REPORT) / f"{day}.html"
@@ -85,8 +85,8 @@ def report(context: dg.OpExecutionContext, config: ReportConfig, quote_store: Qu
 
 @dg.job(
     name="session_report",
-    description="Writes the report on a session, or on those given. It launches itself after the "
-    "last window of a session and when quotes of a past session have changed.",
+    description="Writes the report on the latest session, or on those given. A sensor launches it "
+    "after the last window of a session, and whenever quotes of a past session have changed.",
 )
 def session_report() -> None:
     """The op alone."""

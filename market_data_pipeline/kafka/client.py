@@ -208,7 +208,7 @@ class Client:
         for error in self._troubles.values():
             if meaning(error)[0] is AccessRefusedError:
                 server = self._config["bootstrap.servers"]
-                raise self.refusal(f"Kafka at {server} did not let this client in", error)
+                raise self.refusal(f"Kafka at {server} rejected this client", error)
 
     def _attend(self, call: Callable[[float], object], seconds: float) -> None:
         try:

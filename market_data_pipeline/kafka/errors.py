@@ -72,7 +72,8 @@ _MEANINGS: dict[int, tuple[type[PublicationError], str]] = {
     ),
     KafkaError.TOPIC_AUTHORIZATION_FAILED: (
         AccessRefusedError,
-        "grant this user WRITE and DESCRIBE on the topic (CREATE too if it is to make it)",
+        "grant this user WRITE and DESCRIBE on the topic (and CREATE, if it should create the "
+        "topic)",
     ),
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: (
         AccessRefusedError,

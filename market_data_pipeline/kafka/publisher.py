@@ -193,7 +193,7 @@ class _Attempt:
                     publisher.replication_factor,
                     connection=publisher.connection(),
                     cluster=metadata,
-                    timeout=max(0.1, client.left()),  # a negative one is for ever
+                    timeout=max(0.1, client.left()),  # a negative one waits forever
                 )
             # The first answer came over a connection to the bootstrap address, which the client
             # then drops. Without one to a broker it would put the transaction off by 500 ms.

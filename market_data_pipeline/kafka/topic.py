@@ -1,4 +1,4 @@
-"""Makes the topic that is not there yet."""
+"""Creates the topic if it does not exist."""
 
 from __future__ import annotations
 

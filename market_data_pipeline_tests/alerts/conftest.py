@@ -139,7 +139,7 @@ def watch(chat: Chat, tmp_path: Path, set_clock: SetClock) -> Iterator[Watch]:
     """The sensor after its first look, where everything is well on Tuesday at 15:11."""
     with dg.DagsterInstance.ephemeral() as instance:
         watch = Watch(instance, QuoteStore(path=str(tmp_path / "quotes")), set_clock)
-        assert watch.at("2026-11-17T15:05") == "The first look is in a minute."
+        assert watch.at("2026-11-17T15:05") == "First check in one minute."
         watch.well("2026-11-17T14:30-0300")
         yield watch
 

@@ -18,7 +18,7 @@ from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TOKEN, Pipeline
 
 NOON, HALF_PAST = "2026-11-17T12:00-0300", "2026-11-17T12:30-0300"
 FAILED = f"*run of everything for {NOON} failed*"
-RESOLVED = f"*Resolved: run of everything for {NOON} failed.* All is well again."
+RESOLVED = f"*Resolved: run of everything for {NOON} failed.*"
 
 
 def ended(
@@ -63,7 +63,7 @@ def test_a_range_and_no_window_at_all(watch: Watch, chat: Chat) -> None:
     ended(watch, True, job="accept_moves")
     ended(watch, True, HALF_PAST)
     watch.at()
-    assert chat.taken[1] == "*Resolved: run of accept_moves failed.* All is well again."
+    assert chat.taken[1] == "*Resolved: run of accept_moves failed.*"
     ended(watch, True, "2026-11-17T11:30-0300", HALF_PAST)
     watch.at()
     assert len(chat.taken) == 3
@@ -232,5 +232,5 @@ def test_a_refused_token_is_told_in_the_words_of_the_run(
     assert head == f"*run of everything for {LIVE_ON_TUESDAY} failed*"
     assert reason.startswith("> quotes: Brapi answered 401 INVALID_TOKEN")
     assert reason.endswith("Set BRAPI_TOKEN to a valid one.")
-    assert resolved == f"*Resolved: {head[1:-1]}.* All is well again."
+    assert resolved == f"*Resolved: {head[1:-1]}.*"
     assert not [secret for secret in ("wrong-token", TOKEN) if secret in failed]

@@ -18,7 +18,7 @@ from market_data_pipeline_tests.alerts.conftest import SECRET_PATH, Answer, Chat
 KEY = "2026-11-17T14:30-0300"
 NEXT = "2026-11-17T15:00-0300"
 WITHHELD = "*the price of PETR4 is withheld*"
-RESOLVED = "*Resolved: the price of PETR4 is withheld.* All is well again."
+RESOLVED = "*Resolved: the price of PETR4 is withheld.*"
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_an_incident_is_told_once_and_its_end_too(wrong: Watch, chat: Chat) -> N
 
 
 def test_where_all_is_well_nothing_is_told(watch: Watch, chat: Chat) -> None:
-    assert watch.at() == "Nothing new; 0 incidents are open."
+    assert watch.at() == "Nothing new; open incidents: 0."
     assert chat.asked == 0
 
 
@@ -87,7 +87,7 @@ def test_what_is_refused_is_told_at_the_next_look(
     wrong.at("2026-11-17T15:12")
     assert chat.taken == []
     assert chat.asked == 2, "once a look"
-    assert "2 incidents were not told to ALERT_WEBHOOK_URL" in said
+    assert "Could not send 2 incident(s) to ALERT_WEBHOOK_URL" in said
     wrong.at("2026-11-17T15:13")
     wrong.at("2026-11-17T15:14")
 
@@ -109,8 +109,8 @@ def test_the_receiver_is_left_alone_for_as_long_as_it_asks(wrong: Watch, chat: C
     chat.answers = [Answer(429, {"retry-after": "150"})]
     wrong.at("2026-11-17T15:11")
 
-    assert wrong.at("2026-11-17T15:12") == "The receiver wants no message for 90 s."
-    assert wrong.at("2026-11-17T15:13") == "The receiver wants no message for 30 s."
+    assert wrong.at("2026-11-17T15:12") == "The receiver asked for a pause: 90 s left."
+    assert wrong.at("2026-11-17T15:13") == "The receiver asked for a pause: 30 s left."
     assert chat.asked == 1
     wrong.at("2026-11-17T15:14")
 
@@ -121,7 +121,7 @@ def test_a_wait_of_days_is_cut_to_an_hour(wrong: Watch, chat: Chat) -> None:
     chat.answers = [Answer(503, {"retry-after": "9" * 40})]
     wrong.at("2026-11-17T15:11")
 
-    assert wrong.at("2026-11-17T15:12") == "The receiver wants no message for 3540 s."
+    assert wrong.at("2026-11-17T15:12") == "The receiver asked for a pause: 3540 s left."
 
 
 def test_a_slow_answer_is_waited_for(wrong: Watch, chat: Chat) -> None:
@@ -143,7 +143,7 @@ def test_what_is_not_answered_in_time_is_told_at_the_next_look(
     chat.answers = [Answer(500, after=stuck)]
     with monkeypatch.context() as patience:
         patience.setattr(alerts, "SECONDS_FOR_AN_ANSWER", 0.2)
-        assert wrong.at("2026-11-17T15:11").endswith("not told to ALERT_WEBHOOK_URL: ReadTimeout.")
+        assert wrong.at("2026-11-17T15:11").endswith("to ALERT_WEBHOOK_URL: ReadTimeout.")
     stuck.set()
     wrong.at("2026-11-17T15:12")
     wrong.at("2026-11-17T15:13")
@@ -206,7 +206,7 @@ def test_what_is_over_before_the_session_begins_is_not_told(watch: Watch, chat: 
     watch.at("2026-11-17T21:00")
     watch.store.save([withheld(last, decision="accepted")], [last])
 
-    assert watch.at("2026-11-18T10:00") == "Nothing new; 0 incidents are open."
+    assert watch.at("2026-11-18T10:00") == "Nothing new; open incidents: 0."
     assert chat.asked == 0
 
 
@@ -262,7 +262,7 @@ def test_an_address_that_leads_nowhere_fails_nothing_and_is_not_shown(
     settings.cache_clear()
     said = wrong.at()
 
-    assert "not told to ALERT_WEBHOOK_URL" in said
+    assert "Could not send 2 incident(s) to ALERT_WEBHOOK_URL" in said
     assert "no-secret-here" not in "".join([said, caplog.text, *capfd.readouterr()])
 
 

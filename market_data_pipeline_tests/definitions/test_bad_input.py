@@ -24,8 +24,8 @@ def test_no_token(pipeline: Pipeline) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("ticker\n", "names no instrument"),
-        ("ticker\nPETR4\nPETR4\n", "line 3: PETR4 stands on line 2"),
+        ("ticker\n", "has no instruments"),
+        ("ticker\nPETR4\nPETR4\n", "line 3: PETR4 is already on line 2"),
     ],
 )
 def test_a_watchlist_that_cannot_be_used(

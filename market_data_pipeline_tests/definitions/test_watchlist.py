@@ -33,12 +33,12 @@ def test_a_file_replaces_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("ticker\n", "names no instrument"),
+        ("ticker\n", "has no instruments"),
         ("", "no column 'ticker'"),
         ("symbol\nPETR4\n", "no column 'ticker'"),
         ("ticker\nPETR4\nPETR\n", "line 3: 'PETR' is not a B3 ticker"),
         ("ticker\npetr4\n", "line 2: 'petr4' is not a B3 ticker"),
-        ("ticker\nPETR4\nVALE3\nPETR4\n", "line 4: PETR4 stands on line 2 already"),
+        ("ticker\nPETR4\nVALE3\nPETR4\n", "line 4: PETR4 is already on line 2"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, text: str, sentence: str) -> None:

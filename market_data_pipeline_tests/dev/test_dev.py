@@ -76,7 +76,7 @@ def test_it_stops_a_run_under_way_and_leaves_no_process_behind(
 
     second = Supervisor(folder, env)
     assert second.process.wait(60) == 1
-    assert f"Process {supervisor.process.pid} runs on {folder / 'state'} already" in second.output
+    assert f"Process {supervisor.process.pid} is already using {folder / 'state'}:" in second.output
     assert second.output.count("\n") == 1
 
     assert supervisor.end(signal.SIGTERM) == 0
@@ -118,7 +118,7 @@ def test_killed_it_leaves_no_process_and_no_run_that_seems_to_go_on(
     assert statuses_of_runs(folder) == ["STARTED"]
 
     following = Supervisor(folder, env)
-    following.wait_for("1 runs were under way when `make dev` was killed")
+    following.wait_for("1 run(s) in progress when `make dev` was killed")
     assert following.end(signal.SIGTERM) == 0
     assert statuses_of_runs(folder) == ["FAILURE"]
 
@@ -169,8 +169,7 @@ def test_a_taken_port(refusal: pytest.CaptureFixture[str], env: dict[str, str], 
     with socket.create_server(("127.0.0.1", int(env[name]))):
         assert main() == 1
     assert refusal.readouterr().err == (
-        f"Port {env[name]} cannot be used (Address already in use): set {name} to one that is "
-        "free.\n"
+        f"Port {env[name]} cannot be used (Address already in use): set {name} to a free port.\n"
     )
 
 

@@ -69,7 +69,7 @@ def make_dev(checkout: Path, env: dict[str, str]) -> Iterator[Supervisor]:
     """`make dev` until its run at startup is done or found needless; then it is stopped."""
     supervisor = Supervisor(checkout.parent, env, cwd=checkout)
     try:
-        supervisor.wait_for("un at startup")
+        supervisor.wait_for("Startup run ")
         yield supervisor
     finally:
         assert supervisor.end(signal.SIGTERM) == 0
@@ -102,7 +102,7 @@ def test_prices_and_events_from_nothing_and_no_loss_when_brapi_is_another_for_a_
         # It is not Brapi's own, so that it has to be allowed to reach the sinks.
         real = {"BRAPI_TOKEN": "right", "PUBLISH_MADE_UP_PRICES": "true"}
         with make_dev(checkout, env | real | {"BRAPI_BASE_URL": brapi.url}) as supervisor:
-            assert "The run at startup is finished" in supervisor.output
+            assert "Startup run finished" in supervisor.output
             of_brapi = documents(env)
         assert brapi.requests
         assert {each["ticker"] for each in of_brapi} == set(TICKERS)

@@ -36,7 +36,7 @@ def answer(
 def test_finished() -> None:
     said = startup_line(ADDRESS, answer("SUCCESS", assetMaterializations=[MATERIALIZATION]))
     assert said is not None
-    assert "is finished: 1 assets materialized for 2026-11-19T17:30-0300" in said
+    assert "Startup run finished: 1 assets materialized for 2026-11-19T17:30-0300" in said
     assert "(kafka_publication: 50)" in said
     assert f"{ADDRESS}/runs/r1" in said
 
@@ -51,11 +51,11 @@ def test_failed(status: str, what: str) -> None:
 
 def test_needless() -> None:
     said = startup_line(ADDRESS, answer(skip_reason="It is there already."))
-    assert said == f"No run at startup: It is there already. See {ADDRESS}"
+    assert said == f"Startup run skipped: It is there already. See {ADDRESS}"
 
 
 def test_what_another_sensor_says_is_not_about_the_run_at_startup() -> None:
-    said = answer(skip_reason="The first look is in a minute.", sensor_name="watch_freshness")
+    said = answer(skip_reason="First check in one minute.", sensor_name="watch_freshness")
     assert startup_line(ADDRESS, said) is None
 
 
@@ -97,7 +97,7 @@ def test_of_a_range_the_windows_that_count_something_are_told() -> None:
 
 def test_a_run_that_has_failed() -> None:
     [(_, line)] = ended_lines(ADDRESS, ended("FAILURE"), 90, set())
-    assert line == f"Window Thu 19 Nov 17:30 has failed. It says why at {ADDRESS}/runs/r1"
+    assert line == f"Window Thu 19 Nov 17:30 has failed. See why at {ADDRESS}/runs/r1"
 
 
 def test_a_run_without_a_window() -> None:

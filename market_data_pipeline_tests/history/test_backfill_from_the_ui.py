@@ -128,7 +128,7 @@ def deployment(tmp_path: Path) -> Iterator[Deployment]:
     }
     supervisor = Supervisor(tmp_path, env)
     try:
-        supervisor.wait_for("run at startup")
+        supervisor.wait_for("Startup run ")
         yield Deployment(env)
     finally:
         supervisor.end(signal.SIGTERM)

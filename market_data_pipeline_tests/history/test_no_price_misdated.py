@@ -113,7 +113,10 @@ def test_once_a_session_has_begun_the_last_one_is_history(
         }
         assert pipeline.events() == []
         assert metadata(result, "kafka_publication")["published"] == 0
-        assert checks(result)["every_quote_delivered"] == (True, "No live quote, none to send.")
+        assert checks(result)["every_quote_delivered"] == (
+            True,
+            "There were no live quotes to send.",
+        )
 
 
 def test_until_the_next_session_begins_the_last_window_is_live(
@@ -177,7 +180,7 @@ def test_a_quote_that_was_asked_for_when_the_window_was_live_no_more_is_not_file
         assert all(document["observed_at"] < later for document in documents)
         told = metadata(result, "quotes")
         assert told["failures"] == 50 - len(documents)
-        reason = "answered too late: the window was not live any more"
+        reason = "answered too late: the window was no longer live"
         assert {row["reason"] for row in told["failed"]} == {reason}
         assert reason in logs(pipeline, result)
 

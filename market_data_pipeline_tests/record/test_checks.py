@@ -167,7 +167,7 @@ def test_a_rename_is_named(pipeline: Pipeline) -> None:
     passed, why = said(pipeline, LIVE_ON_TUESDAY)["watchlist_free_of_renames"]
 
     assert not passed
-    assert why.startswith("VALE3 is VALX3 now")
+    assert why.startswith("VALE3 is now VALX3")
 
 
 def test_a_ticker_without_an_answer_is_named(pipeline: Pipeline) -> None:

@@ -112,7 +112,7 @@ def test_a_rerun_with_few_answers_keeps_the_others(
     assert len(stored.store.load([SECOND])) == len(stored.documents()) / 2 == 4
     assert metadata(result, "quotes")["quotes"] == 4
     assert len(stored.events()) == before + 4
-    assert "Of 3 of them an earlier quote is kept." in checks(result)["all_tickers_quoted"][1]
+    assert "An earlier quote is kept for 3 of them." in checks(result)["all_tickers_quoted"][1]
 
 
 @pytest.mark.parametrize("days", [2, 80])
@@ -147,7 +147,7 @@ def test_a_move_that_is_accepted_too_late_counts_from_the_next_window_on(
     result = accept(stored, SECOND, VICTIM)
 
     assert result.success
-    assert "they count from the next window on" in logs(stored, result)
+    assert "they take effect with the next window" in logs(stored, result)
     assert len(prices(stored)) == 1
     assert row(stored, SECOND).decision == "accepted"
     (document,) = stored.documents({"_id": f"{VICTIM}|2026-11-17T18:00:00Z"})
@@ -234,7 +234,7 @@ def test_a_window_that_was_never_sent_stays_red(
 
     passed, why = checks(result)["every_quote_delivered"]
     assert not passed
-    assert why == f"{LIVE_ON_TUESDAY} was live until 15:30, never sent."
+    assert why == f"{LIVE_ON_TUESDAY} was never sent (it was live until 15:30)."
 
 
 def shown(pipeline: Pipeline, asset: str, check: str) -> tuple[bool, str]:

@@ -75,7 +75,7 @@ def test_a_page_to_forward(pipeline: Pipeline) -> None:
     assert "made up by a sandbox" in page.text
     assert "1 of 16, none for 10:00 to 14:30, 15:00 to 18:00" in page.text
     assert "14,954 of 15,000 until 1 Dec" in page.text
-    assert "1 window, 5 s after the end" in page.text
+    assert "1 window, median 5 s after the end" in page.text
     header, *rows = page.rows
     assert header == ["Instrument", "Session", "Last", "Change", "Low to high", "Volume", "Time"]
     assert len(rows) == page.tags.count("tr") - 1 == 50
@@ -136,7 +136,7 @@ def test_a_day_without_a_session_is_refused(pipeline: Pipeline) -> None:
     result = report(pipeline, "2026-11-15")
 
     assert not result.success
-    assert "B3 is closed on 2026-11-15: name the day of a session." in logs(pipeline, result)
+    assert "B3 is closed on 2026-11-15: choose a day with a session." in logs(pipeline, result)
 
 
 def test_an_object_store_holds_the_page_next_to_the_quotes(pipeline: Pipeline) -> None:

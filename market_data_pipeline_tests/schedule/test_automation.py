@@ -62,21 +62,21 @@ def test_a_closed_market_launches_nothing_and_says_when_it_opens(
 def test_a_tick_that_comes_late_asks_for_nothing(tick) -> None:
     said = tick("2026-11-19T12:00", now=at("2026-11-19T15:10"))
 
-    assert "2026-11-19T11:30-0300 has passed" in said
+    assert "No run started for 2026-11-19T11:30-0300 before the next window ended" in said
 
 
 def test_a_window_that_is_there_or_on_its_way_is_not_asked_for_again(tick, instance) -> None:
     stored(instance, "2026-11-19T14:30-0300")
     run_id = under_way(instance, "2026-11-19T15:00-0300")
 
-    assert "are there already" in tick("2026-11-19T15:00")
-    assert f"Run {run_id} is on its way" in tick("2026-11-19T15:30")
+    assert "are already stored" in tick("2026-11-19T15:00")
+    assert f"Run {run_id} is in progress" in tick("2026-11-19T15:30")
 
 
 def test_a_range_that_holds_the_window_is_on_its_way_for_it(tick, instance) -> None:
     run_id = under_way(instance, "2026-11-19T14:00-0300", last="2026-11-19T15:00-0300")
 
-    assert f"Run {run_id} is on its way" in tick("2026-11-19T15:30")
+    assert f"Run {run_id} is in progress" in tick("2026-11-19T15:30")
     assert tick("2026-11-19T16:00").partition_key == "2026-11-19T15:30-0300"
 
 
@@ -188,7 +188,9 @@ def test_a_start_launches_one_run_for_the_last_window(daemon: Daemon) -> None:
     assert isinstance(request, dg.RunRequest)
     assert request.partition_key == "2026-11-19T17:30-0300"
     for _ in range(3):
-        assert "This start has had its run. Next window ends Mon 23 Nov 10:30" in daemon.look()
+        said = daemon.look()
+        assert "The startup run for this daemon start was already handled." in said
+        assert "Next window ends Mon 23 Nov 10:30" in said
 
 
 def test_nothing_is_launched_before_the_daemon_has_reported(daemon: Daemon) -> None:
@@ -199,7 +201,7 @@ def test_a_second_start_launches_again_only_if_the_window_is_missing(daemon: Dae
     daemon.start()
     first = daemon.look()
     daemon.start()
-    assert daemon.look() == "2026-11-19T17:30-0300 is left to the schedule first."
+    assert daemon.look() == "Waiting in case the schedule launches 2026-11-19T17:30-0300."
     second = daemon.look()
     assert isinstance(first, dg.RunRequest)
     assert isinstance(second, dg.RunRequest)
@@ -207,7 +209,7 @@ def test_a_second_start_launches_again_only_if_the_window_is_missing(daemon: Dae
 
     stored(daemon.instance, "2026-11-19T17:30-0300")
     daemon.start()
-    assert "are there already" in daemon.look()
+    assert "are already stored" in daemon.look()
 
 
 def test_a_window_is_not_asked_for_twice_where_the_schedule_catches_up(daemon: Daemon) -> None:
@@ -221,15 +223,15 @@ def test_a_window_is_not_asked_for_twice_where_the_schedule_catches_up(daemon: D
     looks.append(daemon.look())
 
     assert looks == [
-        "2026-11-19T11:00-0300 is left to the schedule first.",
-        f"Run {run_id} is on its way for 2026-11-19T11:00-0300.",
+        "Waiting in case the schedule launches 2026-11-19T11:00-0300.",
+        f"Run {run_id} is in progress for 2026-11-19T11:00-0300.",
     ]
 
 
 def test_a_window_that_has_just_ended_is_the_schedules(daemon: Daemon) -> None:
     daemon.start()
     daemon.set_clock(at("2026-11-19T11:30:05"))
-    assert "2026-11-19T11:00-0300 is left to the schedule first." in daemon.look()
+    assert "Waiting in case the schedule launches 2026-11-19T11:00-0300." in daemon.look()
     daemon.set_clock(at("2026-11-19T11:30:35"))
     assert isinstance(daemon.look(), dg.RunRequest)
 
@@ -239,7 +241,7 @@ def test_a_deployment_that_keeps_crashing_does_not_burn_the_quota(daemon: Daemon
     for _ in range(10):
         daemon.start()
         request = daemon.look()
-        if "left to the schedule" in str(request):
+        if "Waiting in case the schedule launches" in str(request):
             request = daemon.look()
         if isinstance(request, dg.RunRequest):
             launched.append(request)
@@ -250,4 +252,4 @@ def test_a_deployment_that_keeps_crashing_does_not_burn_the_quota(daemon: Daemon
             )
 
     assert len(launched) == 3
-    assert "see why they failed" in request
+    assert "find out why they failed" in request

@@ -64,7 +64,7 @@ def test_at_15_10_the_14_30_window_has_to_be_there(watch: Watch) -> None:
 
     watch.store(TUESDAY_14_30)
     assert watch.at("2026-11-17T15:11") == FRESH
-    assert str(watch.at("2026-11-17T15:12")).startswith("Nothing was materialized")
+    assert str(watch.at("2026-11-17T15:12")).startswith("Nothing has been materialized")
 
 
 def test_each_asset_is_watched_by_itself(watch: Watch) -> None:
@@ -115,14 +115,14 @@ def test_a_window_that_the_pacing_left_out_is_not_missed(watch: Watch) -> None:
 
 def test_what_has_not_changed_is_reported_once(watch: Watch) -> None:
     assert watch.at("2026-11-17T15:10") == STALE
-    assert str(watch.at("2026-11-17T15:11")).startswith("Nothing was materialized")
+    assert str(watch.at("2026-11-17T15:11")).startswith("Nothing has been materialized")
     assert watch.at("2026-11-17T15:40") == STALE
 
 
 def test_a_new_deployment_is_judged_when_its_run_at_startup_has_ended(watch: Watch) -> None:
     watch.cursor = None
 
-    assert watch.at("2026-11-22T12:00:05") == "The run at startup has not begun yet."
+    assert watch.at("2026-11-22T12:00:05") == "The startup run has not begun yet."
     run = create_run_for_test(
         watch.instance,
         status=dg.DagsterRunStatus.STARTED,
@@ -131,7 +131,7 @@ def test_a_new_deployment_is_judged_when_its_run_at_startup_has_ended(watch: Wat
     planned = AssetMaterializationPlannedData(dg.AssetKey("quotes"), partition=THURSDAYS_LAST)
     event = dg.DagsterEvent.build_asset_materialization_planned_event("job", "quotes", planned)
     watch.instance.report_dagster_event(event, run.run_id)
-    assert watch.at("2026-11-22T12:00:35") == f"Run {run.run_id[:8]} is on its way."
+    assert watch.at("2026-11-22T12:00:35") == f"Run {run.run_id[:8]} is in progress."
     watch.store(THURSDAYS_LAST)
     assert watch.at("2026-11-22T12:01:05") == FRESH
 
@@ -139,7 +139,7 @@ def test_a_new_deployment_is_judged_when_its_run_at_startup_has_ended(watch: Wat
 def test_a_deployment_without_a_run_at_startup_is_stale_at_the_second_look(watch: Watch) -> None:
     watch.cursor = None
 
-    assert watch.at("2026-11-22T12:00:05") == "The run at startup has not begun yet."
+    assert watch.at("2026-11-22T12:00:05") == "The startup run has not begun yet."
     assert watch.at("2026-11-22T12:00:35") == STALE
 
 

@@ -116,7 +116,7 @@ def dagster_in_a_browser(
     environment = {**settings(folder / "state"), "BRAPI_PLAN": plan}
     supervisor = Supervisor(folder, environment)
     try:
-        supervisor.wait_for("The run at startup")
+        supervisor.wait_for("Startup run ")
         finished = FINISHED.search(supervisor.output)
         assert finished, supervisor.output
         base = f"http://127.0.0.1:{environment['DAGSTER_PORT']}"

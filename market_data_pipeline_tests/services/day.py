@@ -86,7 +86,7 @@ BRAPI_FAULTS = {
 }
 
 
-# When a run is killed: what its log says before, and so many seconds later at the most.
+# When a run is killed: what its log says before, and at most how many seconds later.
 MOMENTS = {
     "between fetch and store": ("Ingestion completed", 0.0),
     "between store and publish": ('Finished execution of step "quotes"', 0.0),

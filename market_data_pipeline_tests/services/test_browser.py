@@ -104,7 +104,7 @@ def test_the_sensor_runs_and_says_why_it_launches_nothing(dagster: DagsterPages)
     page.get_by_text("Running", exact=True).first.wait_for()
 
     page.get_by_role("table").last.get_by_text("0 runs requested").first.hover()
-    page.get_by_text("This start has had its run.").first.wait_for()
+    page.get_by_text("The startup run for this daemon start was already handled.").first.wait_for()
 
 
 def test_a_backfill_is_launched_from_the_page(dagster: DagsterPages) -> None:

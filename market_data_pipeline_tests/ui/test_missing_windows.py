@@ -49,7 +49,7 @@ def test_what_was_never_asked_for_is_told_from_what_is_missing(
 
     # Tuesday's first nine, and the sixteen of each of the four sessions before.
     assert said.endswith("had 75 windows: 1 filled, 1 missing, 73 before the first run.")
-    assert rows["missing: no run, or paced", DAILY] == (NEXT, 1)
+    assert rows["missing: no run, or skipped to save quota", DAILY] == (NEXT, 1)
     _, never_live = rows["before the first run", DAILY]
     closing, fillable = rows["before the first run", "materialize all assets"]
     assert (never_live, fillable) == (69, 4)
@@ -77,7 +77,10 @@ def test_intraday_bars_fill_what_was_missed(
         monkeypatch.setattr("market_data_pipeline.missing.began", lambda *_: TUESDAY_15_00)
         set_clock(TUESDAY_15_00 + timedelta(minutes=65))
         _, rows = page(pipeline, "quotes")
-        assert rows["missing: no run, or paced", "materialize all assets"] == (NEXT, 1)
+        assert rows["missing: no run, or skipped to save quota", "materialize all assets"] == (
+            NEXT,
+            1,
+        )
 
         pipeline.run(NEXT)
         _, rows = page(pipeline, "quotes")
