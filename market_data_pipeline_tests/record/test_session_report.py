@@ -129,7 +129,7 @@ def test_a_session_without_a_price_is_no_report(pipeline: Pipeline) -> None:
 
     assert result.success
     assert told(result) == {}
-    assert f"{MONDAY}: no price is stored" in logs(pipeline, result)
+    assert f"{MONDAY}: no prices are stored" in logs(pipeline, result)
 
 
 def test_a_day_without_a_session_is_refused(pipeline: Pipeline) -> None:
