@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
@@ -27,6 +28,7 @@ from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
 from market_data_pipeline_tests.kafka.helpers import a_window, read
 from market_data_pipeline_tests.observed import checks
 from market_data_pipeline_tests.services.kafka_broker import KafkaCluster
+from market_data_pipeline_tests.supervised import wait_until
 
 pytestmark = pytest.mark.services
 
@@ -69,6 +71,13 @@ class Secured:
         ]
         for future in admin.create_acls(acls).values():
             future.result()
+        # The broker follows its controller a moment later.
+        any_of_it = AclBindingFilter(
+            kind, name, literal, "User:writer", "*", AclOperation.ANY, allowed
+        )
+        wait_until(
+            lambda: set(acls) <= set(admin.describe_acls(any_of_it).result()), "the broker knows"
+        )
 
     def create(self, topic: str) -> None:
         admin = AdminClient({"bootstrap.servers": self.cluster.bootstrap_servers})
