@@ -20,6 +20,7 @@ from market_data_pipeline.settings import settings
 from market_data_pipeline.windows import (
     EXCHANGE_TIMEZONE,
     Window,
+    in_sao_paulo,
     trading_windows,
 )
 
@@ -152,12 +153,12 @@ def why_not_yet(instance: dg.DagsterInstance, window: Window) -> str | None:
         return None
     left = sum(each >= window for each in chain(*sessions))
     coming = (
-        f"The next run is at {_local(following.end)}."
+        f"The next run is at {in_sao_paulo(following.end)}."
         if following
         else "No run is planned before then."
     )
     return (
-        f"Paced: {quota.left:,} requests are left until {_local(quota.until)}, "
+        f"Paced: {quota.left:,} requests are left until {in_sao_paulo(quota.until)}, "
         f"{quota.runs} runs of {quota.cost} for {left} windows. {coming}"
     )
 
@@ -190,8 +191,4 @@ def _why_closed(now: datetime) -> str:
 
 
 def _next_window(now: datetime) -> str:
-    return f"Next window ends {_local(WINDOWS.next_ending(now).end)}."
-
-
-def _local(instant: datetime) -> str:
-    return f"{instant.astimezone(EXCHANGE_TIMEZONE):%a %d %b %H:%M}"
+    return f"Next window ends {in_sao_paulo(WINDOWS.next_ending(now).end)}."

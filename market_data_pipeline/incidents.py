@@ -25,7 +25,13 @@ from market_data_pipeline.price_guard import explain, run_config
 from market_data_pipeline.quota import last_recorded
 from market_data_pipeline.quote import Quote
 from market_data_pipeline.run_history import materialized
-from market_data_pipeline.windows import EXCHANGE_TIMEZONE, Window, start_of, trading_windows
+from market_data_pipeline.windows import (
+    EXCHANGE_TIMEZONE,
+    Window,
+    in_sao_paulo,
+    start_of,
+    trading_windows,
+)
 
 WINDOWS = trading_windows()
 SESSIONS_LOOKED_AT = 2
@@ -104,8 +110,8 @@ def missing_windows(
     return [
         Incident(
             f"a window is missing in {asset.to_user_string()}",
-            f"{window.key} ended {_local(window.end)} in São Paulo and is missing: look at the "
-            "last run and at the ticks of `every_window`, then materialize "
+            f"{window.key} ended {in_sao_paulo(window.end)} in São Paulo and is missing: look at "
+            "the last run and at the ticks of `every_window`, then materialize "
             f"{'all assets' if asset == QUOTES else f'`{asset.to_user_string()}`'} for it.",
         )
         for asset, window in behind.items()
@@ -135,7 +141,7 @@ def unpublished_windows(instance: dg.DagsterInstance, rows: Rows, now: datetime)
         text = (
             f"{window.key} is stored and not on the topic: look at its run, then materialize "
             f"`{PUBLICATION.to_user_string()}` alone. The window is live until "
-            f"{_local(WINDOWS.live_until(window))}; after that, publishing it requires "
+            f"{in_sao_paulo(WINDOWS.live_until(window))}; after that, publishing it requires "
             "`publish_history: true`."
         )
     elif held_back:
@@ -192,11 +198,11 @@ def quota_running_out(instance: dg.DagsterInstance, now: datetime) -> list[Incid
     return [
         Incident(
             "the quota of Brapi will not last",
-            f"{left:,} requests until {_local(quota.until)} are {runs} runs of {quota.cost}, and "
-            f"{len(coming)} windows end before then. With a run for each window, nothing would be "
-            f"left at {_local(coming[runs].end)}; {left_out} windows are skipped instead. Find out "
-            "who else uses the token, shorten the watchlist, set a longer `SYNC_INTERVAL_MINUTES`, "
-            "or move to a larger plan.",
+            f"{left:,} requests until {in_sao_paulo(quota.until)} are {runs} runs of {quota.cost}, "
+            f"and {len(coming)} windows end before then. With a run for each window, nothing would "
+            f"be left at {in_sao_paulo(coming[runs].end)}; {left_out} windows are skipped instead. "
+            "Find out who else uses the token, shorten the watchlist, set a longer "
+            "`SYNC_INTERVAL_MINUTES`, or move to a larger plan.",
         )
     ]
 
@@ -287,7 +293,3 @@ def _why_it_failed(instance: dg.DagsterInstance, run_id: str) -> str:
         reason = " ".join((told or f"{name}, see the log of the run").split())
         reasons.append(f"{event.step_key}: {reason[:LONGEST_REASON]}")
     return "\n".join(reasons) or "No step failed: see the log of the run."
-
-
-def _local(instant: datetime) -> str:
-    return f"{instant.astimezone(EXCHANGE_TIMEZONE):%a %d %b %H:%M}"

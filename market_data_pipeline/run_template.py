@@ -51,7 +51,6 @@ def main() -> None:
     for line in sys.stdin:
         if sources() != read or threading.active_count() > 1:
             return
-        sys.stdout.flush()
         if pid := os.fork():
             say(str(pid))
         else:

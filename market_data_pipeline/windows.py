@@ -213,6 +213,11 @@ def start_of(key: str) -> datetime:
     return datetime.strptime(key, KEY_FORMAT).astimezone(UTC)
 
 
+def in_sao_paulo(instant: datetime) -> str:
+    """An instant (aware) as it is said to people: `Tue 24 Nov 15:30`, in São Paulo."""
+    return f"{instant.astimezone(EXCHANGE_TIMEZONE):%a %d %b %H:%M}"
+
+
 def _midnight(day: date) -> datetime:
     return datetime.combine(day, time(), EXCHANGE_TIMEZONE)
 

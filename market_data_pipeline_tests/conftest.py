@@ -38,6 +38,16 @@ TOKEN = "token-of-the-tests"
 TUESDAY_15_00 = datetime(2026, 11, 17, 18, 0, 5, tzinfo=UTC)
 LIVE_ON_TUESDAY = "2026-11-17T14:30-0300"
 INSTRUMENTS = ("PETR4", "BBAS3", "HGLG11", "VALE3")
+IN_FILES = """
+storage: {sqlite: {base_dir: HOME}}
+compute_logs:
+  module: dagster._core.storage.local_compute_log_manager
+  class: LocalComputeLogManager
+  config: {base_dir: HOME/logs}
+python_logs: {dagster_handler_config: {handlers: {file: {
+  class: logging.FileHandler, level: DEBUG, filename: HOME/dagster.log}}}}
+telemetry: {enabled: false}
+"""
 
 SetClock = Callable[[datetime], None]
 SetWatchlist = Callable[[Iterable[str]], None]
@@ -177,6 +187,16 @@ def set_clock(monkeypatch: pytest.MonkeyPatch) -> SetClock:
         monkeypatch.setattr(clock, "utc_now", lambda: instant)
 
     return set_to
+
+
+@pytest.fixture
+def instance_in_files(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """An instance whose events and logs, also those of its runs, are in `home`."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text(IN_FILES.replace("HOME", str(home)))
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        yield instance
 
 
 @pytest.fixture

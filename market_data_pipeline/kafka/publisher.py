@@ -62,7 +62,7 @@ class Publisher:
         create_topic: create the topic when it is missing.
         partitions: partitions of a topic created here.
         replication_factor: replicas of a topic created here; -1 is the broker's default.
-        config: further librdkafka properties, as `settings.config_from_environment` reads them.
+        config: further librdkafka properties, none that the guarantees rest on.
 
     Raises:
         ConfigurationError: a setting is missing, or is reserved.

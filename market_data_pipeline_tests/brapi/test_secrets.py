@@ -14,16 +14,6 @@ from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline, SetWa
 
 SECRET = "S3cret-of/the+tests=="
 FORMS = [SECRET, SECRET.replace("/", r"\/"), "S3cret-of%2Fthe%2Btests%3D%3D"]
-INSTANCE = """
-storage: {sqlite: {base_dir: HOME}}
-compute_logs:
-  module: dagster._core.storage.local_compute_log_manager
-  class: LocalComputeLogManager
-  config: {base_dir: HOME/logs}
-python_logs: {dagster_handler_config: {handlers: {file: {
-  class: logging.FileHandler, level: DEBUG, filename: HOME/dagster.log}}}}
-telemetry: {enabled: false}
-"""
 ENDS_THE_RUN = [case for case, row in rows().items() if row.costs == "the run" and case in FAULTS]
 COSTS_A_TICKER = [
     case
@@ -39,23 +29,14 @@ INSTRUMENTS += ["PRIO3", "RADL3", "RAIL3", "RDOR3", "RENT3", "SBSP3", "SUZB3", "
 
 
 @pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "dagster.yaml").write_text(INSTANCE.replace("HOME", str(home)))
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        yield instance
-
-
-@pytest.fixture
 def pipeline(
     make_pipeline: Callable[..., Any],
-    instance: dg.DagsterInstance,
+    instance_in_files: dg.DagsterInstance,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Pipeline]:
     monkeypatch.setattr(client, "MAX_ATTEMPTS", 1)
     with make_pipeline(token=SECRET) as pipeline:
-        pipeline.instance = instance
+        pipeline.instance = instance_in_files
         pipeline.brapi = {"token": SECRET}
         yield pipeline
 

@@ -25,16 +25,6 @@ from market_data_pipeline_tests.storage.object_storage import SECRET_KEY, Object
 pytestmark = pytest.mark.services
 
 LATER = "2026-11-17T15:00-0300"
-INSTANCE = """
-storage: {sqlite: {base_dir: HOME}}
-compute_logs:
-  module: dagster._core.storage.local_compute_log_manager
-  class: LocalComputeLogManager
-  config: {base_dir: HOME/logs}
-python_logs: {dagster_handler_config: {handlers: {file: {
-  class: logging.FileHandler, level: DEBUG, filename: HOME/dagster.log}}}}
-telemetry: {enabled: false}
-"""
 
 
 @pytest.fixture
@@ -47,21 +37,11 @@ def bucket(storage: ObjectStorage) -> str:
 
 
 @pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """An instance with its events and logs in files."""
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "dagster.yaml").write_text(INSTANCE.replace("HOME", str(home)))
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        yield instance
-
-
-@pytest.fixture
 def pipeline(
-    make_pipeline: Callable[..., Any], bucket: str, instance: dg.DagsterInstance
+    make_pipeline: Callable[..., Any], bucket: str, instance_in_files: dg.DagsterInstance
 ) -> Iterator[Pipeline]:
     with make_pipeline(plan="pro") as pipeline:
-        pipeline.folder, pipeline.instance = UPath(f"s3://{bucket}/prod"), instance
+        pipeline.folder, pipeline.instance = UPath(f"s3://{bucket}/prod"), instance_in_files
         yield pipeline
 
 
