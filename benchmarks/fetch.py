@@ -7,32 +7,18 @@ so that it takes no time of the client's.
 """
 
 import statistics
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 
+from benchmarks.stand_ins import INTERVAL, sandbox
 from market_data_pipeline.resources import BrapiResource
 from market_data_pipeline.watchlist import load_watchlist
 from market_data_pipeline.windows import TradingWindows
 
-INTERVAL = 0.5
 TOKEN = "benchmark"  # noqa: S105
 ANSWERS_MS = (20, 150, 600)
 TICKERS = [instrument.ticker for instrument in load_watchlist()]
 WINDOW = TradingWindows().next_ending(datetime.now(UTC))
-
-
-@contextmanager
-def sandbox(plan: str, latency: float) -> Iterator[str]:
-    """The address of a sandbox that answers after so many seconds."""
-    command = [sys.executable, "-m", "brapi_sandbox", "--port", "0"]
-    command += ["--plan", plan, "--latency", str(latency)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().split()[-1]
-        process.terminate()
 
 
 def fetch_once(address: str, plan: str) -> tuple[int, float]:

@@ -26,15 +26,12 @@ import dagster as dg
 import yaml
 from brapi_sandbox.sandbox import Sandbox, serve
 
-from market_data_pipeline_dev.kafka import embedded_kafka
-from market_data_pipeline_dev.mongo import embedded_mongo
+from benchmarks.stand_ins import ANSWER, INTERVAL, REPOSITORY, stand_ins
 from market_data_pipeline_dev.process import Child
 
-REPOSITORY = Path(__file__).parent.parent
 WINDOW = timedelta(minutes=2)
 # A Tuesday in the middle of a session.
 BEGINNING = datetime(2026, 11, 17, 14, 0, tzinfo=UTC)
-ANSWER, INTERVAL = 0.15, 0.5
 FLOORS = {"free": 49 * INTERVAL + ANSWER, "pro": 2 * INTERVAL + ANSWER}
 EMPTY = "every_other_minute"
 MOMENTS = (
@@ -63,24 +60,21 @@ def deployment(folder: Path, plan: str) -> Iterator[tuple[Path, Sandbox]]:
         sandbox = stack.enter_context(serve(plan=plan, latency=ANSWER))
         sandbox.now = lambda: datetime.now(UTC) - behind
         sandbox.quota_header = "x-unknown"  # for windows this short, the quota would be paced
-        environment = os.environ | {
-            "DAGSTER_HOME": str(home),
-            "BRAPI_BASE_URL": sandbox.url,
-            "BRAPI_TOKEN": "benchmark",
-            "BRAPI_PLAN": plan,
-            "BRAPI_MIN_INTERVAL_SECONDS": str(INTERVAL),
-            "KAFKA_BOOTSTRAP_SERVERS": stack.enter_context(embedded_kafka()),
-            "KAFKA_UPDATED_AT_FORMAT": "epoch",
-            "MONGO_URI": stack.enter_context(embedded_mongo(folder)),
-            "PUBLISH_MADE_UP_PRICES": "true",
-            "SYNC_INTERVAL_MINUTES": "2",
-            "PARTITIONS_START": f"{BEGINNING:%Y-%m-%d}",
-            "TEST_SECONDS_BACK": str(int(behind.total_seconds())),
-            "NO_PROXY": "127.0.0.1",
-        }
+        settings = stack.enter_context(stand_ins(folder, sandbox.url, plan))
+        environment = (
+            os.environ
+            | settings
+            | {
+                "DAGSTER_HOME": str(home),
+                "PYTHONPATH": str(REPOSITORY),
+                "SYNC_INTERVAL_MINUTES": "2",
+                "PARTITIONS_START": f"{BEGINNING:%Y-%m-%d}",
+                "TEST_SECONDS_BACK": str(int(behind.total_seconds())),
+                "NO_PROXY": "127.0.0.1",
+            }
+        )
         command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml"]
         command = ["env", f"--chdir={folder}", *command, "-h", "127.0.0.1", "-p", "0"]
-        environment["PYTHONPATH"] = str(REPOSITORY)
         log = folder / "dagster.log"
         dagster = Child(
             "Dagster", command, environment, log, stop_signal=signal.SIGINT, patience=20
