@@ -15,6 +15,7 @@ from market_data_pipeline_tests.deploy.webserver import (
     terminate_run,
     why_it_failed,
 )
+from market_data_pipeline_tests.kubernetes.control_plane import ControlPlane
 from market_data_pipeline_tests.kubernetes.release import (
     CODE,
     DAEMON,
@@ -155,6 +156,24 @@ def test_a_pod_that_is_evicted_is_replaced(release: Release, window: datetime) -
 
     backfill.until_it_ends("FAILURE", "SUCCESS")
     check(release, window)
+
+
+def test_a_run_outlives_the_api_server_but_the_run_monitor_launches_it_again(
+    release: Release, control_plane: ControlPlane, window: datetime
+) -> None:
+    release.sandbox.latency = 4
+    backfill = Backfill(release, window)
+    backfill.pod()
+    control_plane.stop_api()
+    release.wait_for(lambda found: backfill.runs(found)[0].status == "FAILURE")
+    control_plane.start_api()
+    release.sandbox.latency = 0
+
+    backfill.until_it_ends("SUCCESS", "SUCCESS")
+    # The same events twice: the second ones have the ids of the first.
+    stored = Counter(one["ticker"] for one in release.documents() if one["window_start"] == window)
+    assert set(stored.values()) == {1}
+    assert published(release, window) == stored + stored
 
 
 def test_a_run_outlives_its_code_location(release: Release, window: datetime) -> None:
