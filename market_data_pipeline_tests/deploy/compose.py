@@ -63,14 +63,19 @@ class Processes:
         (folder / "dagster.yaml").write_text(instance)
         self.names = processes_of(services)
         self._services = services
-        ports = dict(zip(self.names, map(str, free_ports(len(self.names))), strict=True))
-        self._copy_workspaces(folder / "deploy", ports)
-        self.url = f"http://127.0.0.1:{ports['webserver']}"
+        self.ports = dict(zip(self.names, map(str, free_ports(len(self.names))), strict=True))
+        self._copy_workspaces(folder / "deploy", self.ports)
+        self.url = f"http://127.0.0.1:{self.ports['webserver']}"
         self.home = folder
-        here = {"CODE_LOCATION_HOST": "127.0.0.1", "CODE_LOCATION_PORT": ports["code-location"]}
+        here = {
+            "CODE_LOCATION_HOST": "127.0.0.1",
+            "CODE_LOCATION_PORT": self.ports["code-location"],
+        }
         self._settings = {**settings, **here}
         same = {"0.0.0.0": "127.0.0.1", "market_data_pipeline.definitions": module}
-        self._ours = {name: same | {"3000": port, "4000": port} for name, port in ports.items()}
+        self._ours = {
+            name: same | {"3000": port, "4000": port} for name, port in self.ports.items()
+        }
         self._running: dict[str, Child] = {}
 
     @staticmethod

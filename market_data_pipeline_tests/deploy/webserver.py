@@ -10,7 +10,9 @@ from typing import Any
 
 RUNS = """
 query Runs($limit: Int) {
-  runsOrError(limit: $limit) { ... on Runs { results { runId status tags { key value } } } }
+  runsOrError(limit: $limit) { ... on Runs { results {
+    runId status startTime endTime tags { key value }
+  } } }
 }
 """
 FAILURES = """
@@ -61,11 +63,13 @@ query BackfillStatus($id: String!) {
 
 @dataclass(frozen=True)
 class Run:
-    """A run, with its tags."""
+    """A run, with its tags, and when it began and ended in seconds of the epoch."""
 
     id: str
     status: str
     tags: dict[str, str]
+    began: float | None
+    ended: float | None
 
 
 class NoAnswerError(Exception):
@@ -75,7 +79,13 @@ class NoAnswerError(Exception):
 def runs(url: str, limit: int | None = None) -> list[Run]:
     """All runs, or so many, the latest first."""
     return [
-        Run(run["runId"], run["status"], {tag["key"]: tag["value"] for tag in run["tags"]})
+        Run(
+            run["runId"],
+            run["status"],
+            {tag["key"]: tag["value"] for tag in run["tags"]},
+            run["startTime"],
+            run["endTime"],
+        )
         for run in _ask(url, RUNS, {"limit": limit})["runsOrError"].get("results", [])
     ]
 

@@ -47,10 +47,10 @@ Bars = Mapping[str, Mapping[datetime, Mapping[str, Any]]]
 
 
 @contextmanager
-def brapi() -> Iterator[Sandbox]:
+def brapi(market: Market = MARKET) -> Iterator[Sandbox]:
     """A sandbox that answers with what was known at the last full minute."""
     at_once = dataclasses.replace(rules.PLANS["pro"], refresh_minutes=1)
-    with patch.dict(rules.PLANS, pro=at_once), serve(plan="pro") as sandbox:
+    with patch.dict(rules.PLANS, pro=at_once), serve(plan="pro", market=market) as sandbox:
         yield sandbox
 
 

@@ -41,7 +41,7 @@ WINDOWS = 480
 AT_A_TIME = 8
 SECONDS_BETWEEN_LOOKS, SECONDS_AT_REST = 3, 10
 FOUR_AT_A_TIME = {"concurrency": {"runs": {"max_concurrent_runs": 4}}}
-# A part of the command line of each process.
+# A part of the command line of each kind of process.
 PROGRAMS = {
     "daemon": "dagster-daemon",
     "webserver": "dagster-webserver",
@@ -50,7 +50,7 @@ PROGRAMS = {
 
 
 def memory() -> dict[str, int]:
-    """The bytes of each process and all that it has started."""
+    """The bytes of the processes of each kind, and of all that they have started."""
     children: dict[int, list[int]] = {}
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
@@ -59,11 +59,16 @@ def memory() -> dict[str, int]:
             continue  # it has just ended
         if found:
             children.setdefault(int(found[1]), []).append(int(status.parent.name))
-    roots = {
-        name: next(pid for pid in children[os.getpid()] if program in _command(pid))
+    ours = children[os.getpid()]
+    return {
+        name: sum(
+            _share(pid)
+            for root in ours
+            if program in _command(root)
+            for pid in _tree(root, children)
+        )
         for name, program in PROGRAMS.items()
     }
-    return {name: sum(map(_share, _tree(root, children))) for name, root in roots.items()}
 
 
 def _tree(root: int, children: dict[int, list[int]]) -> Iterator[int]:
