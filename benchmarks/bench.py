@@ -2,8 +2,8 @@
 
     python -m benchmarks.bench [ROUNDS]
 
-It takes half an hour. The bulk store is measured on the server that TEST_MONGO_URI names, and
-without it on the embedded one; the publication on Apache Kafka where there are Java and Maven.
+It takes an hour and a quarter. The bulk store is measured on the server that TEST_MONGO_URI names,
+and without it on the embedded one; the publication on Apache Kafka where there are Java and Maven.
 """
 
 import os
@@ -75,8 +75,8 @@ def machine() -> str:
 def main(rounds: int) -> None:
     """Writes the page, section by section, and shows it as it grows."""
     sections: dict[str, Callable[[], Iterator[str]]] = {
-        "In operation: from the end of a window to the topic": (
-            lambda: table_of("-m", "benchmarks.operation", str(rounds))
+        "In operation: from the end of a window to the topic, medians of 10 windows": (
+            lambda: table_of("-m", "benchmarks.operation")
         ),
         "A run in a new process": lambda: table_of("-m", "benchmarks.cold_run", str(rounds)),
         "The fetch beside its floor": lambda: output_of("-m", "benchmarks.fetch", str(rounds)),

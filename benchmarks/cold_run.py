@@ -61,13 +61,13 @@ def services(plan: str, tickers: Sequence[str]) -> Iterator[dict[str, str]]:
 
 def pipeline(settings: Mapping[str, str]) -> Figures:
     """One run of the pipeline, for the last window that has ended."""
-    seconds, memory, home = _run("market_data_pipeline.definitions", settings)
+    seconds, memory, home = _run("market_data_pipeline.definitions", "market_data_job", settings)
     return Figures(seconds, memory, *_parts(home))
 
 
 def empty(settings: Mapping[str, str]) -> Figures:
     """One run of three empty assets."""
-    seconds, memory, _ = _run("benchmarks.empty", settings)
+    seconds, memory, _ = _run("benchmarks.empty", "empty", settings)
     return Figures(seconds, memory)
 
 
@@ -80,7 +80,7 @@ def plain(settings: Mapping[str, str]) -> Figures:
     return Figures(*_process(command, os.environ))
 
 
-def _run(module: str, settings: Mapping[str, str]) -> tuple[float, float, Path]:
+def _run(module: str, job: str, settings: Mapping[str, str]) -> tuple[float, float, Path]:
     """Seconds and MiB of one run, and its instance, which stays for the next run."""
     home = Path(settings["QUOTES_PATH"]).with_name(f"instance-of-{module}")
     if not home.exists():
@@ -88,7 +88,7 @@ def _run(module: str, settings: Mapping[str, str]) -> tuple[float, float, Path]:
         (home / "dagster.yaml").symlink_to(REPOSITORY / "dagster.yaml")
     window = trading_windows().last_ended(utc_now())
     command = [sys.executable, "-m", "dagster", "job", "execute", "-m", module]
-    command += ["-j", "market_data_job", "--tags", json.dumps({"dagster/partition": window.key})]
+    command += ["-j", job, "--tags", json.dumps({"dagster/partition": window.key})]
     return *_process(command, os.environ | settings | {"DAGSTER_HOME": str(home)}), home
 
 

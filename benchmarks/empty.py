@@ -1,4 +1,9 @@
-"""Three chained assets that do nothing, with the partitions and the executor of the pipeline."""
+"""Three chained assets that do nothing, with the partitions and the executor of the pipeline.
+
+And three more that also have as many checks, each of which is an event to plan and one to store.
+"""
+
+from collections.abc import Iterator
 
 import dagster as dg
 
@@ -8,37 +13,50 @@ WINDOWS = TradingWindows()
 FIRST = WINDOWS.of_session(WINDOWS.first_day)[0]
 
 
-@dg.asset(partitions_def=WINDOWS.partitions)
-def first() -> None:
-    """Does nothing."""
+def asset(name: str, deps: list[str], checks: int) -> dg.AssetsDefinition:
+    """An asset whose checks pass."""
+    specs = [dg.AssetCheckSpec(f"check_{number}", asset=name) for number in range(checks)]
+
+    @dg.asset(name=name, deps=deps, partitions_def=WINDOWS.partitions, check_specs=specs)
+    def nothing() -> dg.MaterializeResult:  # type: ignore[type-arg]
+        passed = [dg.AssetCheckResult(check_name=spec.name, passed=True) for spec in specs]
+        return dg.MaterializeResult(check_results=passed)
+
+    return nothing
 
 
-@dg.asset(partitions_def=WINDOWS.partitions, deps=[first])
-def second() -> None:
-    """Does nothing."""
+def chain(prefix: str, checks: tuple[int, ...]) -> Iterator[dg.AssetsDefinition]:
+    """Assets with so many checks, each downstream of the one before."""
+    deps: list[str] = []
+    for number, count in enumerate(checks):
+        yield asset(f"{prefix}_{number}", deps, count)
+        deps = [f"{prefix}_{number}"]
 
 
-@dg.asset(partitions_def=WINDOWS.partitions, deps=[second])
-def third() -> None:
-    """Does nothing."""
+def in_every_fourth_minute(
+    job: dg.UnresolvedAssetJobDefinition, first: int
+) -> dg.ScheduleDefinition:
+    """A schedule that runs a job for one and the same window."""
+
+    @dg.schedule(
+        name=f"{job.name}_schedule",
+        job=job,
+        cron_schedule=f"{first}-59/4 * * * *",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )
+    def scheduled() -> dg.RunRequest:
+        return dg.RunRequest(partition_key=FIRST.key)
+
+    return scheduled
 
 
-job = dg.define_asset_job("market_data_job")
-
-
-@dg.schedule(
-    job=job,
-    cron_schedule="1-59/2 * * * *",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-)
-def every_other_minute() -> dg.RunRequest:
-    """A run of one and the same window."""
-    return dg.RunRequest(partition_key=FIRST.key)
-
+EMPTY, CHECKED = [*chain("empty", (0, 0, 0))], [*chain("checked", (5, 1, 1))]
+empty = dg.define_asset_job("empty", EMPTY)
+checked = dg.define_asset_job("checked", CHECKED)
 
 defs = dg.Definitions(
-    assets=[first, second, third],
-    jobs=[job],
-    schedules=[every_other_minute],
+    assets=[*EMPTY, *CHECKED],
+    jobs=[empty, checked],
+    schedules=[in_every_fourth_minute(empty, 1), in_every_fourth_minute(checked, 3)],
     executor=dg.in_process_executor,
 )

@@ -3,9 +3,9 @@
     python -m benchmarks.operation [WINDOWS] [--plans free pro]
 
 `dagster dev` with its daemon runs two code locations on one instance: the pipeline in the middle of
-a session, with windows of two minutes, and three empty assets, which a schedule launches in the
-minutes between. Brapi, MongoDB and Kafka are the stand-ins of `make dev`; an answer takes 150 ms.
-Whatever else the machine does counts in, for both alike.
+a session, with windows of two minutes, and three empty assets, without checks and with as many as
+the pipeline has, in turn in the minutes between. Brapi, MongoDB and Kafka are the stand-ins of
+`make dev`; an answer takes 150 ms. Whatever else the machine does counts in, for all alike.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WINDOW = timedelta(minutes=2)
 # A Tuesday in the middle of a session.
 BEGINNING = datetime(2026, 11, 17, 14, 0, tzinfo=UTC)
 FLOORS = {"free": 49 * INTERVAL + ANSWER, "pro": 2 * INTERVAL + ANSWER}
-EMPTY = "every_other_minute"
+CONTROLS = {"empty": "three empty assets", "checked": "three empty assets with as many checks"}
 MOMENTS = (
     "run created",
     "run begins",
@@ -41,8 +41,11 @@ MOMENTS = (
     "last answer",
     "window committed on the topic",
     "run ends",
-    "run of three empty assets begins",
-    "run of three empty assets ends",
+    *(
+        f"run of {control} {moment}"
+        for control in CONTROLS.values()
+        for moment in ("begins", "ends")
+    ),
 )
 
 
@@ -114,7 +117,6 @@ def measured(windows: int, plan: str) -> dict[str, list[float]]:
         while len(ours) <= windows:  # the first one creates the topic, and is not counted
             time.sleep(5)
             ours = schedules_of(home, "every_window")
-        empty = schedules_of(home, EMPTY)[1:]
         for record in ours[1:]:
             end = _minute(record)
             asked = [
@@ -130,10 +132,12 @@ def measured(windows: int, plan: str) -> dict[str, list[float]]:
                 committed(home, record.dagster_run.run_id)
             )
             moments["run ends"].append((record.end_time or 0) - end)
-        for record in empty:
-            end = _minute(record)
-            moments["run of three empty assets begins"].append((record.start_time or 0) - end)
-            moments["run of three empty assets ends"].append((record.end_time or 0) - end)
+        for job, control in CONTROLS.items():
+            for record in schedules_of(home, f"{job}_schedule")[1:]:
+                end = _minute(record)
+                begun, ended = record.start_time or 0, record.end_time or 0
+                moments[f"run of {control} begins"].append(begun - end)
+                moments[f"run of {control} ends"].append(ended - end)
     return moments
 
 
@@ -154,12 +158,12 @@ def table(figures: Mapping[str, Mapping[str, Sequence[float]]]) -> Iterator[str]
         yield f"| {name} | " + " | ".join(f"{medians[plan][name]:.2f}" for plan in plans) + " |"
     own = [medians[each]["window committed on the topic"] - FLOORS[each] for each in plans]
     yield "| **the pipeline's own, to the commit** | " + " | ".join(f"{s:.2f}" for s in own) + " |"
-    ratios = []
-    for plan in plans:
-        fetch = medians[plan]["last answer"] - medians[plan]["first request"]
-        whole = medians[plan]["run ends"] - fetch
-        ratios.append(f"{whole / medians[plan]['run of three empty assets ends']:.2f}")
-    yield "| run without its fetch ÷ three empty assets | " + " | ".join(ratios) + " |"
+    for control in CONTROLS.values():
+        ratios = []
+        for of_plan in medians.values():
+            whole = of_plan["run ends"] - (of_plan["last answer"] - of_plan["first request"])
+            ratios.append(f"{whole / of_plan[f'run of {control} ends']:.2f}")
+        yield f"| run without its fetch ÷ {control} | " + " | ".join(ratios) + " |"
 
 
 def main() -> None:
