@@ -77,7 +77,7 @@ def account(
 
 
 def _windows(first: date, last: Window) -> list[Window]:
-    windows = WINDOWS.of_session(first)
+    windows = [*WINDOWS.of_session(first)]
     while windows[-1] < last:
         windows.append(WINDOWS.after(windows[-1]))
     return [window for window in windows if window <= last]

@@ -69,6 +69,7 @@ class TradingWindows:
         self.tick_cron = f"{minutes} {FIRST_HOUR}-{LAST_HOUR} * * 1-5"
         self._openings = _openings(first_day)
         self._days = list(self._openings)
+        self._sessions: dict[date, tuple[Window, ...]] = {}
         # The hour after the last window belongs to the cron, or that window would run until the
         # next morning; its ticks are then excluded.
         self.partitions = dg.TimeWindowPartitionsDefinition(
@@ -158,14 +159,14 @@ class TradingWindows:
             raise ValueError(f"{key} is not the start of a window: B3 is closed then.")
         return window
 
-    def of_session(self, day: date) -> list[Window]:
+    def of_session(self, day: date) -> tuple[Window, ...]:
         """The windows of the session on `day` (São Paulo); none when B3 is closed that day."""
-        opening = self._openings.get(day)
-        if opening is None:
-            return []
-        ticks = (tick for tick in self._ticks(day) if opening <= tick.time())
-        starts = (tick.replace(tzinfo=EXCHANGE_TIMEZONE).astimezone(UTC) for tick in ticks)
-        return [Window(start, start + self.interval) for start in starts]
+        if day not in self._sessions:
+            opening = self._openings.get(day, time.max)
+            ticks = (tick for tick in self._ticks(day) if opening <= tick.time())
+            starts = (tick.replace(tzinfo=EXCHANGE_TIMEZONE).astimezone(UTC) for tick in ticks)
+            self._sessions[day] = tuple(Window(start, start + self.interval) for start in starts)
+        return self._sessions[day]
 
     def sessions_back(self, day: date, count: int) -> date:
         """The day that lies so many sessions before `day` (or the first that has windows)."""

@@ -28,7 +28,7 @@ _COLUMNS = {
 class Facts:
     """What is known of a session beyond its prices."""
 
-    windows: list[Window]
+    windows: Sequence[Window]
     """All of the session."""
     rows: list[Quote]
     """All its stored rows."""

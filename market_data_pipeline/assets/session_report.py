@@ -4,6 +4,7 @@ The asset is external: its partitions are sessions, and *Materialize all* must k
 windows of the three assets. A job writes it.
 """
 
+from collections.abc import Sequence
 from datetime import date, datetime
 from statistics import median
 from typing import Any
@@ -101,7 +102,7 @@ def _latest() -> date:
     return window.day
 
 
-def _read(store: QuoteStore, windows: list[Window]) -> tuple[SessionSoFar, list[Quote]]:
+def _read(store: QuoteStore, windows: Sequence[Window]) -> tuple[SessionSoFar, list[Quote]]:
     rows = store.rows_of([window.key for window in windows])
     tickers = {quote.requested_ticker for quote in rows if not quote.previous_close}
     closes = previous_closes(store, WINDOWS, windows[0].day, tickers)
@@ -109,7 +110,7 @@ def _read(store: QuoteStore, windows: list[Window]) -> tuple[SessionSoFar, list[
     return session, rows
 
 
-def _facts(instance: dg.DagsterInstance, windows: list[Window], rows: list[Quote]) -> Facts:
+def _facts(instance: dg.DagsterInstance, windows: Sequence[Window], rows: list[Quote]) -> Facts:
     asked = materializations(instance, QUOTES, windows)
     quotas = [_value(event, "quota") for window in windows for event in asked[window][:1]]
     seconds = [

@@ -36,7 +36,7 @@ def test_a_session_has_16_windows_of_half_an_hour_from_10_to_18() -> None:
     ],
 )
 def test_no_window_when_b3_is_closed(day: date, why: str) -> None:
-    assert WINDOWS.of_session(day) == [], why
+    assert WINDOWS.of_session(day) == (), why
 
 
 def test_ash_wednesday_opens_at_13() -> None:
