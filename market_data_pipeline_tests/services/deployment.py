@@ -63,6 +63,7 @@ class Deployment(Processes):
         settings: variables of the code location that differ from those here.
         instance: what differs from `deploy/dagster.yaml`.
         services: of compose.
+        window: how long a window is.
     """
 
     def __init__(
@@ -76,12 +77,13 @@ class Deployment(Processes):
         settings: Mapping[str, str] | None = None,
         instance: Mapping[str, Any] = IMPATIENT,
         services: Mapping[str, Any] = COMPOSE["services"],
+        window: timedelta = MINUTE,
     ) -> None:
         self.sandbox, self.postgres, self.kafka = sandbox, postgres, kafka
         self.mongo_uri, self.database = mongo_uri, f"production_{uuid4().hex[:8]}"
         self.topic = self.database
         self.beginning = beginning
-        behind = (datetime.now(UTC) - beginning) // MINUTE * MINUTE
+        behind = (datetime.now(UTC) - beginning) // window * window
         self.now: Callable[[], datetime] = lambda: datetime.now(UTC) - behind
         sandbox.now = self.now
         whole = yaml.safe_load((ROOT / "deploy" / "dagster.yaml").read_text())
@@ -104,7 +106,7 @@ class Deployment(Processes):
             "MONGO_DB": self.database,
             "KAFKA_BOOTSTRAP_SERVERS": kafka,
             "KAFKA_TOPIC": self.topic,
-            "SYNC_INTERVAL_MINUTES": "1",
+            "SYNC_INTERVAL_MINUTES": str(window // MINUTE),
             "PARTITIONS_START": f"{beginning:%Y-%m-%d}",
             "TEST_SECONDS_BACK": str(int(behind.total_seconds())),
             "NO_PROXY": "127.0.0.1",

@@ -1,6 +1,6 @@
-"""Ten code locations on one instance, each with 50 instruments: an hour of windows of a minute.
+"""Ten code locations on one instance, each with 50 instruments: an hour of short windows.
 
-    python -m market_data_pipeline_tests.services.locations [MINUTES] [--locations N]
+    python -m market_data_pipeline_tests.services.locations [WINDOWS] [--minutes N] [--locations N]
 
 The processes of docker-compose.yml, with as many code locations, run on PostgreSQL, Apache Kafka, a
 MongoDB and the sandbox, on the plan `pro`: three requests a location and window, one every 0.5 s.
@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from market_data_pipeline_dev.process import stop_on_signals
 from market_data_pipeline_tests.deploy.compose import COMPOSE
 from market_data_pipeline_tests.deploy.webserver import Run, runs
 from market_data_pipeline_tests.services.deployment import (
-    MINUTE,
+    BEGINNING,
     SCHEDULE,
     Deployment,
     brapi,
@@ -36,7 +36,6 @@ from market_data_pipeline_tests.services.deployment import (
     key_of,
     repeated,
     say,
-    windows_until,
 )
 from market_data_pipeline_tests.services.kafka_broker import KafkaCluster
 from market_data_pipeline_tests.services.memory import memory
@@ -102,9 +101,9 @@ def busy_and_all() -> tuple[int, int]:
 
 
 def operate(
-    deployment: Deployment, names: Sequence[str], minutes: int
+    deployment: Deployment, names: Sequence[str], count: int, length: timedelta
 ) -> tuple[list[datetime], list[Run]]:
-    """Lets it run: the windows of these minutes, and all runs of the schedules."""
+    """Lets it run: where so many windows begin, and all runs of the schedules."""
 
     def all_have_run(found: list[Run]) -> bool:
         done = {run.tags[LOCATION] for run in found if SCHEDULE in run.tags and run.ended}
@@ -112,12 +111,12 @@ def operate(
 
     deployment.start()
     deployment.wait_for(all_have_run, seconds=600)
-    first = deployment.now().replace(second=0, microsecond=0)
-    last = first + minutes * MINUTE
+    started = deployment.now()
+    windows = [started - (started - BEGINNING) % length + n * length for n in range(count)]
     worked, passed = busy_and_all()
     heaviest: Counter[str] = Counter()
-    # The runs of the last window end in the minute after it.
-    while deployment.now() < last + MINUTE:
+    # The runs of a window end before that of the next one.
+    while deployment.now() < windows[-1] + 2 * length:
         time.sleep(SECONDS_BETWEEN_LOOKS)
         deployment.restart_those_that_ended()
         heaviest |= memory()
@@ -126,14 +125,11 @@ def operate(
     for name, most in heaviest.items():
         say(f"{name}: {memory()[name] / 2**20:.0f} MiB at the end, at most {most / 2**20:.0f}")
     found = [run for run in runs(deployment.url) if SCHEDULE in run.tags]
-    return windows_until(first, last), found
+    return windows, found
 
 
-def seconds_after(
-    windows: Sequence[datetime], found: Sequence[Run], behind: float
-) -> dict[str, list[float]]:
-    """How long after their window's end the runs began and ended."""
-    ends = {key_of(start): (start + MINUTE).timestamp() + behind for start in windows}
+def seconds_after(ends: Mapping[str, float], found: Sequence[Run]) -> dict[str, list[float]]:
+    """How long after the ends of their windows, by partition, the runs began and ended."""
     ours = [run for run in found if run.tags[PARTITION] in ends]
     say(f"runs by status: {dict(Counter(run.status for run in ours))}")
     return {
@@ -173,11 +169,12 @@ def say_what_is_missing(
 def main() -> None:
     """Operates it and prints what it came to."""
     parser = argparse.ArgumentParser(description="Many code locations on one instance.")
-    parser.add_argument("minutes", type=int, nargs="?", default=60)
+    parser.add_argument("windows", type=int, nargs="?", default=30)
+    parser.add_argument("--minutes", type=int, default=2, help="the length of a window")
     parser.add_argument("--locations", type=int, default=10)
     options = parser.parse_args()
     stop_on_signals()
-    names = names_of(options.locations)
+    names, length = names_of(options.locations), timedelta(minutes=options.minutes)
     tickers = [ticker for number in range(len(names)) for ticker in tickers_of(number)]
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -191,6 +188,7 @@ def main() -> None:
             postgres,
             mongo_uri,
             kafka.bootstrap_servers,
+            window=length,
             settings={"BRAPI_MIN_INTERVAL_SECONDS": "0.5"},
             instance={},
             services=services_of(names),
@@ -199,9 +197,10 @@ def main() -> None:
         sandbox.latency = 0.15
         sandbox.quota_header = "x-unknown"  # for windows this short, the quota would be paced
         configure(deployment, names)
-        windows, found = operate(deployment, names, options.minutes)
+        windows, found = operate(deployment, names, options.windows, length)
         behind = time.time() - deployment.now().timestamp()
-        say_the_seconds(seconds_after(windows, found, behind))
+        ends = {key_of(start): (start + length).timestamp() + behind for start in windows}
+        say_the_seconds(seconds_after(ends, found))
         say_what_is_missing(deployment, windows, names)
 
 
