@@ -30,9 +30,11 @@ def report_sessions(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg
     instance, now = context.instance, clock.utc_now()
     seen = json.loads(context.cursor) if context.cursor else {}
     last = WINDOWS.last_ended(now - GRACE)
+    if last and not WINDOWS.is_last(last):
+        last = WINDOWS.last_ended(WINDOWS.of_session(last.day)[0].start)
     if last is None:
         return dg.SkipReason("No session has ended yet.")
-    over = last.day if WINDOWS.is_last(last) else WINDOWS.sessions_back(last.day, 1)
+    over = last.day
     days = set[date]()
     events = {}
     for key in (QUOTES, PUBLICATION):

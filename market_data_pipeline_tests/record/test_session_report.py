@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from market_data_pipeline.assets.session_report import session_report
 from market_data_pipeline.definitions import defs
 from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.reporting import report_sessions
+from market_data_pipeline.windows import TradingWindows
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
 from market_data_pipeline_tests.observed import logs
 
@@ -225,3 +226,16 @@ def test_a_deployment_that_has_quotes_already_reports_the_last_session(watch: Wa
     watch.store(f"{TUESDAY}T17:30-0300")
 
     assert watch.at("2026-11-18T09:00") == [TUESDAY]
+
+
+def test_the_first_session_of_a_deployment_is_not_reported_before_its_end(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PARTITIONS_START is today."""
+    today = TradingWindows(first_day=date.fromisoformat(TUESDAY))
+    monkeypatch.setattr("market_data_pipeline.reporting.WINDOWS", today)
+    watch.store(f"{TUESDAY}T10:00-0300")
+    assert watch.at(f"{TUESDAY}T10:45") == []
+    watch.store(f"{TUESDAY}T10:30-0300")
+    assert watch.at(f"{TUESDAY}T11:15") == []
+    assert watch.at(f"{TUESDAY}T18:10") == [TUESDAY]
