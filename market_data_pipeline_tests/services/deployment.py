@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,8 @@ from market_data_pipeline.windows import EXCHANGE_TIMEZONE, KEY_FORMAT
 from market_data_pipeline_tests.deploy.compose import COMPOSE, Processes
 from market_data_pipeline_tests.deploy.webserver import NoAnswerError, Run, runs
 from market_data_pipeline_tests.kafka.helpers import Seen, read
+from market_data_pipeline_tests.services.kafka_broker import KafkaCluster
+from market_data_pipeline_tests.services.mongo_engine import mongo_engine
 from market_data_pipeline_tests.services.postgres import PASSWORD, Postgres
 from market_data_pipeline_tests.supervised import ROOT
 
@@ -189,6 +192,21 @@ class Deployment(Processes):
             }
             for ticker in TICKERS
         }
+
+
+@contextmanager
+def deployed(sandbox: Sandbox, **options: Any) -> Iterator[Deployment]:
+    """A deployment with services of its own, not started yet; the options are `Deployment`'s."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mongo_engine() as mongo_uri,
+        Postgres() as postgres,
+        KafkaCluster(Path(folder) / "kafka") as kafka,
+        Deployment(
+            Path(folder), sandbox, postgres, mongo_uri, kafka.bootstrap_servers, **options
+        ) as deployment,
+    ):
+        yield deployment
 
 
 def windows_until(first: datetime, end: datetime) -> list[datetime]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -33,14 +32,12 @@ from market_data_pipeline_tests.services.deployment import (
     Deployment,
     brapi,
     by_window,
+    deployed,
     key_of,
     repeated,
     say,
 )
-from market_data_pipeline_tests.services.kafka_broker import KafkaCluster
 from market_data_pipeline_tests.services.memory import memory
-from market_data_pipeline_tests.services.mongo_engine import mongo_engine
-from market_data_pipeline_tests.services.postgres import Postgres
 
 INSTRUMENTS = 50
 LOCATION, PARTITION = "dagster/code_location", "dagster/partition"
@@ -177,21 +174,13 @@ def main() -> None:
     names, length = names_of(options.locations), timedelta(minutes=options.minutes)
     tickers = [ticker for number in range(len(names)) for ticker in tickers_of(number)]
     with (
-        tempfile.TemporaryDirectory() as folder,
-        mongo_engine() as mongo_uri,
-        Postgres() as postgres,
-        KafkaCluster(Path(folder) / "kafka") as kafka,
         brapi(Market(tickers)) as sandbox,
-        Deployment(
-            Path(folder),
+        deployed(
             sandbox,
-            postgres,
-            mongo_uri,
-            kafka.bootstrap_servers,
-            window=length,
             settings={"BRAPI_MIN_INTERVAL_SECONDS": "0.5"},
             instance={},
             services=services_of(names),
+            window=length,
         ) as deployment,
     ):
         sandbox.latency = 0.15

@@ -13,7 +13,6 @@ import argparse
 import itertools
 import os
 import re
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -27,12 +26,10 @@ from market_data_pipeline_tests.services.deployment import (
     UNFINISHED,
     Deployment,
     brapi,
+    deployed,
     key_of,
     say,
 )
-from market_data_pipeline_tests.services.kafka_broker import KafkaCluster
-from market_data_pipeline_tests.services.mongo_engine import mongo_engine
-from market_data_pipeline_tests.services.postgres import Postgres
 
 # A Saturday; the windows are those of the session of the Thursday before, Friday is a holiday.
 BEGINNING = datetime(2026, 11, 21, 15, 0, tzinfo=UTC)
@@ -159,20 +156,9 @@ def main() -> None:
     stop_on_signals()
     settings = {"PARTITIONS_START": f"{SESSION:%Y-%m-%d}"}
     with (
-        tempfile.TemporaryDirectory() as folder,
-        mongo_engine() as mongo_uri,
-        Postgres() as postgres,
-        KafkaCluster(Path(folder) / "kafka") as kafka,
         brapi() as sandbox,
-        Deployment(
-            Path(folder),
-            sandbox,
-            postgres,
-            mongo_uri,
-            kafka.bootstrap_servers,
-            beginning=BEGINNING,
-            settings=settings,
-            instance=FOUR_AT_A_TIME,
+        deployed(
+            sandbox, beginning=BEGINNING, settings=settings, instance=FOUR_AT_A_TIME
         ) as deployment,
     ):
         say_the_growth(measure(deployment, options.runs))
