@@ -43,8 +43,9 @@ def one_at_a_time(
     """
     instance, run_id = context.instance, context.run.run_id
     step = context.op_def.name
-    if PROCESS_TAG not in context.run.tags:
-        instance.add_run_tags(run_id, {PROCESS_TAG: name_of_process(os.getpid())})
+    process = name_of_process(run_id, os.getpid())
+    if context.run.tags.get(PROCESS_TAG) != process:
+        instance.add_run_tags(run_id, {PROCESS_TAG: process})
     told = float("-inf")
     while (holders := claim(instance, pool, run_id, step)) is not None:
         for holder in holders:
@@ -66,25 +67,31 @@ def one_at_a_time(
         release(instance, run_id, step)
 
 
-def name_of_process(pid: int) -> str:
-    """Names a process of this machine, also after its number has been given to another."""
-    return f"{socket.gethostname()} {pid} {_start(pid)}"
+def name_of_process(run_id: str, pid: int) -> str:
+    """Names a process of this machine, also after its number has been given to another.
+
+    And its run: Dagster gives a retry the tags of the run that it replaces.
+    """
+    return f"{run_id} {socket.gethostname()} {pid} {_start(pid)}"
 
 
 def is_dead(run: dg.DagsterRun) -> bool:
     """Whether the process of a run is gone, as far as this machine can tell: it ran here."""
-    return run.tags.get(PROCESS_TAG, "").startswith(f"{socket.gethostname()} ") and not pid_here(
-        run
-    )
+    return _process(run) is not None and pid_here(run) is None
 
 
 def pid_here(run: dg.DagsterRun) -> int | None:
     """The number of the process of a run; None if it is gone, or ran on another machine."""
-    host, _, process = run.tags.get(PROCESS_TAG, "").partition(" ")
-    if host != socket.gethostname():
-        return None
-    pid, _, start = process.partition(" ")
-    return int(pid) if _start(int(pid)) == start else None
+    pid, start = _process(run) or (0, "")
+    return pid if start and _start(pid) == start else None
+
+
+def _process(run: dg.DagsterRun) -> tuple[int, str] | None:
+    """The number of a run's process on this machine, and when it was started."""
+    match run.tags.get(PROCESS_TAG, "").split(" "):
+        case [run.run_id, host, pid, start] if host == socket.gethostname():
+            return int(pid), start
+    return None
 
 
 def _start(pid: int) -> str:

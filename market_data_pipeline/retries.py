@@ -37,12 +37,14 @@ def retry_live_window(context: dg.SensorEvaluationContext) -> dg.SensorResult | 
     window = WINDOWS.live(clock.utc_now())
     if window is None:
         return dg.SkipReason("No window is live.")
-    for record in runs_of(instance, window, QUOTES, dg.RunsFilter(statuses=UNFINISHED)):
-        run = record.dagster_run
-        if not is_dead(run):
-            return dg.SkipReason(f"Run {run.run_id[:8]} is in progress for {window.key}.")
-        # Dagster's monitoring of runs would notice only when the run has taken too long.
-        fail_run(instance, run, "The process of this run has ended.")
+    for asset in (QUOTES, HISTORY, PUBLICATION):
+        for record in runs_of(instance, window, asset, dg.RunsFilter(statuses=UNFINISHED)):
+            run = record.dagster_run
+            if is_dead(run):
+                # Dagster's monitoring of runs would notice only when the run has taken too long.
+                fail_run(instance, run, "The process of this run has ended.")
+            elif asset == QUOTES:
+                return dg.SkipReason(f"Run {run.run_id[:8]} is in progress for {window.key}.")
     if not materialized(instance, QUOTES, [window]):
         return _after_an_outage(instance, window)
     requests = [
@@ -86,14 +88,15 @@ def _sink_alone(
     runs = runs_of(instance, window, sink)
     if not runs or runs[0].dagster_run.status is not dg.DagsterRunStatus.FAILURE:
         return None
-    if materialized(instance, sink, [window]):
+    # An earlier run may have stored or published what there was then.
+    if materialized(instance, sink, [window], since=runs[0].create_timestamp):
         return None
     name = sink.to_user_string()
     attempts = sum(record.dagster_run.tags.get(RETRY_TAG) == name for record in runs)
     if _since(runs[0]) < min(FIRST_DELAY * 2**attempts, LONGEST_DELAY):
         return None
     return dg.RunRequest(
-        run_key=f"{window.key} {name} retry {attempts + 1}",
+        run_key=f"{window.key} {name} after {runs[0].dagster_run.run_id}",
         partition_key=window.key,
         asset_selection=[sink],
         tags={RETRY_TAG: name},

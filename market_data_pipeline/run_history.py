@@ -22,6 +22,7 @@ UNFINISHED = [Status.QUEUED, Status.NOT_STARTED, Status.STARTING, Status.STARTED
 _MOST_A_WINDOW = 20
 _WINDOWS_A_QUERY = 400  # Dagster returns at most 10,000 records
 _MOST_RUNS = 200
+_EVER = datetime.min.replace(tzinfo=UTC)
 
 
 def runs_of(
@@ -91,15 +92,21 @@ def covers(run: dg.DagsterRun, window: Window) -> bool:
 
 
 def materialized(
-    instance: dg.DagsterInstance, asset: dg.AssetKey, windows: Sequence[Window]
+    instance: dg.DagsterInstance,
+    asset: dg.AssetKey,
+    windows: Sequence[Window],
+    since: datetime = _EVER,
 ) -> list[Window]:
-    """Those of some windows that are materialized of an asset."""
-    found = materializations(instance, asset, windows)
+    """Those of some windows that are materialized of an asset, since an instant."""
+    found = materializations(instance, asset, windows, since)
     return [window for window, events in found.items() if events]
 
 
 def materializations(
-    instance: dg.DagsterInstance, asset: dg.AssetKey, windows: Sequence[Window]
+    instance: dg.DagsterInstance,
+    asset: dg.AssetKey,
+    windows: Sequence[Window],
+    since: datetime = _EVER,
 ) -> dict[Window, list[dg.AssetMaterialization]]:
     """The materializations of some windows of an asset, newest first; a window may have none.
 
@@ -116,6 +123,7 @@ def materializations(
         records = instance.fetch_materializations(wanted, limit=_MOST_A_WINDOW * len(some)).records
         for record in records:
             window, event = by_key[record.partition_key or ""], record.asset_materialization
-            if event and record.timestamp >= (window.end - LARGEST_CLOCK_SKEW).timestamp():
+            earliest = max(since, window.end - LARGEST_CLOCK_SKEW)
+            if event and record.timestamp >= earliest.timestamp():
                 found[window].append(event)
     return found

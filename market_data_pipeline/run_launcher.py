@@ -12,7 +12,6 @@ import threading
 from dagster import DagsterRun, DefaultRunLauncher
 
 from market_data_pipeline.dagster_internals import (
-    GRPC_INFO_TAG,
     CheckRunHealthResult,
     LaunchRunContext,
     WorkerStatus,
@@ -20,6 +19,8 @@ from market_data_pipeline.dagster_internals import (
     run_arguments,
 )
 from market_data_pipeline.one_at_a_time import PROCESS_TAG, is_dead, name_of_process, pid_here
+
+FORKED_TAG = "market_data/forked"
 
 
 class WarmRunLauncher(DefaultRunLauncher):
@@ -50,7 +51,8 @@ class WarmRunLauncher(DefaultRunLauncher):
         if pid is None:
             super().launch_run(context)
         else:
-            self._instance.add_run_tags(run.run_id, {PROCESS_TAG: name_of_process(pid)})
+            process = name_of_process(run.run_id, pid)
+            self._instance.add_run_tags(run.run_id, {PROCESS_TAG: process, FORKED_TAG: run.run_id})
 
     def _fork(self, run: DagsterRun) -> int | None:
         code = code_of(run)
@@ -132,4 +134,4 @@ class Template:
 
 
 def _is_forked(run: DagsterRun) -> bool:
-    return PROCESS_TAG in run.tags and GRPC_INFO_TAG not in run.tags
+    return run.tags.get(FORKED_TAG) == run.run_id  # a retry has the tags of its parent

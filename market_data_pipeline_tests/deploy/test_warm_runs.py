@@ -126,7 +126,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def process_of(run: Run) -> int:
-    return int(run.tags[PROCESS_TAG].split()[1])
+    return int(run.tags[PROCESS_TAG].split()[2])
 
 
 def test_a_run_that_is_killed_harms_no_other_and_one_that_is_terminated_ends(

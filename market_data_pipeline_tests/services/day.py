@@ -135,7 +135,7 @@ class Services:
                     if under_way and sign in messages(deployment.url, run.id):
                         time.sleep(random.uniform(0, longest))
                         with contextlib.suppress(ProcessLookupError):
-                            os.kill(int(process[1]), signal.SIGKILL)
+                            os.kill(int(process[2]), signal.SIGKILL)
                         until = 0.0
             time.sleep(0.02)
         yield
