@@ -93,7 +93,7 @@ def quotes(
             with one_at_a_time(context, BRAPI, brapi.min_interval_seconds):
                 observations, quota = _observe(context, brapi, windows, tickers)
                 _report(context, tickers, observations)
-                _demand_enough(tickers, failures_of(observations), brapi.min_answered_share)
+                _demand_enough(tickers, observations, brapi.min_answered_share)
                 observed = [quote for each in observations for quote in each.quotes]
                 if config.overwrite_live:
                     observed = [quote.replacing_live() for quote in observed]
@@ -187,9 +187,16 @@ def _observe(
             cost = client.account.spent
             if past:
                 on_progress = _progress_log(context, f"{len(past)} past windows")
-                observations.append(
-                    observe_history(client, tickers, past, WINDOWS, now, on_progress)
-                )
+                try:
+                    observations.append(
+                        observe_history(client, tickers, past, WINDOWS, now, on_progress)
+                    )
+                except BrapiError as error:
+                    if not observations:
+                        raise
+                    # The live window is not lost with the others.
+                    failures = dict.fromkeys(tickers, str(error))
+                    observations.append(Observation(past, client.plan, failures=failures))
         except BrapiError:
             _record_quota(context, client, 0, now)
             raise
@@ -267,8 +274,9 @@ def _report(
     )
 
 
-def _demand_enough(tickers: list[str], failures: dict[str, str], share: float) -> None:
-    """Raises a BrapiError if too few tickers were answered to go on."""
+def _demand_enough(tickers: list[str], observations: list[Observation], share: float) -> None:
+    """Raises a BrapiError if no observation has enough tickers answered to go on."""
+    failures = min((each.failures for each in observations), key=len)
     answered = len(tickers) - len(failures)
     needed = max(1, ceil(share * len(tickers)))
     if answered < needed:

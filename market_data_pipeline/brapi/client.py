@@ -279,6 +279,8 @@ class BrapiClient:
             due = time.monotonic() + delay
             if pending.attempt < MAX_ATTEMPTS and due < self._queue.deadline:
                 return [replace(pending, attempt=pending.attempt + 1, due=due)]
+            if error.too_many:
+                return []
         # One ticker may be what spoils the batch, unless Brapi answers nothing at all.
         if len(pending.batch) == 1 or not (isinstance(error, TickerError) or self._answered):
             return []

@@ -114,6 +114,21 @@ def test_too_many_tickers(pipeline: Pipeline) -> None:
     assert len(asked(pipeline, VICTIM)) == 2  # what was refused is not sent again
 
 
+def test_a_throttle_that_lasts_is_not_asked_ticker_by_ticker(
+    make_pipeline: Callable[..., Any],
+) -> None:
+    with make_pipeline(plan="pro") as pipeline:
+        pipeline.brapi = {"tickers_per_request": 2}
+        slower = {"status": 429, "headers": {"Retry-After": "0"}}
+        pipeline.sandbox.faults = [Fault(numbers=range(2, 1_000), **slower)]
+
+        pipeline.run(LIVE_ON_TUESDAY, select="quotes")
+
+        asked = [seen.path for seen in pipeline.sandbox.requests if "/quote/" in seen.path]
+        assert len(asked) == 1 + client.MAX_ATTEMPTS * (len(set(asked)) - 1)
+        assert all("," in path for path in asked)
+
+
 def test_a_renamed_instrument(pipeline: Pipeline, watchlist: SetWatchlist) -> None:
     watchlist([*TICKERS[:-1], "ELET3"])
     row = rows()["renamed"]

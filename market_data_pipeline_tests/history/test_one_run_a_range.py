@@ -232,6 +232,23 @@ def test_a_range_that_ends_in_the_live_window_publishes_that_window_alone(
         ) in logs(pipeline, result)
 
 
+def test_a_history_that_fails_costs_a_range_nothing_of_its_live_window(
+    make_pipeline: Make,
+) -> None:
+    with make_pipeline(plan="pro") as pipeline:
+        # The live window is asked for first.
+        pipeline.sandbox.faults = [Fault(status=402, numbers=range(2, 100))]
+        result = pipeline.run(LAST, LIVE_ON_TUESDAY)
+
+        assert result.success
+        assert {d["source"] for d in pipeline.documents()} == {"live"}
+        assert len(pipeline.documents()) == len(pipeline.events()) == 4
+        passed, why = checks(result)["all_tickers_quoted"]
+        assert not passed
+        assert f"Materialize again: {LAST}" in why
+        assert "PETR4 failed: Brapi answered 402" in logs(pipeline, result)
+
+
 def test_history_is_published_if_the_run_says_so(make_pipeline: Make) -> None:
     with make_pipeline(plan="pro") as pipeline:
         pipeline.run(FIRST, LAST)
