@@ -69,7 +69,7 @@ def _cloud_event(quote: Quote) -> tuple[tuple[str, bytes], ...]:
     attributes = {
         "ce_specversion": "1.0",
         # Deterministic, so that a consumer can drop what a repeated run sends again.
-        "ce_id": f"{quote.ticker}|{window_start}|{price_time}",
+        "ce_id": f"{quote.ticker}|{window_start}|{price_time}|{quote.price!r}",
         "ce_source": MADE_UP_SOURCE if quote.made_up else SOURCE,
         "ce_type": TYPE,
         "ce_subject": quote.ticker,

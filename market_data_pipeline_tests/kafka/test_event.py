@@ -44,7 +44,7 @@ def test_key_is_the_ticker() -> None:
 def test_headers_are_a_cloud_event() -> None:
     assert quote_event(a_quote()).headers == (
         ("ce_specversion", b"1.0"),
-        ("ce_id", b"PETR4|2026-11-23T13:00:00.000Z|2026-11-23T13:29:58.000Z"),
+        ("ce_id", b"PETR4|2026-11-23T13:00:00.000Z|2026-11-23T13:29:58.000Z|35.5"),
         ("ce_source", b"/market-data-pipeline/quotes"),
         ("ce_type", b"market_data.quote.v1"),
         ("ce_subject", b"PETR4"),
@@ -69,6 +69,7 @@ def test_id_tells_repeats_from_news() -> None:
     assert ce_id() == ce_id(observed_at=first.observed_at + timedelta(hours=3), name=None)
     assert ce_id() != ce_id(window=1, updated_at=first.updated_at)
     assert ce_id() != ce_id(updated_at=first.updated_at + timedelta(seconds=1))
+    assert ce_id() != ce_id(price=first.price + 0.01)
     assert ce_id() != ce_id(ticker="VALE3")
 
 
