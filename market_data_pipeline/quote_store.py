@@ -135,7 +135,7 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
             # The range spares s3fs a request for the size.
             contents = folder.fs.cat_ranges(paths, 0, None, on_error="return")
         for key, content in zip(keys, contents, strict=True):
-            yield key, None if _is_missing(content) else _rows(content, folder)
+            yield key, None if _is_missing(content) else _rows(content, folder / f"{key}{_SUFFIX}")
 
     def stored(self, key: str) -> list[Quote] | None:
         """The rows of one window; None if it was never stored. Raises as `stored_windows`."""
@@ -233,11 +233,17 @@ def _is_missing(content: bytes | Exception) -> bool:
     return isinstance(content, FileNotFoundError) and not no_bucket
 
 
-def _rows(content: bytes | Exception, folder: UPath) -> list[Quote]:
-    with _in_words("read", folder):
-        if isinstance(content, Exception):
+def _rows(content: bytes | Exception, path: UPath) -> list[Quote]:
+    if isinstance(content, Exception):
+        with _in_words("read", path.parent):
             raise content
+    try:
         return [*map(from_row, _records(content))]
+    except Exception as error:
+        raise QuoteStoreError(
+            f"{path} is damaged ({str(error).rstrip('.')}): restore it, or remove it and "
+            "materialize its window again."
+        ) from None
 
 
 # PyArrow imports pandas before it makes an array of a list, or a datetime of an instant: half a

@@ -38,7 +38,7 @@ def accept(
     with failing_clearly():
         for key, tickers in _newest_withheld(quote_store, config.tickers).items():
             window = WINDOWS.from_key(key)
-            rows = accept_in_store(context, quote_store, quote_store.load([key]), tickers)
+            rows = accept_in_store(context, quote_store, [key], tickers)
             described = publish_window(context, kafka, window, rows, publish_history=False)
             if described:
                 context.log_event(
@@ -52,10 +52,12 @@ def accept(
 
 
 def _newest_withheld(store: QuoteStore, tickers: list[str]) -> dict[str, list[str]]:
-    """The tickers by the newest window where they are withheld.
+    """The tickers by the newest window that has a row of them, which is withheld there.
+
+    Or accepted, by a run of this job that failed before the price was published.
 
     Raises:
-        AcceptanceError: a ticker is not withheld in the newest window that has a row of it.
+        AcceptanceError: a ticker is not withheld there.
     """
     now = clock.utc_now()
     newest = WINDOWS.next_ending(now)
@@ -64,7 +66,7 @@ def _newest_withheld(store: QuoteStore, tickers: list[str]) -> dict[str, list[st
     for key, stored in store.newest_first(newest.key, oldest):
         rows = {quote.ticker: quote for quote in stored}
         for ticker in sorted(wanted & rows.keys()):
-            if rows[ticker].trusted:
+            if rows[ticker].decision == "clear":
                 raise AcceptanceError(f"{ticker} is not withheld: see {key}, its newest window.")
             found.setdefault(key, []).append(ticker)
             wanted.remove(ticker)

@@ -1,7 +1,7 @@
 """What is checked of every window, and what to do when a check fails."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -360,21 +360,29 @@ def history_equals_quotes(
 
 
 def every_quote_delivered(
-    windows: Sequence[Window], rows: Sequence[Quote], sent: Collection[Window], published: int
+    windows: Sequence[Window], rows: Sequence[Quote], sent: Mapping[Window, int], published: int
 ) -> dg.AssetCheckResult:
     """Whether every live quote of some windows is on the topic.
 
     Args:
         windows: the windows of the run.
         rows: what is stored of them.
-        sent: those that are on the topic, from this run or an earlier one.
+        sent: how many events of each are on the topic, from this run or an earlier one.
         published: how many events this run sent.
     """
     observed = {quote.window_start for quote in rows if quote.source == "live"}
     never = [each for each in windows if each.start in observed and each not in sent]
+    due = Counter(quote.window_start for quote in rows if quote.source == "live" and quote.trusted)
+    later = {each: due[each.start] - sent[each] for each in windows if each in sent}
     withheld = [quote for quote in rows if not quote.trusted and quote.window_start in observed]
     sentences = [
         f"{_some([_never_sent(window) for window in never])}." if never else "",
+        *(
+            f"{window.key} was sent without {count} quotes that were stored later "
+            f"({_live_until(window)})."
+            for window, count in later.items()
+            if count > 0
+        ),
         (
             f"{len(withheld)} quotes are withheld, as their prices have moved too far: "
             f"{_some([quote.ticker for quote in withheld])}; the other {published} are on the "
@@ -402,8 +410,12 @@ def every_quote_delivered(
 
 
 def _never_sent(window: Window) -> str:
+    return f"{window.key} was never sent ({_live_until(window)})"
+
+
+def _live_until(window: Window) -> str:
     over = WINDOWS.live_until(window).astimezone(EXCHANGE_TIMEZONE)
-    return f"{window.key} was never sent (it was live until {over:%H:%M})"
+    return f"it was live until {over:%H:%M}"
 
 
 def not_delivered(windows: Sequence[Window], window: Window, reason: str) -> dg.AssetCheckResult:

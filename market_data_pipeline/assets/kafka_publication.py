@@ -81,10 +81,13 @@ def kafka_publication(
     """
     windows = windows_of(context)
     with failing_clearly():
-        rows = quote_store.load([window.key for window in windows])
+        keys = [window.key for window in windows]
         if config.accept_moves:
-            rows = accept_in_store(context, quote_store, rows, config.accept_moves)
+            rows = accept_in_store(context, quote_store, keys, config.accept_moves)
+        else:
+            rows = quote_store.load(keys)
     published: dict[Window, dict[str, Any]] = {}
+    failed: tuple[Window, str] | None = None
     due = [each for each in windows if config.publish_history or _is_live(each)]
     if due and not kafka.updated_at_format:
         context.log.warning(FORMAT_NOT_CHOSEN)
@@ -95,18 +98,21 @@ def kafka_publication(
                 context, kafka, window, grouped[window.start], config.publish_history
             )
         except PublicationError as error:
-            yield not_delivered(windows, window, str(error))
-            raise dg.Failure(str(error), allow_retries=False) from None
+            failed = window, str(error)
+            break
         if described:
             published[window] = described
     if config.accept_moves:
         with failing_clearly():  # the topic does not wait for the audit
             record_acceptance(mongo, rows)
+    if failed:
+        yield not_delivered(windows, *failed)
+        raise dg.Failure(failed[1], allow_retries=False)
     earlier = sent(context.instance, windows)
     _describe_windows(context, windows, grouped, published, earlier)
     with showing_the_newest(context.instance, windows[-1], [EVERY_QUOTE_DELIVERED]):
         count = sum(described[PUBLISHED] for described in published.values())
-        there = [*published, *earlier]
+        there = earlier | {window: each[PUBLISHED] for window, each in published.items()}
         yield dg.MaterializeResult(
             check_results=[every_quote_delivered(windows, rows, there, count)]
         )
@@ -147,7 +153,7 @@ def _why_not_published(window: Window, rows: Sequence[Quote], earlier: Mapping[W
 def accept_in_store(
     context: dg.OpExecutionContext | dg.AssetExecutionContext,
     store: QuoteStore,
-    rows: list[Quote],
+    keys: Sequence[str],
     tickers: list[str],
 ) -> list[Quote]:
     """Accepts withheld prices in the store, and logs when that takes effect.
@@ -155,21 +161,20 @@ def accept_in_store(
     Args:
         context: of the step; its log is used.
         store: where the rows are stored.
-        rows: the stored rows of one or more windows.
+        keys: the windows.
         tickers: the symbols to accept. Those that are already accepted stay so.
 
     Returns:
-        All rows, in the same order, with the new decisions.
+        All rows of the windows, in the order of the keys, with the new decisions.
 
     Raises:
         AcceptanceError: a ticker is not withheld there.
+        MissingQuotesError: a window was never stored.
     """
-    accepted = accept(rows, tickers)
-    changed = [new for old, new in zip(rows, accepted, strict=True) if new != old]
-    grouped = by_window(changed)
+    with one_at_a_time(context, BRAPI):  # no run that asks Brapi stores meanwhile
+        accepted = accept(store.load(keys), tickers)
+        store.save(accepted, keys)
     for window in sorted({Window(quote.window_start, quote.window_end) for quote in accepted}):
-        with one_at_a_time(context, BRAPI):  # no run that asks Brapi stores meanwhile
-            store.save(grouped[window.start], [window.key])
         effect = (
             "published now"
             if _is_live(window)

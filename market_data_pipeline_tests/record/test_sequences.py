@@ -216,9 +216,79 @@ def test_nothing_but_the_ticker_is_needed(stored: Pipeline, later: Callable[[flo
     )
     assert shown[0].evaluation is not None
     assert shown[0].evaluation.passed
-    refused = launch(VICTIM)
+    refused = launch("PETR4")
     assert not refused.success
-    assert f"{VICTIM} is not withheld" in logs(stored, refused)
+    assert "PETR4 is not withheld" in logs(stored, refused)
+
+
+def test_an_acceptance_that_was_not_published_can_be_launched_again(
+    stored: Pipeline, later: Callable[[float], None]
+) -> None:
+    stored.sandbox.faults = [times(stored, 0.1)]
+    stored.run(SECOND)
+    servers = stored.bootstrap_servers
+    config = {"ops": {"accept": {"config": {"tickers": [VICTIM]}}}}
+
+    def launch() -> dg.ExecuteInProcessResult:
+        job = stored.definitions().resolve_job_def("accept_moves")
+        return job.execute_in_process(config, instance=stored.instance, raise_on_error=False)
+
+    stored.kafka, stored.bootstrap_servers = {"timeout_seconds": 1.0}, "127.0.0.1:1"
+    assert not launch().success
+    stored.kafka, stored.bootstrap_servers = {}, servers
+
+    assert launch().success
+    assert len(prices(stored)) == 2
+    (document,) = stored.documents({"ticker": VICTIM, "decision": "accepted"})
+    assert document["price"] == prices(stored)[1]
+
+
+def test_an_acceptance_reaches_the_audit_although_kafka_is_down(
+    stored: Pipeline, later: Callable[[float], None]
+) -> None:
+    stored.sandbox.faults = [times(stored, 0.1)]
+    stored.run(SECOND)
+    servers = stored.bootstrap_servers
+    stored.kafka, stored.bootstrap_servers = {"timeout_seconds": 1.0}, "127.0.0.1:1"
+
+    result = accept(stored, SECOND, VICTIM)
+
+    assert not result.success
+    assert checks(result)["every_quote_delivered"][0] is False
+    assert len(stored.documents({"ticker": VICTIM, "decision": "accepted"})) == 1
+    # What `retry_live_window` launches knows nothing of the acceptance.
+    stored.kafka, stored.bootstrap_servers = {}, servers
+    assert stored.run(SECOND, select="kafka_publication").success
+    assert len(prices(stored)) == 2
+
+
+def test_quotes_that_came_after_the_publication_are_missing_from_it(
+    pipeline: Pipeline, later: Callable[[float], None]
+) -> None:
+    pipeline.sandbox.faults = [Fault(ticker=VICTIM, status=404)]
+    assert pipeline.run(LIVE_ON_TUESDAY).success
+    pipeline.sandbox.faults = []
+    assert pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
+    later(1)
+
+    result = pipeline.run(LIVE_ON_TUESDAY, select="kafka_publication")
+
+    assert checks(result)["every_quote_delivered"] == (
+        False,
+        f"{LIVE_ON_TUESDAY} was sent without 1 quotes that were stored later "
+        "(it was live until 15:30).",
+    )
+
+
+def test_a_damaged_file_is_named(stored: Pipeline) -> None:
+    path = stored.store.folder / f"{LIVE_ON_TUESDAY}.parquet"
+    path.write_bytes(b"")
+
+    result = stored.run(SECOND)
+
+    assert not result.success
+    assert f"{path} is damaged (" in logs(stored, result)
+    assert "restore it, or remove it and materialize its window again" in logs(stored, result)
 
 
 def test_a_window_that_was_never_sent_stays_red(
