@@ -67,7 +67,9 @@ def watch_freshness(
     window = _due(now)
     if window is None:
         return dg.SkipReason("No window is due yet.")
-    if reason := why_not_yet(context.instance, window):
+    if not _is_there(context.instance, QUOTES, now) and (
+        reason := why_not_yet(context.instance, window)
+    ):
         return dg.SkipReason(f"{window.key} was not due. {reason}")
     if wait := _why_wait(context.instance, window, context.cursor):
         return dg.SensorResult(skip_reason=wait, cursor=WAITING)
@@ -94,15 +96,21 @@ def _due(now: datetime) -> Window | None:
     return WINDOWS.last_ended(now - GRACE)
 
 
+def _is_there(instance: dg.DagsterInstance, key: dg.AssetKey, now: datetime) -> bool:
+    """Whether the last window due is materialized, or the next one is already."""
+    windows = [window for window in (_due(now), WINDOWS.last_ended(now)) if window]
+    return bool(materialized(instance, key, windows))
+
+
 def _result(
     instance: dg.DagsterInstance, key: dg.AssetKey, now: datetime, brapi: BrapiResource
 ) -> dg.AssetCheckResult:
-    due, last = _due(now), WINDOWS.last_ended(now)
-    if due is None or last is None:
+    due = _due(now)
+    if due is None:
         return dg.AssetCheckResult(
             asset_key=key, check_name="fresh", passed=True, description="No window is due yet."
         )
-    there = bool(materialized(instance, key, [due, last]))  # the next one may be there already
+    there = _is_there(instance, key, now)
     end = f"{due.end.astimezone(EXCHANGE_TIMEZONE):%a %d %b %H:%M}"
     sentence = (
         f"{due.key}, the last window due, is materialized."

@@ -69,7 +69,9 @@ def measured(client: BrapiClient, last: Quota | None, cost: int, now: datetime) 
         # No answer told: the requests that were sent are a forecast.
         return last and replace(last, left=max(0, last.left - account.requests))
     limit = account.limit or (last.limit if last else account.left)
-    if last and last.limit == limit and not (cost and last.kind == "assumed"):
+    # More is left than before: the usage window is over, or the token is another one.
+    renewed = last and account.left > last.left and last.kind != "rolling-30d"
+    if last and last.limit == limit and not (cost and (renewed or last.kind == "assumed")):
         return replace(last, left=account.left, cost=cost or last.cost)
     usage = client.usage_window() if cost else None
     cost = cost or account.spent

@@ -1,6 +1,7 @@
 """When a session is reported: after its last window, and whenever its quotes change later."""
 
 import json
+from collections.abc import Iterator
 from datetime import date, timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ from market_data_pipeline.windows import EXCHANGE_TIMEZONE, start_of
 
 # The run of the last window takes a while after the window's end.
 GRACE = timedelta(minutes=10)
-MOST_EVENTS = 1_000
+MOST_EVENTS, MOST_SESSIONS = 1_000, 20
 
 
 @dg.sensor(
@@ -41,16 +42,27 @@ def report_sessions(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg
         name = key.to_user_string()
         changed, events[name] = _changed(instance, key, seen.get(name))
         days |= {day for day in changed if day <= over and WINDOWS.of_session(day)}
-    if seen.get("session") != f"{over}" and materialized(
-        instance, QUOTES, WINDOWS.of_session(over)
-    ):
-        days.add(over)
+    for day in _over_since(seen.get("session"), over):
+        if materialized(instance, QUOTES, WINDOWS.of_session(day)):
+            days.add(day)
     cursor = json.dumps({**events, "session": f"{over}"})
     if not days:
         return dg.SensorResult(skip_reason=f"No session up to {over} has changed.", cursor=cursor)
     sessions = sorted(f"{day}" for day in days)
     config: dict[str, Any] = {"ops": {report.name: {"config": {"sessions": sessions}}}}
     return dg.SensorResult([dg.RunRequest(run_key=cursor, run_config=config)], cursor=cursor)
+
+
+def _over_since(seen: str | None, over: date) -> Iterator[date]:
+    """The sessions after the last one that was over before; the daemon may have been down."""
+    day = over
+    for back in range(1, MOST_SESSIONS + 1):
+        if seen == f"{day}":
+            return
+        yield day
+        if seen is None:
+            return
+        day = WINDOWS.sessions_back(over, back)
 
 
 def _changed(

@@ -71,7 +71,9 @@ def mongo_price_history(
             _write(documents, set(kept) & set(rows), there, context.run.run_id)
             _delete(documents, {*map(document_id, there)} - {*map(document_id, kept)})
             found = [*_find(documents, windows)]
-    grouped = by_window(found)
+    # Other code locations have documents of the same windows.
+    tickers = {quote.ticker for quote in rows}
+    grouped = by_window(quote for quote in found if quote.ticker in tickers)
     none = "`quotes` has no rows for it"
     empty = {window: none for window in windows if not grouped[window.start]}
     ran = {

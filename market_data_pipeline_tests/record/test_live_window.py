@@ -2,7 +2,9 @@
 
 import json
 from datetime import UTC, datetime
+from typing import Any
 
+import pymongo
 from brapi_sandbox.faults import Fault
 
 from market_data_pipeline.watchlist import load_watchlist
@@ -59,6 +61,19 @@ def test_materializing_again_replaces_and_keeps_the_moment_of_creation(pipeline:
     assert [document["created_at"] for document in after] == [
         document["created_at"] for document in before
     ]
+
+
+def test_documents_of_another_code_location_are_not_counted(pipeline: Pipeline) -> None:
+    pipeline.run(LIVE_ON_TUESDAY)
+    ticker = {"ticker": "ZZZZ3", "requested_ticker": "ZZZZ3"}
+    other = {**pipeline.documents()[0], **ticker, "_id": "ZZZZ3|2026-11-17T17:30:00Z"}
+    with pymongo.MongoClient[dict[str, Any]](pipeline.mongo_uri) as client:
+        client["market_data_db"]["price_history"].insert_one(other)
+
+    result = pipeline.run(LIVE_ON_TUESDAY, select="mongo_price_history")
+
+    assert metadata(result, "mongo_price_history")["rows"] == 50
+    assert len(pipeline.documents()) == 51
 
 
 def test_one_bad_ticker_costs_no_other(pipeline: Pipeline) -> None:

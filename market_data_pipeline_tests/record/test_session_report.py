@@ -216,6 +216,15 @@ def test_more_than_one_look_takes_in(watch: Watch, monkeypatch: pytest.MonkeyPat
     assert watch.at("2026-11-18T12:02") == [TUESDAY]
 
 
+def test_no_session_is_left_out_if_the_daemon_was_down_for_longer(watch: Watch) -> None:
+    assert watch.at(f"{MONDAY}T10:40") == []
+    watch.store(f"{MONDAY}T10:00-0300")
+    assert watch.at(f"{MONDAY}T11:40") == []
+    watch.store(f"{TUESDAY}T17:30-0300")
+    assert watch.at("2026-11-18T09:40") == [MONDAY, TUESDAY]
+    assert watch.at("2026-11-18T09:41") == []
+
+
 def test_a_session_without_quotes_is_not_reported(watch: Watch) -> None:
     assert watch.at(f"{TUESDAY}T17:50") == []
     assert watch.at(f"{TUESDAY}T18:10") == []

@@ -112,6 +112,9 @@ def test_a_window_that_the_pacing_left_out_is_not_missed(watch: Watch) -> None:
     assert isinstance(said, str)
     assert f"{TUESDAY_14_30} was not due. Paced:" in said
 
+    watch.store(TUESDAY_14_30)
+    assert watch.at("2026-11-17T15:11") == FRESH
+
 
 def test_what_has_not_changed_is_reported_once(watch: Watch) -> None:
     assert watch.at("2026-11-17T15:10") == STALE

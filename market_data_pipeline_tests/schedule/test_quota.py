@@ -59,6 +59,17 @@ def test_a_token_that_moved_to_another_plan_is_asked_about_again(pipeline: Pipel
     assert recorded(pipeline) == Quota(149_995, 150_000, 5, DECEMBER, "billing-cycle")
 
 
+def test_a_token_that_was_replaced_is_asked_about_again(pipeline: Pipeline) -> None:
+    """The other token's usage window may end on another day."""
+    pipeline.run(LIVE_ON_TUESDAY, select="quotes")
+    pipeline.run(LIVE_ON_TUESDAY, select="quotes")
+    pipeline.sandbox.remaining = 15_000
+
+    pipeline.run(LIVE_ON_TUESDAY, select="quotes")
+
+    assert usage_requests(pipeline) == 2
+
+
 def test_what_others_spend_is_seen(pipeline: Pipeline) -> None:
     pipeline.run(LIVE_ON_TUESDAY, select="quotes")
     pipeline.sandbox.remaining = 5_000
