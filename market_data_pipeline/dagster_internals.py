@@ -11,10 +11,9 @@ from collections.abc import Sequence
 import dagster as dg
 from dagster import _check as check
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
-from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._serdes import deserialize_value, serialize_value
 
-__all__ = ["GRPC_INFO_TAG", "CheckRunHealthResult", "LaunchRunContext", "WorkerStatus"]
+__all__ = ["CheckRunHealthResult", "LaunchRunContext", "WorkerStatus"]
 
 PARTITION_TAG = "dagster/partition"
 ASSET_PARTITION_RANGE_START_TAG = "dagster/asset_partition_range_start"

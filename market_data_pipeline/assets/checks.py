@@ -373,16 +373,15 @@ def every_quote_delivered(
     observed = {quote.window_start for quote in rows if quote.source == "live"}
     never = [each for each in windows if each.start in observed and each not in sent]
     due = Counter(quote.window_start for quote in rows if quote.source == "live" and quote.trusted)
-    later = {each: due[each.start] - sent[each] for each in windows if each in sent}
+    later = [
+        (each, missing)
+        for each in windows
+        if each in sent and (missing := due[each.start] - sent[each]) > 0
+    ]
     withheld = [quote for quote in rows if not quote.trusted and quote.window_start in observed]
     sentences = [
         f"{_some([_never_sent(window) for window in never])}." if never else "",
-        *(
-            f"{window.key} was sent without {count} quotes that were stored later "
-            f"({_live_until(window)})."
-            for window, count in later.items()
-            if count > 0
-        ),
+        f"{_some([_sent_without(*each) for each in later])}." if later else "",
         (
             f"{len(withheld)} quotes are withheld, as their prices have moved too far: "
             f"{_some([quote.ticker for quote in withheld])}; the other {published} are on the "
@@ -411,6 +410,13 @@ def every_quote_delivered(
 
 def _never_sent(window: Window) -> str:
     return f"{window.key} was never sent ({_live_until(window)})"
+
+
+def _sent_without(window: Window, missing: int) -> str:
+    return (
+        f"{window.key} was sent before all of its quotes were stored; missing on the topic: "
+        f"{missing} ({_live_until(window)})"
+    )
 
 
 def _live_until(window: Window) -> str:

@@ -87,7 +87,7 @@ def kafka_publication(
         else:
             rows = quote_store.load(keys)
     published: dict[Window, dict[str, Any]] = {}
-    failed: tuple[Window, str] | None = None
+    failed = ""
     due = [each for each in windows if config.publish_history or _is_live(each)]
     if due and not kafka.updated_at_format:
         context.log.warning(FORMAT_NOT_CHOSEN)
@@ -98,7 +98,8 @@ def kafka_publication(
                 context, kafka, window, grouped[window.start], config.publish_history
             )
         except PublicationError as error:
-            failed = window, str(error)
+            failed = str(error)
+            yield not_delivered(windows, window, failed)
             break
         if described:
             published[window] = described
@@ -106,8 +107,7 @@ def kafka_publication(
         with failing_clearly():  # the topic does not wait for the audit
             record_acceptance(mongo, rows)
     if failed:
-        yield not_delivered(windows, *failed)
-        raise dg.Failure(failed[1], allow_retries=False)
+        raise dg.Failure(failed, allow_retries=False)
     earlier = sent(context.instance, windows)
     _describe_windows(context, windows, grouped, published, earlier)
     with showing_the_newest(context.instance, windows[-1], [EVERY_QUOTE_DELIVERED]):

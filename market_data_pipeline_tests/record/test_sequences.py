@@ -275,7 +275,7 @@ def test_quotes_that_came_after_the_publication_are_missing_from_it(
 
     assert checks(result)["every_quote_delivered"] == (
         False,
-        f"{LIVE_ON_TUESDAY} was sent without 1 quotes that were stored later "
+        f"{LIVE_ON_TUESDAY} was sent before all of its quotes were stored; missing on the topic: 1 "
         "(it was live until 15:30).",
     )
 
