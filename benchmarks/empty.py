@@ -33,14 +33,12 @@ def chain(prefix: str, checks: tuple[int, ...]) -> Iterator[dg.AssetsDefinition]
         deps = [f"{prefix}_{number}"]
 
 
-def in_every_fourth_minute(
-    job: dg.UnresolvedAssetJobDefinition, first: int
-) -> dg.ScheduleDefinition:
+def in_every_fourth_minute(job: str, first: int) -> dg.ScheduleDefinition:
     """A schedule that runs a job for one and the same window."""
 
     @dg.schedule(
-        name=f"{job.name}_schedule",
-        job=job,
+        name=f"{job}_schedule",
+        job_name=job,
         cron_schedule=f"{first}-59/4 * * * *",
         default_status=dg.DefaultScheduleStatus.RUNNING,
     )
@@ -51,12 +49,10 @@ def in_every_fourth_minute(
 
 
 EMPTY, CHECKED = [*chain("empty", (0, 0, 0))], [*chain("checked", (5, 1, 1))]
-empty = dg.define_asset_job("empty", EMPTY)
-checked = dg.define_asset_job("checked", CHECKED)
 
 defs = dg.Definitions(
     assets=[*EMPTY, *CHECKED],
-    jobs=[empty, checked],
-    schedules=[in_every_fourth_minute(empty, 1), in_every_fourth_minute(checked, 3)],
+    jobs=[dg.define_asset_job("empty", EMPTY), dg.define_asset_job("checked", CHECKED)],
+    schedules=[in_every_fourth_minute("empty", 1), in_every_fourth_minute("checked", 3)],
     executor=dg.in_process_executor,
 )
