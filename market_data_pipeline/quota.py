@@ -54,8 +54,8 @@ def last_recorded(instance: dg.DagsterInstance, now: datetime) -> Quota | None:
 def measured(client: BrapiClient, last: Quota | None, cost: int, now: datetime) -> Quota | None:
     """What is left after the requests of a run; `last` if none of them told.
 
-    A run of the live window asks Brapi for the usage window if it is not known or over, or if the
-    token has moved to another plan.
+    A run of the live window asks Brapi for the usage window if it is not known or over, if the
+    token has moved to another plan, or if there is more left than before: that is another token.
 
     Args:
         client: the client that asked.
@@ -69,7 +69,6 @@ def measured(client: BrapiClient, last: Quota | None, cost: int, now: datetime) 
         # No answer told: the requests that were sent are a forecast.
         return last and replace(last, left=max(0, last.left - account.requests))
     limit = account.limit or (last.limit if last else account.left)
-    # More is left than before: the usage window is over, or the token is another one.
     renewed = last and account.left > last.left and last.kind != "rolling-30d"
     if last and last.limit == limit and not (cost and (renewed or last.kind == "assumed")):
         return replace(last, left=account.left, cost=cost or last.cost)

@@ -1,7 +1,6 @@
 """When a session is reported: after its last window, and whenever its quotes change later."""
 
 import json
-from collections.abc import Iterator
 from datetime import date, timedelta
 from typing import Any
 
@@ -53,16 +52,12 @@ def report_sessions(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg
     return dg.SensorResult([dg.RunRequest(run_key=cursor, run_config=config)], cursor=cursor)
 
 
-def _over_since(seen: str | None, over: date) -> Iterator[date]:
+def _over_since(seen: str | None, over: date) -> set[date]:
     """The sessions after the last one that was over before; the daemon may have been down."""
-    day = over
-    for back in range(1, MOST_SESSIONS + 1):
-        if seen == f"{day}":
-            return
-        yield day
-        if seen is None:
-            return
-        day = WINDOWS.sessions_back(over, back)
+    if seen is None:
+        return {over}
+    days = {WINDOWS.sessions_back(over, back) for back in range(MOST_SESSIONS)}
+    return {day for day in days if day > date.fromisoformat(seen)}
 
 
 def _changed(

@@ -187,19 +187,16 @@ def _observe(
             cost = client.account.spent
             if past:
                 on_progress = _progress_log(context, f"{len(past)} past windows")
-                try:
-                    observations.append(
-                        observe_history(client, tickers, past, WINDOWS, now, on_progress)
-                    )
-                except BrapiError as error:
-                    if not observations:
-                        raise
-                    # The live window is not lost with the others.
-                    failures = dict.fromkeys(tickers, str(error))
-                    observations.append(Observation(past, client.plan, failures=failures))
-        except BrapiError:
-            _record_quota(context, client, 0, now)
-            raise
+                observations.append(
+                    observe_history(client, tickers, past, WINDOWS, now, on_progress)
+                )
+        except BrapiError as error:
+            if not observations:
+                _record_quota(context, client, 0, now)
+                raise
+            # The live window is not lost with the others.
+            failures = dict.fromkeys(tickers, str(error))
+            observations.append(Observation(past, client.plan, failures=failures))
         return observations, _record_quota(context, client, cost, now)
 
 
