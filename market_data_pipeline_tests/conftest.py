@@ -131,6 +131,14 @@ class Pipeline:
             **partitions,
         )
 
+    @contextmanager
+    def without_kafka(self) -> Iterator[None]:
+        """Nobody answers at the address of the brokers."""
+        there = self.kafka, self.bootstrap_servers
+        self.kafka, self.bootstrap_servers = {"timeout_seconds": 1.0}, "127.0.0.1:1"
+        yield
+        self.kafka, self.bootstrap_servers = there
+
     def documents(self, query: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """What the collection holds, by `_id`; dates in UTC."""
         with pymongo.MongoClient[dict[str, Any]](self.mongo_uri, tz_aware=True) as client:

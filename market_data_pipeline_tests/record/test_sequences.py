@@ -226,16 +226,14 @@ def test_an_acceptance_that_was_not_published_can_be_launched_again(
 ) -> None:
     stored.sandbox.faults = [times(stored, 0.1)]
     stored.run(SECOND)
-    servers = stored.bootstrap_servers
     config = {"ops": {"accept": {"config": {"tickers": [VICTIM]}}}}
 
     def launch() -> dg.ExecuteInProcessResult:
         job = stored.definitions().resolve_job_def("accept_moves")
         return job.execute_in_process(config, instance=stored.instance, raise_on_error=False)
 
-    stored.kafka, stored.bootstrap_servers = {"timeout_seconds": 1.0}, "127.0.0.1:1"
-    assert not launch().success
-    stored.kafka, stored.bootstrap_servers = {}, servers
+    with stored.without_kafka():
+        assert not launch().success
 
     assert launch().success
     assert len(prices(stored)) == 2
@@ -248,16 +246,14 @@ def test_an_acceptance_reaches_the_audit_although_kafka_is_down(
 ) -> None:
     stored.sandbox.faults = [times(stored, 0.1)]
     stored.run(SECOND)
-    servers = stored.bootstrap_servers
-    stored.kafka, stored.bootstrap_servers = {"timeout_seconds": 1.0}, "127.0.0.1:1"
 
-    result = accept(stored, SECOND, VICTIM)
+    with stored.without_kafka():
+        result = accept(stored, SECOND, VICTIM)
 
     assert not result.success
     assert checks(result)["every_quote_delivered"][0] is False
     assert len(stored.documents({"ticker": VICTIM, "decision": "accepted"})) == 1
     # What `retry_live_window` launches knows nothing of the acceptance.
-    stored.kafka, stored.bootstrap_servers = {}, servers
     assert stored.run(SECOND, select="kafka_publication").success
     assert len(prices(stored)) == 2
 
@@ -294,10 +290,8 @@ def test_a_damaged_file_is_named(stored: Pipeline) -> None:
 def test_a_window_that_was_never_sent_stays_red(
     pipeline: Pipeline, later: Callable[[float], None]
 ) -> None:
-    servers = pipeline.bootstrap_servers
-    pipeline.kafka, pipeline.bootstrap_servers = {"timeout_seconds": 1.0}, "127.0.0.1:1"
-    assert not pipeline.run(LIVE_ON_TUESDAY).success
-    pipeline.kafka, pipeline.bootstrap_servers = {}, servers
+    with pipeline.without_kafka():
+        assert not pipeline.run(LIVE_ON_TUESDAY).success
     later(1)
 
     result = pipeline.run(LIVE_ON_TUESDAY, select="kafka_publication")

@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
+from dagster._core.events import AssetMaterializationPlannedData
+from dagster._core.test_utils import create_run_for_test
 from dagster._daemon.types import DaemonHeartbeat
 
 from market_data_pipeline.automation import every_window
@@ -44,3 +46,15 @@ def report_daemon(instance: dg.DagsterInstance, name: str = "daemon") -> None:
     """As if a daemon with this id had reported that its sensors run."""
     heartbeat = DaemonHeartbeat(datetime.now(UTC).timestamp(), "SENSOR", name, [])
     instance.add_daemon_heartbeat(heartbeat)
+
+
+def unfinished_run(
+    instance: dg.DagsterInstance, asset: str, key: str, **tags: str
+) -> dg.DagsterRun:
+    """A run of one asset for a window that has started."""
+    tags = {"dagster/partition": key, **tags}
+    run = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED, tags=tags)
+    planned = AssetMaterializationPlannedData(dg.AssetKey(asset), partition=key)
+    event = dg.DagsterEvent.build_asset_materialization_planned_event("job", asset, planned)
+    instance.report_dagster_event(event, run.run_id)
+    return run

@@ -4,13 +4,12 @@ from datetime import UTC, datetime
 
 import dagster as dg
 import pytest
-from dagster._core.events import AssetMaterializationPlannedData
-from dagster._core.test_utils import create_run_for_test
 
 from market_data_pipeline.definitions import defs
 from market_data_pipeline.freshness import freshness, watch_freshness
 from market_data_pipeline.resources import BrapiResource
 from market_data_pipeline_tests.conftest import SetClock, at
+from market_data_pipeline_tests.schedule.conftest import unfinished_run
 
 ASSETS = ("quotes", "mongo_price_history", "kafka_publication")
 TUESDAY_14_30, TUESDAY_14_00 = "2026-11-17T14:30-0300", "2026-11-17T14:00-0300"
@@ -126,14 +125,7 @@ def test_a_new_deployment_is_judged_when_its_run_at_startup_has_ended(watch: Wat
     watch.cursor = None
 
     assert watch.at("2026-11-22T12:00:05") == "The startup run has not begun yet."
-    run = create_run_for_test(
-        watch.instance,
-        status=dg.DagsterRunStatus.STARTED,
-        tags={"dagster/partition": THURSDAYS_LAST},
-    )
-    planned = AssetMaterializationPlannedData(dg.AssetKey("quotes"), partition=THURSDAYS_LAST)
-    event = dg.DagsterEvent.build_asset_materialization_planned_event("job", "quotes", planned)
-    watch.instance.report_dagster_event(event, run.run_id)
+    run = unfinished_run(watch.instance, "quotes", THURSDAYS_LAST)
     assert watch.at("2026-11-22T12:00:35") == f"Run {run.run_id[:8]} is in progress."
     watch.store(THURSDAYS_LAST)
     assert watch.at("2026-11-22T12:01:05") == FRESH

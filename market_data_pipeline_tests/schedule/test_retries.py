@@ -6,8 +6,6 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 from brapi_sandbox.faults import Fault
-from dagster._core.events import AssetMaterializationPlannedData
-from dagster._core.test_utils import create_run_for_test
 
 from market_data_pipeline.definitions import defs
 from market_data_pipeline.one_at_a_time import PROCESS_TAG, name_of_process
@@ -15,6 +13,7 @@ from market_data_pipeline.quota import last_recorded
 from market_data_pipeline.retries import retry_live_window
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline, SetClock
 from market_data_pipeline_tests.observed import checks, failure_of
+from market_data_pipeline_tests.schedule.conftest import unfinished_run
 
 
 class Retrier:
@@ -42,19 +41,17 @@ def retrier(pipeline: Pipeline) -> Retrier:
 
 def test_a_sink_that_failed_is_launched_alone_with_growing_delays(retrier: Retrier) -> None:
     pipeline = retrier.pipeline
-    servers = pipeline.bootstrap_servers
-    pipeline.kafka, pipeline.bootstrap_servers = {"timeout_seconds": 1.0}, "127.0.0.1:1"
-    assert not pipeline.run(LIVE_ON_TUESDAY).success
-    assert "Nothing" in retrier.look(5)
-    asked = len(pipeline.sandbox.requests)
+    with pipeline.without_kafka():
+        assert not pipeline.run(LIVE_ON_TUESDAY).success
+        assert "Nothing" in retrier.look(5)
+        asked = len(pipeline.sandbox.requests)
 
-    for delay in (31, 61, 121):
-        assert "Nothing" in retrier.look(delay - 25)
-        [request] = retrier.look(delay)
-        assert request.asset_selection == [dg.AssetKey("kafka_publication")]
-        result = pipeline.run(LIVE_ON_TUESDAY, select="kafka_publication", tags=request.tags)
-        assert not result.success
-    pipeline.kafka, pipeline.bootstrap_servers = {}, servers
+        for delay in (31, 61, 121):
+            assert "Nothing" in retrier.look(delay - 25)
+            [request] = retrier.look(delay)
+            assert request.asset_selection == [dg.AssetKey("kafka_publication")]
+            result = pipeline.run(LIVE_ON_TUESDAY, select="kafka_publication", tags=request.tags)
+            assert not result.success
     [request] = retrier.look(241)
     assert pipeline.run(LIVE_ON_TUESDAY, select="kafka_publication", tags=request.tags).success
 
@@ -80,11 +77,9 @@ def test_what_a_later_run_could_not_publish_is_retried_too(retrier: Retrier) -> 
     pipeline.sandbox.faults = [Fault(ticker="VALE3", status=404)]
     assert pipeline.run(LIVE_ON_TUESDAY).success
     assert len(pipeline.events()) == 49
-    servers = pipeline.bootstrap_servers
     pipeline.sandbox.faults = []
-    pipeline.kafka, pipeline.bootstrap_servers = {"timeout_seconds": 1.0}, "127.0.0.1:1"
-    assert not pipeline.run(LIVE_ON_TUESDAY).success
-    pipeline.kafka, pipeline.bootstrap_servers = {}, servers
+    with pipeline.without_kafka():
+        assert not pipeline.run(LIVE_ON_TUESDAY).success
 
     [request] = retrier.look(31)
 
@@ -92,19 +87,6 @@ def test_what_a_later_run_could_not_publish_is_retried_too(retrier: Retrier) -> 
     pipeline.run(LIVE_ON_TUESDAY, select="kafka_publication", tags=request.tags)
     assert len({seen.ce_id for seen in pipeline.events()}) == 50
     assert "Nothing" in retrier.look(1_000)
-
-
-def unfinished(pipeline: Pipeline, asset: str, **tags: str) -> dg.DagsterRun:
-    """A run of one asset for the live window that has started."""
-    run = create_run_for_test(
-        pipeline.instance,
-        status=dg.DagsterRunStatus.STARTED,
-        tags={"dagster/partition": LIVE_ON_TUESDAY, **tags},
-    )
-    planned = AssetMaterializationPlannedData(dg.AssetKey(asset), partition=LIVE_ON_TUESDAY)
-    event = dg.DagsterEvent.build_asset_materialization_planned_event("job", asset, planned)
-    pipeline.instance.report_dagster_event(event, run.run_id)
-    return run
 
 
 def a_process_that_has_ended() -> int:
@@ -116,7 +98,7 @@ def a_process_that_has_ended() -> int:
 def test_a_sink_that_was_killed_is_noticed_and_launched_again(retrier: Retrier) -> None:
     pipeline = retrier.pipeline
     assert pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
-    run = unfinished(pipeline, "kafka_publication")
+    run = unfinished_run(pipeline.instance, "kafka_publication", LIVE_ON_TUESDAY)
     process = name_of_process(run.run_id, a_process_that_has_ended())
     pipeline.instance.add_run_tags(run.run_id, {PROCESS_TAG: process})
 
@@ -132,11 +114,11 @@ def test_a_sink_that_was_killed_is_noticed_and_launched_again(retrier: Retrier) 
 def test_a_retry_is_not_dead_because_the_run_that_it_replaces_is(retrier: Retrier) -> None:
     """Dagster gives a retry the tags of the run that was killed."""
     pipeline = retrier.pipeline
-    killed = unfinished(pipeline, "quotes")
+    killed = unfinished_run(pipeline.instance, "quotes", LIVE_ON_TUESDAY)
     process = name_of_process(killed.run_id, a_process_that_has_ended())
     pipeline.instance.add_run_tags(killed.run_id, {PROCESS_TAG: process})
     pipeline.instance.report_run_failed(killed)
-    retry = unfinished(pipeline, "quotes", **{PROCESS_TAG: process})
+    retry = unfinished_run(pipeline.instance, "quotes", LIVE_ON_TUESDAY, **{PROCESS_TAG: process})
 
     assert f"Run {retry.run_id[:8]} is in progress" in retrier.look(31)
 
@@ -147,13 +129,13 @@ def test_no_number_of_other_runs_ends_the_retries(
     """Dagster launches no second run with a run key."""
     monkeypatch.setattr("market_data_pipeline.run_history._MOST_RUNS", 2)
     pipeline = retrier.pipeline
-    pipeline.kafka, pipeline.bootstrap_servers = {"timeout_seconds": 1.0}, "127.0.0.1:1"
-    assert not pipeline.run(LIVE_ON_TUESDAY).success
     keys = []
-    for _ in range(4):
-        [request] = retrier.look(1_000)
-        keys.append(request.run_key)
-        pipeline.run(LIVE_ON_TUESDAY, select="kafka_publication", tags=request.tags)
+    with pipeline.without_kafka():
+        assert not pipeline.run(LIVE_ON_TUESDAY).success
+        for _ in range(4):
+            [request] = retrier.look(1_000)
+            keys.append(request.run_key)
+            pipeline.run(LIVE_ON_TUESDAY, select="kafka_publication", tags=request.tags)
 
     assert len(set(keys)) == 4
 

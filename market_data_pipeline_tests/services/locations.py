@@ -119,8 +119,9 @@ def operate(
         heaviest |= memory()
     now_worked, now_passed = busy_and_all()
     say(f"processors busy: {(now_worked - worked) / (now_passed - passed):.0%}")
-    for name, most in heaviest.items():
-        say(f"{name}: {memory()[name] / 2**20:.0f} MiB at the end, at most {most / 2**20:.0f}")
+    for name, now in memory().items():
+        most = max(now, heaviest[name])
+        say(f"{name}: {now / 2**20:.0f} MiB at the end, at most {most / 2**20:.0f}")
     found = [run for run in runs(deployment.url) if SCHEDULE in run.tags]
     return windows, found
 
