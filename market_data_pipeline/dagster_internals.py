@@ -5,13 +5,19 @@ An upgrade of Dagster may break these; `test_dagster_internals.py` says which.
 
 from __future__ import annotations
 
+import fcntl
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import dagster as dg
 from dagster import _check as check
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
+from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._core.storage.event_log.base import EventLogStorage
 from dagster._serdes import deserialize_value, serialize_value
+from sqlalchemy.exc import IntegrityError
 
 __all__ = ["CheckRunHealthResult", "LaunchRunContext", "WorkerStatus"]
 
@@ -57,18 +63,37 @@ def claim(instance: dg.DagsterInstance, pool: str, run_id: str, step: str) -> li
     storage = instance.event_log_storage
     if not storage.supports_global_concurrency_limits:
         return None
-    if storage.get_concurrency_info(pool).slot_count != 1:
-        storage.set_concurrency_slots(pool, 1)
-    claimed = storage.claim_concurrency_slot(pool, run_id, step).is_claimed
-    info = storage.get_concurrency_info(pool)
+    with _one_process_at_a_time(storage):
+        if storage.get_concurrency_info(pool).slot_count != 1:
+            try:
+                storage.set_concurrency_slots(pool, 1)
+            except IntegrityError:  # another run has just set it, on PostgreSQL
+                return []
+        claimed = storage.claim_concurrency_slot(pool, run_id, step).is_claimed
+        info = storage.get_concurrency_info(pool)
     others = {each.run_id for each in info.claimed_slots} - {run_id}
     if claimed and not others:
         return None
     if claimed:
-        # Two runs have set the limit at the same time, and there are two places.
+        # The limit was higher, and another run still has one of the places.
         storage.free_concurrency_slot_for_step(run_id, step)
     assigned = {each.run_id for each in info.pending_steps if each.assigned_timestamp}
     return sorted((others | assigned) - {run_id})
+
+
+@contextmanager
+def _one_process_at_a_time(storage: EventLogStorage) -> Iterator[None]:
+    """Keeps the other processes from claiming in a SQLite storage.
+
+    Dagster reads which place is free and then takes it. PostgreSQL locks the row in between; on
+    SQLite two runs would take the same place, and both would be let in.
+    """
+    if not isinstance(storage, SqliteEventLogStorage):
+        yield
+        return
+    with Path(storage.path_for_shard("pools")).with_suffix(".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
+        yield
 
 
 def release(instance: dg.DagsterInstance, run_id: str, step: str | None = None) -> None:

@@ -7,6 +7,7 @@ from dagster._core.storage import tags
 from dagster._daemon.types import DaemonHeartbeat
 
 from market_data_pipeline import dagster_internals as internals
+from market_data_pipeline_tests.pools import claimed_at_once
 
 KEY = dg.AssetCheckKey(dg.AssetKey("quotes"), "prices_plausible")
 
@@ -77,6 +78,15 @@ def test_two_places_for_a_moment_let_one_run_in_at_the_most(instance: dg.Dagster
 
     assert internals.claim(instance, "pool", "second", "step") == ["first"]
     assert internals.claim(instance, "pool", "first", "step") is None
+
+
+def test_a_new_pool_lets_in_one_of_two_runs_that_open_it_at_once(
+    instance: dg.DagsterInstance,
+) -> None:
+    with dg.DagsterInstance.from_ref(instance.get_ref()) as same:
+        for number in range(20):
+            let_in = claimed_at_once([instance, same], f"pool {number}")
+            assert sorted(let_in) == [False, True]
 
 
 def test_an_instance_in_memory_has_no_pools() -> None:
