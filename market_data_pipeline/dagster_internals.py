@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from dagster import _check as check
@@ -168,3 +169,31 @@ def execute_run(arguments: str) -> None:
     from dagster._cli.api import execute_run_command
 
     check.not_none(execute_run_command.callback)(arguments, None)
+
+
+def serve_code(preloaded: Sequence[str]) -> None:
+    """Runs `dagster api grpc` with the arguments of this process, and forks its runs.
+
+    The code has to be a module (`--module-name`).
+
+    Args:
+        preloaded: modules that the runs find imported, beside Dagster and their own.
+    """
+    import multiprocessing
+    from multiprocessing.forkserver import ensure_running
+
+    from dagster._cli.api import grpc_command
+    from dagster._grpc import server
+
+    class ForkingServer(server.DagsterApiServer):
+        def __init__(self, **arguments: Any) -> None:
+            super().__init__(**arguments)
+            context = multiprocessing.get_context("forkserver")
+            own = arguments["loadable_target_origin"].module_name
+            context.set_forkserver_preload(["dagster._grpc.impl", own, *preloaded])
+            self._mp_ctx = context  # type: ignore[assignment]
+            ensure_running()
+
+    server.DagsterApiServer = ForkingServer  # type: ignore[misc, assignment]
+    # Code that cannot be loaded is shown in the UI, and is no reason to end.
+    grpc_command(["--lazy-load-user-code", *sys.argv[1:]])

@@ -1,9 +1,10 @@
-"""Runs that are forked from a warm process, on a `dagster dev` of their own."""
+"""Runs that are forked from a warm process: of `dagster dev`, and of a code server."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -27,10 +28,13 @@ from market_data_pipeline_tests.deploy.webserver import (
 from market_data_pipeline_tests.supervised import OURS, ROOT, free_ports
 
 T = TypeVar("T")
-DAGSTER_DEV = ["-m", "dagster", "dev", "-f", "some_jobs.py", "-h", "127.0.0.1"]
+SERVED = ["market_data_pipeline.code_server", "--host", "127.0.0.1", "--module-name", "some_jobs"]
 CODE = """
 import os, time
 import dagster as dg
+
+with open("imports", "a") as file:
+    file.write(f"{os.getpid()}\\n")
 
 @dg.op
 def say(context):
@@ -55,25 +59,35 @@ defs = dg.Definitions(jobs=[short, long], executor=dg.in_process_executor)
 class Server:
     """Dagster with the launcher of `dagster.yaml`, and code that a test may change."""
 
+    LOCATION = ("-f", "some_jobs.py")
+
     def __init__(self, folder: Path) -> None:
-        instance = yaml.safe_load((ROOT / "dagster.yaml").read_text())
-        (folder / "dagster.yaml").write_text(yaml.safe_dump(instance))
-        self.code = folder / "some_jobs.py"
+        self.folder, self.code = folder, folder / "some_jobs.py"
         self.code.write_text(CODE)
+        self._children: list[Child] = []
+        self.configure()
         (port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{port}"
+        self.start("dagster", "dev", *self.LOCATION, "-h", "127.0.0.1", "-p", str(port))
+
+    def configure(self) -> None:
+        shutil.copy(ROOT / "dagster.yaml", self.folder)
+
+    def start(self, *module: str) -> None:
         ours = {name: value for name, value in os.environ.items() if not OURS.match(name)}
-        self._dagster = Child(
-            "Dagster",
-            ["env", f"--chdir={folder}", sys.executable, *DAGSTER_DEV, "-p", str(port)],
-            {**ours, "DAGSTER_HOME": str(folder), "PYTHONPATH": str(ROOT)},
-            folder / "log",
+        child = Child(
+            module[0],
+            ["env", f"--chdir={self.folder}", sys.executable, "-m", *module],
+            {**ours, "DAGSTER_HOME": str(self.folder), "PYTHONPATH": str(ROOT)},
+            self.folder / f"{module[0]}.log",
             stop_signal=signal.SIGINT,
             patience=20,
         )
+        self._children.append(child)
 
     def stop(self) -> None:
-        self._dagster.stop()
+        for child in reversed(self._children):
+            child.stop()
 
     def launch(self, job: str) -> str:
         return eventually(lambda: launch_run(self.url, "some_jobs.py", job, ""))
@@ -104,6 +118,27 @@ class Server:
         return eventually(launched)
 
 
+class CodeServer(Server):
+    """The code server of a deployment, beside a webserver and a daemon with Dagster's launcher."""
+
+    LOCATION = ("-w", "served.yaml")
+
+    def configure(self) -> None:
+        (self.folder / "dagster.yaml").touch()
+        (port,) = free_ports(1)
+        served = {"host": "127.0.0.1", "port": port, "location_name": "some_jobs.py"}
+        workspace = yaml.safe_dump({"load_from": [{"grpc_server": served}]})
+        (self.folder / "served.yaml").write_text(workspace)
+        self.start(*SERVED, "--port", str(port))
+
+    def launch_started(self) -> tuple[Run, int]:
+        """A run that has started, and its process."""
+        run = self.run(self.launch("long"), "STARTED")
+        found = re.search(r"Started process for run \(pid: (\d+)\)", messages(self.url, run.id))
+        assert found
+        return run, int(found[1])
+
+
 def eventually(what: Callable[[], T | None], seconds: float = 120) -> T:
     """What is there in the end."""
     patience = time.monotonic() + seconds
@@ -125,8 +160,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.stop()
 
 
+@pytest.fixture(scope="module")
+def code_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CodeServer]:
+    server = CodeServer(tmp_path_factory.mktemp("served"))
+    yield server
+    server.stop()
+
+
 def process_of(run: Run) -> int:
     return int(run.tags[PROCESS_TAG].split()[2])
+
+
+def parent_in(said: str) -> int:
+    found = re.search(r"version one, a child of (\d+)", said)
+    assert found
+    return int(found[1])
 
 
 def test_a_run_that_is_killed_harms_no_other_and_one_that_is_terminated_ends(
@@ -143,9 +191,32 @@ def test_a_run_that_is_killed_harms_no_other_and_one_that_is_terminated_ends(
 
 def test_a_run_has_the_code_that_is_on_the_disk(server: Server) -> None:
     server.launch_warm("long")
-    parent = re.search(r"version one, a child of (\d+)", server.said())
-    assert parent
-    assert b"run_template" in Path(f"/proc/{parent[1]}/cmdline").read_bytes()
+    assert b"run_template" in Path(f"/proc/{parent_in(server.said())}/cmdline").read_bytes()
     server.code.write_text(CODE.replace("version one", "version two"))
     assert "version two" in server.said()
     assert "version two" in server.said()
+
+
+def test_the_runs_of_a_code_server_are_forks_of_a_process_that_has_imported_the_code(
+    code_server: CodeServer,
+) -> None:
+    imported_by = {parent_in(code_server.said()) for _ in range(3)}
+    assert len(imported_by) == 1
+    # The other one serves the definitions.
+    imports = (code_server.folder / "imports").read_text().split()
+    assert len(imports) == 2
+    assert imported_by < {*map(int, imports)}
+
+
+def test_a_run_of_a_code_server_that_is_killed_harms_no_other_and_a_terminated_one_ends(
+    code_server: CodeServer,
+) -> None:
+    killed, process = code_server.launch_started()
+    other, process_of_other = code_server.launch_started()
+    os.kill(process, signal.SIGKILL)
+    code_server.run(killed.id, "FAILURE")
+    assert code_server.run(other.id, "STARTED")
+    terminate_run(code_server.url, other.id)
+    code_server.run(other.id, "CANCELED")
+    eventually(lambda: not Path(f"/proc/{process_of_other}").exists())
+    assert "version one" in code_server.said()
