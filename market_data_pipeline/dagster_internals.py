@@ -10,15 +10,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster import _check as check
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
-from dagster._core.storage.event_log import SqliteEventLogStorage
-from dagster._core.storage.event_log.base import EventLogStorage
 from dagster._serdes import deserialize_value, serialize_value
-from sqlalchemy.exc import IntegrityError
+
+if TYPE_CHECKING:
+    from dagster._core.storage.event_log.base import EventLogStorage
 
 __all__ = ["CheckRunHealthResult", "LaunchRunContext", "WorkerStatus"]
 
@@ -64,6 +64,8 @@ def claim(instance: dg.DagsterInstance, pool: str, run_id: str, step: str) -> li
     storage = instance.event_log_storage
     if not storage.supports_global_concurrency_limits:
         return None
+    from sqlalchemy.exc import IntegrityError  # an instance imports it, the definitions need not
+
     with _one_process_at_a_time(storage):
         if storage.get_concurrency_info(pool).slot_count != 1:
             try:
@@ -89,6 +91,8 @@ def _one_process_at_a_time(storage: EventLogStorage) -> Iterator[None]:
     Dagster reads which place is free and then takes it. PostgreSQL locks the row in between; on
     SQLite two runs would take the same place, and both would be let in.
     """
+    from dagster._core.storage.event_log import SqliteEventLogStorage
+
     if not isinstance(storage, SqliteEventLogStorage):
         yield
         return

@@ -21,3 +21,8 @@ assert "pandas" not in sys.modules
 
 def test_storing_and_loading_quotes_imports_no_pandas(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path)], check=True)
+
+
+def test_the_definitions_import_no_database_of_dagsters() -> None:
+    program = "import sys, market_data_pipeline.definitions; assert 'sqlalchemy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
