@@ -70,7 +70,7 @@ def test_a_limit_that_somebody_has_raised_is_one_again(instance: dg.DagsterInsta
 
 
 def test_two_places_for_a_moment_let_one_run_in_at_the_most(instance: dg.DagsterInstance) -> None:
-    """Two runs that set the limit of a new pool at the same time may make a place each."""
+    """Both were given while the limit was higher."""
     storage = instance.event_log_storage
     storage.set_concurrency_slots("pool", 2)
     assert storage.claim_concurrency_slot("pool", "first", "step").is_claimed

@@ -29,7 +29,7 @@ from market_data_pipeline_tests.deploy.webserver import NoAnswerError, Run, runs
 from market_data_pipeline_tests.kafka.helpers import Seen, read
 from market_data_pipeline_tests.services.kafka_broker import KafkaCluster
 from market_data_pipeline_tests.services.mongo_engine import mongo_engine
-from market_data_pipeline_tests.services.postgres import PASSWORD, Postgres
+from market_data_pipeline_tests.services.postgres import Postgres
 from market_data_pipeline_tests.supervised import ROOT
 
 MINUTE = timedelta(minutes=1)
@@ -95,11 +95,7 @@ class Deployment(Processes):
         ours = {
             "MARKET_DATA_STATE": str(folder / "state"),
             "QUOTES_PATH": str(folder / "state" / "quotes"),
-            "DAGSTER_POSTGRES_HOST": "127.0.0.1",
-            "DAGSTER_POSTGRES_PORT": str(postgres.port),
-            "DAGSTER_POSTGRES_DB": "postgres",
-            "DAGSTER_POSTGRES_USER": "dagster",
-            "DAGSTER_POSTGRES_PASSWORD": PASSWORD,
+            **postgres.settings,
             "BRAPI_BASE_URL": sandbox.url,
             "BRAPI_TOKEN": "token-of-the-tests",
             "BRAPI_PLAN": "pro",

@@ -56,6 +56,17 @@ class Postgres:
             self._run("pg_ctl", "stop", "-m", "immediate")
         shutil.rmtree(self._folder)
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """The variables with which `deploy/dagster.yaml` finds it."""
+        return {
+            "DAGSTER_POSTGRES_HOST": self.address,
+            "DAGSTER_POSTGRES_PORT": str(self.port),
+            "DAGSTER_POSTGRES_DB": "postgres",
+            "DAGSTER_POSTGRES_USER": "dagster",
+            "DAGSTER_POSTGRES_PASSWORD": PASSWORD,
+        }
+
     def crash(self) -> None:
         """Ends every connection without a word, and starts again from what is on disk."""
         self._start("restart", "-m", "immediate")

@@ -8,23 +8,18 @@ import dagster as dg
 import pytest
 
 from market_data_pipeline_tests.pools import claimed_at_once
-from market_data_pipeline_tests.services.postgres import PASSWORD, Postgres
+from market_data_pipeline_tests.services.postgres import Postgres
+from market_data_pipeline_tests.supervised import ROOT
 
 pytestmark = pytest.mark.services
-
-CONFIGURATION = Path(__file__).parents[2] / "deploy" / "dagster.yaml"
 
 
 def test_a_new_pool_lets_in_one_of_two_runs_at_the_most(
     tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copy(CONFIGURATION, tmp_path)
-    monkeypatch.setenv("DAGSTER_POSTGRES_HOST", postgres.address)
-    monkeypatch.setenv("DAGSTER_POSTGRES_PORT", str(postgres.port))
-    monkeypatch.setenv("DAGSTER_POSTGRES_DB", "postgres")
-    monkeypatch.setenv("DAGSTER_POSTGRES_USER", "dagster")
-    monkeypatch.setenv("DAGSTER_POSTGRES_PASSWORD", PASSWORD)
-    monkeypatch.setenv("MARKET_DATA_STATE", str(tmp_path))
+    shutil.copy(ROOT / "deploy" / "dagster.yaml", tmp_path)
+    for name, value in (postgres.settings | {"MARKET_DATA_STATE": str(tmp_path)}).items():
+        monkeypatch.setenv(name, value)
     with ExitStack() as stack:
         instances = [
             stack.enter_context(dg.DagsterInstance.from_config(str(tmp_path))) for _ in range(2)
