@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import dagster as dg
 import pytest
 import yaml
 
@@ -125,6 +126,8 @@ class CodeServer(Server):
 
     def configure(self) -> None:
         (self.folder / "dagster.yaml").touch()
+        # Two processes that make the tables of SQLite at once are in each other's way.
+        dg.DagsterInstance.from_config(str(self.folder)).dispose()
         (port,) = free_ports(1)
         served = {"host": "127.0.0.1", "port": port, "location_name": "some_jobs.py"}
         workspace = yaml.safe_dump({"load_from": [{"grpc_server": served}]})
