@@ -28,6 +28,7 @@ from market_data_pipeline.incidents import (
     unpublished_windows,
     withheld_prices,
 )
+from market_data_pipeline.quote import by_window
 from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.settings import settings
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE, trading_windows
@@ -160,7 +161,8 @@ def _look(
     @cache
     def rows() -> Rows:
         stored = store.stored_windows([window.key for window in windows])
-        return {window: found or () for window, (_, found) in zip(windows, stored, strict=True)}
+        rows = by_window(quote for _, found in stored for quote in found or ())
+        return {window: rows[window] for window in windows}
 
     looks: dict[str, Callable[[], list[Incident]]] = {
         "runs": lambda: failed_runs(
@@ -169,7 +171,7 @@ def _look(
             lambda run: is_of_this_location(context, run),
         ),
         "missing": lambda: missing_windows(instance, windows, now),
-        "unpublished": lambda: unpublished_windows(instance, rows(), now),
+        "unpublished": lambda: unpublished_windows(instance, rows(), settings().kafka_topic, now),
         "withheld": lambda: withheld_prices(rows()),
         "quota": lambda: quota_running_out(instance, now),
     }

@@ -9,13 +9,15 @@ Brapi for a batch of quotes.
 from __future__ import annotations
 
 import csv
-from datetime import date, time
+from datetime import date, time, timedelta
+from functools import cache
 from importlib import resources
 
 FIRST_DAY, LAST_DAY = date(2020, 1, 1), date(2036, 12, 31)
 OPENING, CLOSING = time(10), time(18)
 
 
+@cache
 def openings() -> dict[date, time | None]:
     """The weekdays that differ from others: when B3 opens on them (São Paulo), None if it does not.
 
@@ -27,3 +29,12 @@ def openings() -> dict[date, time | None]:
         date.fromisoformat(row["day"]): time.fromisoformat(row["opens"]) if row["opens"] else None
         for row in csv.DictReader(text.splitlines())
     }
+
+
+def sessions_back(day: date, count: int) -> date:
+    """The day that lies so many sessions before `day`, or the first of the calendar."""
+    exceptions = openings()
+    while count and day > FIRST_DAY:
+        day -= timedelta(days=1)
+        count -= day.weekday() < 5 and exceptions.get(day, OPENING) is not None
+    return day

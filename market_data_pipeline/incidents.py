@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from market_data_pipeline.asset_keys import HISTORY, PUBLICATION, QUOTES
-from market_data_pipeline.assets.kafka_publication import sent
 from market_data_pipeline.automation import QUOTA_SHARE, why_not_yet
+from market_data_pipeline.b3_calendar import sessions_back
 from market_data_pipeline.dagster_internals import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -22,6 +22,7 @@ from market_data_pipeline.dagster_internals import (
 )
 from market_data_pipeline.freshness import GRACE
 from market_data_pipeline.price_guard import explain, run_config
+from market_data_pipeline.publications import sent
 from market_data_pipeline.quota import last_recorded
 from market_data_pipeline.quote import Quote
 from market_data_pipeline.run_history import materialized
@@ -61,7 +62,7 @@ def recent_windows(now: datetime) -> list[Window]:
     last = WINDOWS.last_ended(now)
     if last is None:
         return []
-    days = {WINDOWS.sessions_back(last.day, back) for back in range(SESSIONS_LOOKED_AT)}
+    days = {sessions_back(last.day, back) for back in range(SESSIONS_LOOKED_AT)}
     windows = (window for day in days for window in WINDOWS.of_session(day))
     return sorted((window for window in windows if window.end <= now), reverse=True)
 
@@ -119,12 +120,15 @@ def missing_windows(
     ]
 
 
-def unpublished_windows(instance: dg.DagsterInstance, rows: Rows, now: datetime) -> list[Incident]:
+def unpublished_windows(
+    instance: dg.DagsterInstance, rows: Rows, topic: str, now: datetime
+) -> list[Incident]:
     """Whether the last window with live quotes was published whole.
 
     Args:
         instance: where the publications are recorded.
         rows: the stored rows of the recent windows, newest window first.
+        topic: where they are published.
         now: the current instant; a window that is not due yet may still be in progress.
     """
     live = {
@@ -132,7 +136,7 @@ def unpublished_windows(instance: dg.DagsterInstance, rows: Rows, now: datetime)
         for window, of_window in rows.items()
         if (quotes := [quote for quote in of_window if quote.source == "live"])
     }
-    there = sent(instance, list(live))
+    there = sent(instance, list(live), topic)
     window = next((each for each in live if each in there or _due(each, now)), None)
     if window is None:
         return []
@@ -148,6 +152,11 @@ def unpublished_windows(instance: dg.DagsterInstance, rows: Rows, now: datetime)
         text = (
             f"{window.key} is on the topic without {', '.join(held_back)}: the prices are "
             "withheld. Accept those that are right."
+        )
+    elif missing := there[window].missing(live[window]):
+        text = (
+            f"{window.key} is on the topic without {missing} of its prices, which were stored "
+            f"later: materialize `{PUBLICATION.to_user_string()}` alone while the window is live."
         )
     else:
         return []

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import date, datetime, time
 from typing import Any, Literal, get_args
 
 import dagster as dg
 
 from market_data_pipeline.asset_keys import PUBLICATION, QUOTES
 from market_data_pipeline.assets.filling import explain, in_words
-from market_data_pipeline.assets.kafka_publication import PUBLISHED
 from market_data_pipeline.assets.metadata import table
+from market_data_pipeline.b3_calendar import sessions_back
 from market_data_pipeline.brapi.plans import Plan
 from market_data_pipeline.observe import unserved
+from market_data_pipeline.publications import PUBLISHED
 from market_data_pipeline.run_history import began, materializations, unsuccessful_runs
-from market_data_pipeline.windows import Window, trading_windows
+from market_data_pipeline.windows import EXCHANGE_TIMEZONE, Window, trading_windows
 
 WINDOWS = trading_windows()
 SESSIONS = 5
@@ -44,7 +45,7 @@ def account(
     Returns:
         The sentence; and `windows_not_filled`, with the table `not_filled` if there are any.
     """
-    first = WINDOWS.sessions_back(due.day, SESSIONS - 1)
+    first = sessions_back(due.day, SESSIONS - 1)
     windows = _windows(first, due)
     states = _states(instance, asset, windows)
     failed = unsuccessful_runs(instance, [w for w in windows if states[w] == "missing"], asset)
@@ -77,10 +78,10 @@ def account(
 
 
 def _windows(first: date, last: Window) -> list[Window]:
-    windows = [*WINDOWS.of_session(first)]
+    windows = [WINDOWS.next_ending(datetime.combine(first, time(), EXCHANGE_TIMEZONE))]
     while windows[-1] < last:
         windows.append(WINDOWS.after(windows[-1]))
-    return [window for window in windows if window <= last]
+    return windows
 
 
 def _states(

@@ -41,16 +41,17 @@ def decide(
         The merged rows in the order of time; those that were stored keep their decision.
     """
     stored = list(stored)
-    before = {(quote.requested_ticker, quote.window_start): quote for quote in stored}
+    known = set(stored)
+    before = {(ticker, quote.window_start): quote for quote in known for ticker in _tickers(quote)}
     last = dict(trusted)
     kept = []
     for quote in merge(stored, new):
-        there = before.get((quote.requested_ticker, quote.window_start))
-        if quote is not there:
+        if quote not in known:
+            there = [before.get((ticker, quote.window_start)) for ticker in _tickers(quote)]
             quote = _decided(quote, there, _reference(quote, last))
         kept.append(quote)
         if quote.trusted:
-            last[quote.requested_ticker] = last[quote.ticker] = quote
+            last |= dict.fromkeys(_tickers(quote), quote)
     return kept
 
 
@@ -107,16 +108,26 @@ def plausible(price: float, reference: float) -> bool:
 
 
 def _reference(quote: Quote, last: Mapping[str, Quote]) -> Quote | None:
-    """The trusted row to compare with, also under the new symbol of a renamed instrument."""
-    found = last.get(quote.requested_ticker) or last.get(quote.ticker)
-    # A made-up price says nothing about a real one, and the other way round.
-    return found if found and found.made_up == quote.made_up else None
+    """The last trusted row to compare with, under either of its symbols."""
+    found = _comparable(quote, [last.get(ticker) for ticker in _tickers(quote)])
+    return max(found, key=lambda each: each.window_start, default=None)
 
 
-def _decided(quote: Quote, there: Quote | None, last: Quote | None) -> Quote:
-    if there and there.decision == "accepted" and plausible(quote.price, there.price):
-        # The operator's word holds for the window, however often it is observed.
-        return replace(quote, reference_price=there.reference_price, decision="accepted")
+def _tickers(quote: Quote) -> tuple[str, ...]:
+    """The symbols that a row is found by: a renamed instrument has two."""
+    return quote.requested_ticker, quote.ticker
+
+
+def _comparable(quote: Quote, rows: Iterable[Quote | None]) -> list[Quote]:
+    """A made-up price says nothing about a real one, and the other way round."""
+    return [each for each in rows if each and each.made_up == quote.made_up]
+
+
+def _decided(quote: Quote, there: Iterable[Quote | None], last: Quote | None) -> Quote:
+    for accepted in (each for each in _comparable(quote, there) if each.decision == "accepted"):
+        if plausible(quote.price, accepted.price):
+            # The operator's word holds for the window, however often it is observed.
+            return replace(quote, reference_price=accepted.reference_price, decision="accepted")
     reference = last.price if last else quote.previous_close
     if reference is None or plausible(quote.price, reference):
         return replace(quote, reference_price=reference, decision="clear")

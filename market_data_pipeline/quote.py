@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from itertools import chain
 from typing import Any, Literal
+
+from market_data_pipeline.windows import Window
 
 Source = Literal["live", "intraday", "daily"]
 Decision = Literal["clear", "withheld", "accepted"]
@@ -57,6 +60,11 @@ class Quote:
     def replacing_live(self) -> Quote:
         """This row, as one that a live quote gives way to."""
         return replace(self, replaces_live=self.source != "live")
+
+    @property
+    def window(self) -> Window:
+        """The window that the price belongs to."""
+        return Window(self.window_start, self.window_end)
 
     @property
     def made_up(self) -> bool:
@@ -113,11 +121,11 @@ def from_row(row: dict[str, Any]) -> Quote:
     return Quote(**{**dict.fromkeys(_NAMES), **_DEFAULTS, **known})
 
 
-def by_window(quotes: Iterable[Quote]) -> dict[datetime, list[Quote]]:
-    """The quotes by the start of their window (empty for any other), in their order."""
-    grouped: dict[datetime, list[Quote]] = defaultdict(list)
+def by_window(quotes: Iterable[Quote]) -> dict[Window, list[Quote]]:
+    """The quotes by their window (an empty list for any other), in their order."""
+    grouped: dict[Window, list[Quote]] = defaultdict(list)
     for quote in quotes:
-        grouped[quote.window_start].append(quote)
+        grouped[quote.window].append(quote)
     return grouped
 
 
@@ -126,26 +134,30 @@ def merge(*rows: Iterable[Quote]) -> list[Quote]:
 
     A real price beats a made-up one, a live quote beats a bar (unless an operator let the bar
     replace it), a newer observation beats an older one, and an accepted price beats the same price
-    withheld. A row without a rival stays. Both stores keep what this function says, so they hold
-    the same rows after any sequence of runs.
+    withheld. Of windows with the same start and another end (SYNC_INTERVAL_MINUTES was changed) the
+    one that was observed last is kept. A row without a rival stays. Both stores keep what this
+    function says, so they hold the same rows after any sequence of runs.
 
     Returns:
-        One row for each (requested ticker, window), and no two of one symbol in a window; by
-        window, then in the order of first appearance.
+        One row for each requested ticker and start of a window, and no two of one symbol there; by
+        start, then in the order of first appearance.
     """
-    by_request: dict[tuple[str, datetime], Quote] = {}
-    for quote in (each for group in rows for each in group):
-        _keep(by_request, (quote.requested_ticker, quote.window_start), quote)
-    by_symbol: dict[tuple[str, datetime], Quote] = {}
-    for quote in by_request.values():
-        _keep(by_symbol, (quote.ticker, quote.window_start), quote)
-    return sorted(by_symbol.values(), key=lambda quote: quote.window_start)
+    requested = _best(chain(*rows), lambda quote: (quote.requested_ticker, quote.window_start))
+    kept = _best(requested, lambda quote: (quote.ticker, quote.window_start))
+    return sorted(kept, key=lambda quote: quote.window_start)
 
 
-def _keep(kept: dict[tuple[str, datetime], Quote], key: tuple[str, datetime], new: Quote) -> None:
-    old = kept.get(key)
-    if old is None or _rank(new) > _rank(old):
-        kept[key] = new
+def _best(rows: Iterable[Quote], key: Callable[[Quote], tuple[str, datetime]]) -> list[Quote]:
+    """The best row of each key, in the order of first appearance."""
+    rivals: dict[tuple[str, datetime], list[Quote]] = defaultdict(list)
+    for quote in rows:
+        rivals[key(quote)].append(quote)
+    return [several[0] if len(several) == 1 else _of_rivals(several) for several in rivals.values()]
+
+
+def _of_rivals(rows: Sequence[Quote]) -> Quote:
+    newest = max(rows, key=lambda quote: (not quote.made_up, quote.observed_at, quote.window_end))
+    return max((quote for quote in rows if quote.window_end == newest.window_end), key=_rank)
 
 
 def _rank(quote: Quote) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -16,12 +17,13 @@ from pydantic import Field, PrivateAttr
 from upath import UPath
 
 from market_data_pipeline.asset_keys import QUOTES
-from market_data_pipeline.quote import COLUMNS, Quote, as_row, by_window, from_row, merge
+from market_data_pipeline.quote import COLUMNS, Quote, as_row, from_row, merge
 from market_data_pipeline.windows import start_of
 
 _SUFFIX = ".parquet"
 _INSTANTS = [name for name, (kind, _) in COLUMNS.items() if kind == "timestamp"]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MOST_NAMED = 10
 # How many windows are read at once, at the most; object storage serves them side by side.
 _MOST_AT_ONCE = 128
 
@@ -100,9 +102,11 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
     def load(self, keys: Sequence[str]) -> list[Quote]:
         """The rows of some windows for a sink, in the order of the keys.
 
+        Without those that are made up and may not leave; the log tells of them.
+
         Raises:
             MissingQuotesError: one of them was never stored.
-            MadeUpPricesError: there are made-up prices among them, and none may leave.
+            MadeUpPricesError: all prices are made up, and none may leave.
             QuoteStoreError: the files cannot be read.
         """
         stored = dict(self.stored_windows(keys))
@@ -113,13 +117,21 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
                 "`quotes` for them first."
             )
         quotes = [quote for rows in stored.values() for quote in rows or ()]
-        if not self.publish_made_up_prices and any(quote.made_up for quote in quotes):
+        made_up = [quote for quote in quotes if quote.made_up]
+        if not made_up or self.publish_made_up_prices:
+            return quotes
+        if len(made_up) == len(quotes):
             raise MadeUpPricesError(
                 f"The prices in {self.folder} are made up by a sandbox, so they go to no database "
                 "and no broker: set BRAPI_TOKEN (and unset BRAPI_BASE_URL) for real ones, or "
                 "PUBLISH_MADE_UP_PRICES=true for a database and a broker of tests."
             )
-        return quotes
+        dg.get_dagster_logger().warning(
+            f"Left out, as a sandbox made them up: {len(made_up)} of {len(quotes)} prices, of "
+            f"{', '.join(sorted({quote.ticker for quote in made_up})[:_MOST_NAMED])}. Materialize "
+            "`quotes` again for real ones."
+        )
+        return [quote for quote in quotes if not quote.made_up]
 
     def stored_windows(self, keys: Sequence[str]) -> Iterator[tuple[str, list[Quote] | None]]:
         """The rows of some windows, in the order of the keys; None if a window was never stored.
@@ -155,7 +167,9 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
         Raises:
             QuoteStoreError: the files cannot be read or written.
         """
-        rows, changed = by_window(quotes), dict[UPath, bytes]()
+        rows, changed = defaultdict[datetime, list[Quote]](list), dict[UPath, bytes]()
+        for quote in quotes:
+            rows[quote.window_start].append(quote)
         for key, there in self.stored_windows(keys):
             merged = merge(there or (), rows[start_of(key)])
             if merged != there:

@@ -10,6 +10,7 @@ from market_data_pipeline import clock
 from market_data_pipeline.asset_keys import PUBLICATION, QUOTES
 from market_data_pipeline.assets.common import WINDOWS
 from market_data_pipeline.assets.session_report import report, session_report
+from market_data_pipeline.b3_calendar import sessions_back
 from market_data_pipeline.run_history import materialized
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE, start_of
 
@@ -56,7 +57,7 @@ def _over_since(seen: str | None, over: date) -> set[date]:
     """The sessions after the last one that was over before; the daemon may have been down."""
     if seen is None:
         return {over}
-    days = {WINDOWS.sessions_back(over, back) for back in range(MOST_SESSIONS)}
+    days = {sessions_back(over, back) for back in range(MOST_SESSIONS)}
     return {day for day in days if day > date.fromisoformat(seen)}
 
 

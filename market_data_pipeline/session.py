@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from statistics import median
 
+from market_data_pipeline.b3_calendar import sessions_back
 from market_data_pipeline.quote import Quote, by_window
 from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.windows import TradingWindows, Window
@@ -120,11 +121,10 @@ def previous_closes(
     for quote in _newest_first(store, trading, day, wanted):
         if quote.previous_close:
             found.setdefault((quote.requested_ticker, quote.made_up), quote.previous_close)
-    before = trading.sessions_back(day, 1)
+    before = sessions_back(day, 1)
     missing = wanted - {ticker for ticker, _ in found}
-    if not missing or before == day:
-        return found
-    if store.stored(trading.of_session(before)[-1].key) is None:
+    session = trading.of_session(before)
+    if not missing or not session or store.stored(session[-1].key) is None:
         return found
     for quote in _newest_first(store, trading, before, missing):
         if quote.trusted:
@@ -160,7 +160,7 @@ def follow(
     for window in windows:
         if session is None or session.day != window.day:
             session = SessionSoFar(window.day, session.closes() if session else closes)
-        session.add(window, grouped[window.start])
+        session.add(window, grouped[window])
         yield window, session
 
 

@@ -168,10 +168,6 @@ class TradingWindows:
             self._sessions[day] = tuple(Window(start, start + self.interval) for start in starts)
         return self._sessions[day]
 
-    def sessions_back(self, day: date, count: int) -> date:
-        """The day that lies so many sessions before `day` (or the first that has windows)."""
-        return self._days[max(0, bisect_left(self._days, day) - count)] if self._days else day
-
     def _exclusions(self, minutes: str) -> Iterator[str | datetime]:
         """The ticks of the weekday grid at which B3 is closed, up to the end of the next year.
 

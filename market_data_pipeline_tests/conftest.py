@@ -22,10 +22,7 @@ from dagster_mongo import MongoResource
 from sqlalchemy import Engine, event
 
 from market_data_pipeline import clock
-from market_data_pipeline.assets import ASSETS
-from market_data_pipeline.assets.accept_moves import accept_moves
 from market_data_pipeline.quote_store import QuoteStore
-from market_data_pipeline.resources import BrapiResource, KafkaResource
 from market_data_pipeline.settings import settings
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE
 from market_data_pipeline_dev.kafka import embedded_kafka
@@ -50,6 +47,7 @@ telemetry: {enabled: false}
 """
 
 SetClock = Callable[[datetime], None]
+ChangeSettings = Callable[..., None]
 SetWatchlist = Callable[[Iterable[str]], None]
 
 
@@ -72,13 +70,20 @@ class Pipeline:
     """Settings of the BrapiResource that differ from those of a test."""
     kafka: dict[str, Any] = field(default_factory=dict)
     """The same of the KafkaResource."""
+    publish_made_up_prices: bool = True
 
     @property
     def store(self) -> QuoteStore:
         """The Parquet files."""
-        return QuoteStore(path=str(self.folder), publish_made_up_prices=True)
+        return QuoteStore(path=str(self.folder), publish_made_up_prices=self.publish_made_up_prices)
 
     def definitions(self) -> dg.Definitions:
+        # Imported here: a test may have changed the settings.
+        from market_data_pipeline.assets import ASSETS
+        from market_data_pipeline.assets.accept_moves import accept_moves
+        from market_data_pipeline.quote_store import QuoteStore
+        from market_data_pipeline.resources import BrapiResource, KafkaResource
+
         mongo = MongoResource(
             uri=self.mongo_uri,
             database="market_data_db",
@@ -100,7 +105,7 @@ class Pipeline:
                 "kafka": KafkaResource(
                     bootstrap_servers=self.bootstrap_servers, topic=self.topic, **self.kafka
                 ),
-                "quote_store": self.store,
+                "quote_store": QuoteStore(**self.store.model_dump()),
             },
             executor=dg.in_process_executor,
         )
@@ -233,13 +238,31 @@ def load_definitions(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModuleTyp
     def load(**environment: str) -> ModuleType:
         for name in filter(OURS.match, [*os.environ]):
             monkeypatch.delenv(name)
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        for name in [each for each in sys.modules if each.split(".")[0] == "market_data_pipeline"]:
-            monkeypatch.delitem(sys.modules, name)
+        forget_imports(monkeypatch, environment)
         return importlib.import_module("market_data_pipeline.definitions")
 
     return load
+
+
+@pytest.fixture
+def change_settings(monkeypatch: pytest.MonkeyPatch) -> ChangeSettings:
+    """Lets the next runs have these settings too, as after a start with another environment."""
+
+    def change(**environment: str) -> None:
+        forget_imports(monkeypatch, environment, but="market_data_pipeline.clock")
+
+    return change
+
+
+def forget_imports(
+    monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str], but: str = ""
+) -> None:
+    """Lets the package be imported anew, all modules `but` one, in another environment."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for name in [each for each in sys.modules if each.split(".")[0] == "market_data_pipeline"]:
+        if name != but:
+            monkeypatch.delitem(sys.modules, name)
 
 
 @pytest.fixture(scope="session")

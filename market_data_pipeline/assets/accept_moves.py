@@ -8,16 +8,15 @@ from market_data_pipeline import clock
 from market_data_pipeline.asset_keys import PREFIX, PUBLICATION
 from market_data_pipeline.assets.checks import as_evaluation, every_quote_delivered
 from market_data_pipeline.assets.common import WINDOWS, failing_clearly
-from market_data_pipeline.assets.kafka_publication import (
-    PUBLISHED,
-    accept_in_store,
-    publish_window,
-    sent,
-)
+from market_data_pipeline.assets.kafka_publication import accept_in_store, publish_window
 from market_data_pipeline.assets.mongo_price_history import record_acceptance
+from market_data_pipeline.b3_calendar import sessions_back
 from market_data_pipeline.price_guard import LOOK_BACK_SESSIONS, AcceptanceError
+from market_data_pipeline.publications import sent
+from market_data_pipeline.quote import Quote
 from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.resources import KafkaResource
+from market_data_pipeline.windows import Window
 
 
 class AcceptanceConfig(dg.Config):
@@ -34,21 +33,36 @@ def accept(
     mongo: MongoResource,
     kafka: KafkaResource,
 ) -> None:
-    """Accepts each ticker in the newest window where it is withheld; a live window is published."""
+    """Accepts each ticker in the newest window where it is withheld; a live window is published.
+
+    One of an earlier SYNC_INTERVAL_MINUTES, or from before PARTITIONS_START, is not published.
+    """
     with failing_clearly():
         for key, tickers in _newest_withheld(quote_store, config.tickers).items():
-            window = WINDOWS.from_key(key)
             rows = accept_in_store(context, quote_store, [key], tickers)
-            described = publish_window(context, kafka, window, rows, publish_history=False)
-            if described:
-                context.log_event(
-                    dg.AssetMaterialization(PUBLICATION, partition=key, metadata=described)
-                )
-            there = sent(context.instance, [window])
-            published = described[PUBLISHED] if described else 0
-            delivered = every_quote_delivered([window], rows, there, published)
-            context.instance.report_runless_asset_event(as_evaluation(PUBLICATION, delivered))
+            window = next(quote.window for quote in rows if quote.ticker in tickers)
+            if window in WINDOWS.of_session(window.day):
+                _publish(context, quote_store, kafka, window, rows)
             record_acceptance(mongo, rows)
+
+
+def _publish(
+    context: dg.OpExecutionContext,
+    store: QuoteStore,
+    kafka: KafkaResource,
+    window: Window,
+    rows: list[Quote],
+) -> None:
+    """Publishes a window if it is live, and says anew whether all of it is on the topic."""
+    done = publish_window(context, kafka, store, window, publish_history=False)
+    if done:
+        rows = done.rows
+        context.log_event(
+            dg.AssetMaterialization(PUBLICATION, partition=window.key, metadata=done.described)
+        )
+    there = sent(context.instance, [window], kafka.topic)
+    delivered = every_quote_delivered([window], rows, there, done.sent.events if done else 0)
+    context.instance.report_runless_asset_event(as_evaluation(PUBLICATION, delivered))
 
 
 def _newest_withheld(store: QuoteStore, tickers: list[str]) -> dict[str, list[str]]:
@@ -61,7 +75,7 @@ def _newest_withheld(store: QuoteStore, tickers: list[str]) -> dict[str, list[st
     """
     now = clock.utc_now()
     newest = WINDOWS.next_ending(now)
-    oldest = WINDOWS.sessions_back(newest.day, LOOK_BACK_SESSIONS)
+    oldest = sessions_back(newest.day, LOOK_BACK_SESSIONS)
     wanted, found = set(tickers), dict[str, list[str]]()
     for key, stored in store.newest_first(newest.key, oldest):
         rows = {quote.ticker: quote for quote in stored}

@@ -22,7 +22,8 @@ from market_data_pipeline.assets.metadata import REASONS, failures_of, missing_i
 from market_data_pipeline.dagster_internals import last_evaluations, record_again
 from market_data_pipeline.observe import Observation
 from market_data_pipeline.price_guard import LARGEST_FACTOR, explain, run_config
-from market_data_pipeline.quote import Quote
+from market_data_pipeline.publications import Sent
+from market_data_pipeline.quote import Quote, by_window
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE, Window, start_of
 
 ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
@@ -253,7 +254,7 @@ def _prices_plausible(rows: Sequence[Quote], publication: str) -> dg.AssetCheckR
             [
                 {
                     "ticker": quote.ticker,
-                    "window": window_key(quote),
+                    "window": quote.window.key,
                     "price": quote.price,
                     "reference_price": quote.reference_price,
                     "previous_close": quote.previous_close,
@@ -262,11 +263,6 @@ def _prices_plausible(rows: Sequence[Quote], publication: str) -> dg.AssetCheckR
             ],
         ),
     )
-
-
-def window_key(quote: Quote) -> str:
-    """The partition key of the window of a quote."""
-    return Window(quote.window_start, quote.window_end).key
 
 
 def _quotes_recent(live: Sequence[Quote], delay: timedelta) -> dg.AssetCheckResult:
@@ -310,7 +306,7 @@ def _observed_in_time(live: Sequence[Quote], delay: timedelta) -> dg.AssetCheckR
 
 def _lateness(quote: Quote) -> timedelta:
     """How long after its window's end a quote was observed, while the session went on."""
-    session_end = WINDOWS.of_session(Window(quote.window_start, quote.window_end).day)[-1].end
+    session_end = WINDOWS.of_session(quote.window.day)[-1].end
     return min(quote.observed_at, session_end) - quote.window_end
 
 
@@ -360,25 +356,25 @@ def history_equals_quotes(
 
 
 def every_quote_delivered(
-    windows: Sequence[Window], rows: Sequence[Quote], sent: Mapping[Window, int], published: int
+    windows: Sequence[Window], rows: Sequence[Quote], sent: Mapping[Window, Sent], published: int
 ) -> dg.AssetCheckResult:
     """Whether every live quote of some windows is on the topic.
 
     Args:
         windows: the windows of the run.
         rows: what is stored of them.
-        sent: how many events of each are on the topic, from this run or an earlier one.
+        sent: what the topic has of each, from this run or an earlier one.
         published: how many events this run sent.
     """
-    observed = {quote.window_start for quote in rows if quote.source == "live"}
-    never = [each for each in windows if each.start in observed and each not in sent]
-    due = Counter(quote.window_start for quote in rows if quote.source == "live" and quote.trusted)
+    grouped = by_window(rows)
+    observed = {quote.window for quote in rows if quote.source == "live"}
+    never = [each for each in windows if each in observed and each not in sent]
     later = [
         (each, missing)
         for each in windows
-        if each in sent and (missing := due[each.start] - sent[each]) > 0
+        if each in sent and (missing := sent[each].missing(grouped[each]))
     ]
-    withheld = [quote for quote in rows if not quote.trusted and quote.window_start in observed]
+    withheld = [quote for quote in rows if not quote.trusted and quote.window in observed]
     sentences = [
         f"{_some([_never_sent(window) for window in never])}." if never else "",
         f"{_some([_sent_without(*each) for each in later])}." if later else "",

@@ -1,7 +1,7 @@
 """The prices on Kafka, where other services react to them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
@@ -28,18 +28,26 @@ from market_data_pipeline.assets.filling import HOLDS, holds, tell_filled
 from market_data_pipeline.assets.mongo_price_history import record_acceptance
 from market_data_pipeline.kafka.errors import PublicationError
 from market_data_pipeline.kafka.event import FORMAT_NOT_CHOSEN, quote_event
-from market_data_pipeline.kafka.publisher import Publication
 from market_data_pipeline.one_at_a_time import BRAPI, KAFKA, one_at_a_time
 from market_data_pipeline.price_guard import accept
+from market_data_pipeline.publications import PUBLISHED, Sent, sent
 from market_data_pipeline.quote import Quote, by_window
 from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.resources import KafkaResource
-from market_data_pipeline.run_history import materializations
 from market_data_pipeline.windows import Window
 
-# In the metadata of a window: how many events were sent.
-PUBLISHED = "published"
 SECONDS_AFTER = "seconds_after_window_end"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A window that a run has published."""
+
+    rows: list[Quote]
+    """What is stored of it, as it was read for the publication."""
+    sent: Sent
+    described: dict[str, Any]
+    """The metadata of its materialization."""
 
 
 class PublicationConfig(dg.Config):
@@ -80,71 +88,70 @@ def kafka_publication(
     the market does now. A price that has moved too far is withheld until an operator accepts it.
     """
     windows = windows_of(context)
+    accepted: list[Quote] = []
+    published: dict[Window, Published] = {}
+    failed = ""
     with failing_clearly():
         keys = [window.key for window in windows]
         if config.accept_moves:
-            rows = accept_in_store(context, quote_store, keys, config.accept_moves)
-        else:
-            rows = quote_store.load(keys)
-    published: dict[Window, dict[str, Any]] = {}
-    failed = ""
-    due = [each for each in windows if config.publish_history or _is_live(each)]
-    if due and not kafka.updated_at_format:
-        context.log.warning(FORMAT_NOT_CHOSEN)
-    grouped = by_window(rows)
-    for window in due:
-        try:
-            described = publish_window(
-                context, kafka, window, grouped[window.start], config.publish_history
-            )
-        except PublicationError as error:
-            failed = str(error)
-            yield not_delivered(windows, window, failed)
-            break
-        if described:
-            published[window] = described
-    if config.accept_moves:
-        with failing_clearly():  # the topic does not wait for the audit
-            record_acceptance(mongo, rows)
+            accepted = accept_in_store(context, quote_store, keys, config.accept_moves)
+        rows = by_window(quote_store.load(keys))
+        due = [each for each in windows if config.publish_history or _is_live(each)]
+        if due and not kafka.updated_at_format:
+            context.log.warning(FORMAT_NOT_CHOSEN)
+        for window in (each for each in due if rows[each]):
+            try:
+                done = publish_window(context, kafka, quote_store, window, config.publish_history)
+            except PublicationError as error:
+                failed = str(error)
+                yield not_delivered(windows, window, failed)
+                break
+            if done:
+                published[window], rows[window] = done, done.rows
+        if accepted:  # the topic does not wait for the audit
+            record_acceptance(mongo, accepted)
     if failed:
         raise dg.Failure(failed, allow_retries=False)
-    earlier = sent(context.instance, windows)
-    _describe_windows(context, windows, grouped, published, earlier)
+    earlier = sent(context.instance, windows, kafka.topic)
+    _describe_windows(context, windows, rows, published, earlier)
     with showing_the_newest(context.instance, windows[-1], [EVERY_QUOTE_DELIVERED]):
-        count = sum(described[PUBLISHED] for described in published.values())
-        there = earlier | {window: each[PUBLISHED] for window, each in published.items()}
+        count = sum(each.sent.events for each in published.values())
+        there = earlier | {window: each.sent for window, each in published.items()}
+        stored = [quote for window in windows for quote in rows[window]]
         yield dg.MaterializeResult(
-            check_results=[every_quote_delivered(windows, rows, there, count)]
+            check_results=[every_quote_delivered(windows, stored, there, count)]
         )
 
 
 def _describe_windows(
     context: dg.AssetExecutionContext,
     windows: list[Window],
-    rows: Mapping[datetime, Sequence[Quote]],
-    published: Mapping[Window, dict[str, Any]],
-    earlier: Mapping[Window, int],
+    rows: Mapping[Window, Sequence[Quote]],
+    published: Mapping[Window, Published],
+    earlier: Mapping[Window, Sent],
 ) -> None:
     """Says of each window what the topic holds of it, and of the run how much it published."""
     unpublished = {
-        window: _why_not_published(window, rows[window.start], earlier)
+        window: _why_not_published(window, rows[window], earlier)
         for window in windows
         if window not in published
     }
     ran = tell_filled(context, unpublished, len(windows), "published")
     for window, reason in unpublished.items():
-        held = holds(earlier.get(window, 0), "events", reason)
+        held = holds(earlier[window].events if window in earlier else 0, "events", reason)
         described = {HOLDS: held, PUBLISHED: 0, "reason": reason, **ran}
         context.add_asset_metadata(described, partition_key=window.key)
-    for window, described in published.items():
-        context.add_asset_metadata({**described, **ran}, partition_key=window.key)
+    for window, done in published.items():
+        context.add_asset_metadata({**done.described, **ran}, partition_key=window.key)
 
 
-def _why_not_published(window: Window, rows: Sequence[Quote], earlier: Mapping[Window, int]) -> str:
+def _why_not_published(
+    window: Window, rows: Sequence[Quote], earlier: Mapping[Window, Sent]
+) -> str:
     if window in earlier:
         return "published by an earlier run"
     if not rows:
-        return "`quotes` has no rows for it"
+        return "`quotes` has no price for it"
     if not _is_live(window):
         return "the window is not live, and `publish_history` is not set"
     return "every quote is withheld or history"
@@ -174,7 +181,7 @@ def accept_in_store(
     with one_at_a_time(context, BRAPI):  # no run that asks Brapi stores meanwhile
         accepted = accept(store.load(keys), tickers)
         store.save(accepted, keys)
-    for window in sorted({Window(quote.window_start, quote.window_end) for quote in accepted}):
+    for window in sorted({quote.window for quote in accepted}):
         effect = (
             "published now"
             if _is_live(window)
@@ -187,73 +194,60 @@ def accept_in_store(
 def publish_window(
     context: dg.OpExecutionContext | dg.AssetExecutionContext,
     kafka: KafkaResource,
+    store: QuoteStore,
     window: Window,
-    rows: list[Quote],
     publish_history: bool,
-) -> dict[str, Any] | None:
+) -> Published | None:
     """Publishes what is due of one window in one transaction, while no other run publishes.
 
     Args:
         context: of the step.
         kafka: the brokers, the topic and the form of `updated_at`.
+        store: where the rows are stored. Withheld ones are never published.
         window: the window. It is not published if it stops being live while this run waits.
-        rows: its stored rows. Withheld ones are never published.
         publish_history: publish bars as well, and the window even if it is not live.
 
     Returns:
-        The metadata of its materialization; None if nothing was sent.
+        What was sent; None if nothing was.
 
     Raises:
+        MadeUpPricesError: the prices are made up, and may not be published.
+        MissingQuotesError: the window was never stored.
         PublicationError: they are not on the topic, or it is not known whether they are.
+        QuoteStoreError: the rows cannot be read.
     """
-    due = [quote for quote in rows if quote.trusted and (publish_history or quote.source == "live")]
-    if not due:
-        context.log.info(f"{window.key}: nothing to publish")
-        return None
-    updated_at_format = kafka.updated_at_format or "epoch"
-    events = [quote_event(quote, updated_at_format=updated_at_format) for quote in due]
     # Two runs with one transactional id would end each other's transactions.
     with one_at_a_time(context, KAFKA):
         if not (publish_history or _is_live(window)):
             context.log.info(f"{window.key}: not published: the window is not live")
             return None
+        # Read only now: while this run waited, another may have stored and sent newer prices.
+        rows = by_window(store.load([window.key]))[window]
+        due = [each for each in rows if each.trusted and (publish_history or each.source == "live")]
+        if not due:
+            context.log.info(f"{window.key}: nothing to publish")
+            return None
+        updated_at_format = kafka.updated_at_format or "epoch"
+        events = [quote_event(quote, updated_at_format=updated_at_format) for quote in due]
         publication = kafka.publisher().publish(events)
     context.log.info(f"{window.key}: {publication.published} events published")
     reason = "the window is live" if _is_live(window) else "publish_history is set"
-    described = _describe(window, publication, len(rows) - len(due), reason)
-    described["updated_at_format"] = kafka.updated_at_format or FORMAT_NOT_CHOSEN
-    return described
-
-
-def sent(instance: dg.DagsterInstance, windows: Sequence[Window]) -> dict[Window, int]:
-    """Those of some windows that are on the topic, as materializations say: how many events."""
-    found = materializations(instance, PUBLICATION, windows)
-    counts = {window: max(map(_published, events), default=0) for window, events in found.items()}
-    return {window: count for window, count in counts.items() if count}
-
-
-def _published(event: dg.AssetMaterialization) -> int:
-    told = event.metadata.get(PUBLISHED)
-    return told.value if isinstance(told, dg.IntMetadataValue) and told.value else 0
-
-
-def _is_live(window: Window) -> bool:
-    return WINDOWS.is_live(window, clock.utc_now())
-
-
-def _describe(
-    window: Window, publication: Publication, withheld: int, reason: str
-) -> dict[str, Any]:
-    return {
+    there = Sent(publication.published, max(quote.observed_at for quote in due))
+    described = {
         HOLDS: holds(publication.published, "events", reason),
-        PUBLISHED: publication.published,
-        "withheld": withheld,
+        **there.metadata(publication.topic),
+        "withheld": len(rows) - len(due),
         "reason": reason,
-        "topic": publication.topic,
         SECONDS_AFTER: round((clock.utc_now() - window.end).total_seconds(), 1),
         "publish_milliseconds": round(sum(publication.seconds.values()) * 1000),
         "offsets": {
             f"partition {partition}": f"{first} to {last}"
             for partition, (first, last) in sorted(publication.offsets.items())
         },
+        "updated_at_format": kafka.updated_at_format or FORMAT_NOT_CHOSEN,
     }
+    return Published(rows, there, described)
+
+
+def _is_live(window: Window) -> bool:
+    return WINDOWS.is_live(window, clock.utc_now())

@@ -74,8 +74,8 @@ def mongo_price_history(
     # Other code locations have documents of the same windows.
     tickers = {quote.ticker for quote in rows}
     grouped = by_window(quote for quote in found if quote.ticker in tickers)
-    none = "`quotes` has no rows for it"
-    empty = {window: none for window in windows if not grouped[window.start]}
+    none = "`quotes` has no price for it"
+    empty = {window: none for window in windows if not grouped[window]}
     ran = {
         **tell_filled(context, empty, len(windows)),
         "collection": f"{mongo.database}.{COLLECTION}",
@@ -83,7 +83,7 @@ def mongo_price_history(
         "windows_in_run": len(windows),
     }
     for window in windows:
-        count = len(grouped[window.start])
+        count = len(grouped[window])
         described = {
             HOLDS: holds(count, "documents", none),
             "dagster/partition_row_count": count,

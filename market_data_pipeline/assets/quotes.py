@@ -29,6 +29,7 @@ from market_data_pipeline.assets.metadata import (
     failures_of,
 )
 from market_data_pipeline.assets.pictures import MOST_POINTS, describe_market, prices_table
+from market_data_pipeline.b3_calendar import sessions_back
 from market_data_pipeline.brapi.client import BrapiClient, Progress
 from market_data_pipeline.brapi.errors import BrapiError, OutageError
 from market_data_pipeline.observe import Observation, observe_history, observe_live
@@ -100,11 +101,12 @@ def quotes(
                 rows = _decide(quote_store, windows, observed)
                 quote_store.save(rows, [window.key for window in windows])
     grouped = by_window(rows)
+    rows = [quote for window in windows for quote in grouped[window]]
     empty = {
         window: why_empty(window, observation)
         for observation in observations
         for window in observation.windows
-        if not grouped[window.start]
+        if not grouped[window]
     }
     ran = {
         **tell_filled(context, empty, len(windows)),
@@ -114,7 +116,7 @@ def quotes(
     courses = _courses(context, quote_store, windows, rows, earlier)
     for observation in observations:
         for window in observation.windows:
-            of_window, stand = grouped[window.start], courses.get(window, [])
+            of_window, stand = grouped[window], courses.get(window, [])
             described = {  # the UI shows it in this order
                 HOLDS: holds(len(of_window), "quotes", empty.get(window, "")),
                 **describe_market(window, stand),
@@ -216,7 +218,7 @@ def _decide(store: QuoteStore, windows: list[Window], observed: list[Quote]) -> 
     trusted = store.last_trusted(
         wanted,
         windows[0].key,
-        WINDOWS.sessions_back(windows[0].day, LOOK_BACK_SESSIONS),
+        sessions_back(windows[0].day, LOOK_BACK_SESSIONS),
         made_up=any(quote.made_up for quote in observed),
     )
     return decide(stored, observed, trusted)

@@ -15,10 +15,11 @@ from pydantic import Field
 from market_data_pipeline import b3_calendar, clock
 from market_data_pipeline.asset_keys import PREFIX, PUBLICATION, QUOTES, SESSION_REPORT
 from market_data_pipeline.assets.common import GROUP, OWNERS, WINDOWS
-from market_data_pipeline.assets.kafka_publication import PUBLISHED, SECONDS_AFTER
+from market_data_pipeline.assets.kafka_publication import SECONDS_AFTER
 from market_data_pipeline.assets.pictures import describe_market, prices_table
 from market_data_pipeline.assets.session_page import Facts, page
-from market_data_pipeline.quote import Quote
+from market_data_pipeline.publications import PUBLISHED
+from market_data_pipeline.quote import Quote, by_window
 from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.run_history import materializations
 from market_data_pipeline.session import SessionSoFar, follow, previous_closes
@@ -103,7 +104,8 @@ def _latest() -> date:
 
 
 def _read(store: QuoteStore, windows: Sequence[Window]) -> tuple[SessionSoFar, list[Quote]]:
-    rows = store.rows_of([window.key for window in windows])
+    grouped = by_window(store.rows_of([window.key for window in windows]))
+    rows = [quote for window in windows for quote in grouped[window]]
     tickers = {quote.requested_ticker for quote in rows if not quote.previous_close}
     closes = previous_closes(store, WINDOWS, windows[0].day, tickers)
     *_, (_, session) = follow(windows, rows, closes)

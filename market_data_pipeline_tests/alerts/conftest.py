@@ -111,7 +111,8 @@ class Watch:
     def materialize(self, key: str, *assets: str) -> None:
         """As if a run had stored a window in the assets, in all three by default."""
         for asset in assets or ASSETS:
-            published = {"published": 4} if asset == "kafka_publication" else {}
+            sent = {"published": 4, "topic": settings().kafka_topic}
+            published = sent if asset == "kafka_publication" else {}
             event = dg.AssetMaterialization(asset, partition=key, metadata=published)
             self.instance.report_runless_asset_event(event)
 

@@ -1,10 +1,12 @@
 """When a window, a publication, a price and the quota are incidents, and when they are over."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+import dagster as dg
 import pytest
 
 from market_data_pipeline import incidents
+from market_data_pipeline.settings import settings
 from market_data_pipeline_tests.alerts.conftest import Chat, Watch, quote, withheld
 
 THURSDAYS_LAST = "2026-11-19T17:30-0300"  # Friday the 20th is a holiday
@@ -128,6 +130,20 @@ def test_the_next_window_that_is_sent_ends_it(watch: Watch, chat: Chat) -> None:
     watch.at("2026-11-17T16:02")
 
     assert heads(chat) == [UNPUBLISHED, RESOLVED.format(UNPUBLISHED)]
+
+
+def test_prices_that_were_stored_after_the_publication(watch: Watch, chat: Chat) -> None:
+    watch.well(NEXT)
+    watch.store.save([quote(NEXT, "VALE3", observed_at=DECEMBER)], [NEXT])
+    sent = {"published": 4, "topic": settings().kafka_topic}
+    observed = {"observed_at": dg.MetadataValue.timestamp(DECEMBER - timedelta(days=1))}
+    watch.instance.report_runless_asset_event(
+        dg.AssetMaterialization("kafka_publication", partition=NEXT, metadata=sent | observed)
+    )
+    watch.at("2026-11-17T15:41")
+
+    (text,) = chat.taken
+    assert text.startswith(f"*{UNPUBLISHED}*\n> {NEXT} is on the topic without 1 of its prices")
 
 
 def test_bars_are_not_due_on_the_topic(watch: Watch, chat: Chat) -> None:

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -10,9 +12,12 @@ import pytest
 from brapi_sandbox.faults import Fault
 
 from market_data_pipeline.assets.common import WINDOWS
-from market_data_pipeline.assets.kafka_publication import sent
+from market_data_pipeline.dagster_internals import claim, release
+from market_data_pipeline.one_at_a_time import KAFKA
+from market_data_pipeline.publications import sent
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline, SetClock
 from market_data_pipeline_tests.observed import checks, logs, metadata
+from market_data_pipeline_tests.supervised import wait_until
 
 HALF_AN_HOUR = timedelta(minutes=30)
 SECOND, THIRD, FOURTH = (f"2026-11-17T{time}-0300" for time in ("15:00", "15:30", "16:00"))
@@ -276,6 +281,38 @@ def test_quotes_that_came_after_the_publication_are_missing_from_it(
     )
 
 
+def test_a_price_that_is_stored_while_a_run_waits_for_its_turn_is_the_one_it_sends(
+    pipeline: Pipeline, instance: dg.DagsterInstance
+) -> None:
+    pipeline.instance = instance
+    assert pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
+    older = row(pipeline, LIVE_ON_TUESDAY)
+    job = pipeline.definitions().resolve_implicit_global_asset_job_def()
+    other = instance.create_run_for_job(job).run_id
+    assert claim(instance, KAFKA, other, "kafka_publication") is None
+
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(pipeline.run, LIVE_ON_TUESDAY, select="kafka_publication")
+        wait_until(lambda: said(instance, f"Waiting for run {other[:8]}"), "the run waits")
+        newer = replace(
+            older, price=older.price + 1, observed_at=older.observed_at + timedelta(seconds=1)
+        )
+        pipeline.store.save([newer], [LIVE_ON_TUESDAY])
+        release(instance, other)
+        assert waiting.result().success
+
+    assert prices(pipeline) == [newer.price]
+
+
+def said(instance: dg.DagsterInstance, text: str) -> bool:
+    """Whether a run has logged it."""
+    return any(
+        text in entry.user_message
+        for run in instance.get_runs()
+        for entry in instance.all_logs(run.run_id)
+    )
+
+
 def test_a_damaged_file_is_named(stored: Pipeline) -> None:
     path = stored.store.folder / f"{LIVE_ON_TUESDAY}.parquet"
     path.write_bytes(b"")
@@ -426,4 +463,4 @@ def test_a_range_of_a_year_is_told_from_what_is_published(stored: Pipeline) -> N
     windows = [each for day in range(365) for each in WINDOWS.of_session(A_YEAR_AGO + day * DAY)]
 
     assert len(windows) > 3_000
-    assert [*sent(stored.instance, windows)] == [WINDOWS.from_key(LIVE_ON_TUESDAY)]
+    assert [*sent(stored.instance, windows, stored.topic)] == [WINDOWS.from_key(LIVE_ON_TUESDAY)]

@@ -39,10 +39,10 @@ def test_each_window_says_first_what_it_holds(pipeline: Pipeline) -> None:
     assert first_of(result, "quotes", EMPTY) == ("holds", f"EMPTY: {DAILY}")
     assert first_of(result, "mongo_price_history", EMPTY) == (
         "holds",
-        "EMPTY: `quotes` has no rows for it",
+        "EMPTY: `quotes` has no price for it",
     )
     for window in (EMPTY, CLOSING):
-        why = NOT_LIVE if window == CLOSING else "`quotes` has no rows for it"
+        why = NOT_LIVE if window == CLOSING else "`quotes` has no price for it"
         assert first_of(result, "kafka_publication", window) == ("holds", f"EMPTY: {why}")
 
 
