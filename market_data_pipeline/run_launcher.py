@@ -46,25 +46,30 @@ class WarmRunLauncher(DefaultRunLauncher):
 
     def launch_run(self, context: LaunchRunContext) -> None:
         """Forks the run, or launches it as `DefaultRunLauncher` does if no template is ready."""
-        run = context.dagster_run
-        pid = self._fork(run)
-        if pid is None:
+        with self._lock:
+            forked = self._fork(context.dagster_run)
+        if not forked:
             super().launch_run(context)
-        else:
-            process = name_of_process(run.run_id, pid)
-            self._instance.add_run_tags(run.run_id, {PROCESS_TAG: process, FORKED_TAG: run.run_id})
 
-    def _fork(self, run: DagsterRun) -> int | None:
+    def _fork(self, run: DagsterRun) -> bool:
         code = code_of(run)
         if code is None:
-            return None
+            return False
         line = run_arguments(self._instance, run)
-        with self._lock:
-            template = self._templates.get(code)
-            if template is None or template.has_ended:
-                self._templates[code] = Template(line)
-                return None
-            return template.fork(line)
+        template = self._templates.get(code)
+        if template is None or template.has_ended:
+            self._templates[code] = Template(line)
+            return False
+        pid = template.fork(line)
+        if pid is None:
+            return False
+        process = name_of_process(run.run_id, pid)
+        try:
+            # Before it begins: of two processes that change a run at once, Dagster keeps one's.
+            self._instance.add_run_tags(run.run_id, {PROCESS_TAG: process, FORKED_TAG: run.run_id})
+        finally:
+            template.begin()
+        return True
 
     def terminate(self, run_id: str) -> bool:
         """Interrupts the process of a run, which then ends as canceled.
@@ -118,19 +123,31 @@ class Template:
         return self._process.poll() is not None
 
     def fork(self, line: str) -> int | None:
-        """The number of the process of a run; None if the template is not ready, or has ended."""
+        """Makes the process of a run, which waits for `begin`.
+
+        Returns:
+            Its number; None if the template is not ready, or has ended.
+        """
         answer = self._ready.is_set() and self._ask(line)
         return int(answer) if answer else None
 
+    def begin(self) -> None:
+        """Lets the process that was made last execute its run."""
+        self._say("")
+
     def _ask(self, line: str) -> str:
-        assert self._process.stdin is not None
         assert self._process.stdout is not None
+        return self._process.stdout.readline().strip() if self._say(line) else ""
+
+    def _say(self, line: str) -> bool:
+        """Whether it could be told."""
+        assert self._process.stdin is not None
         try:
             self._process.stdin.write(f"{line}\n")
             self._process.stdin.flush()
         except OSError:
-            return ""
-        return self._process.stdout.readline().strip()
+            return False
+        return True
 
 
 def _is_forked(run: DagsterRun) -> bool:

@@ -1,9 +1,9 @@
 """A process that has imported the code of a job, and forks a run of it for each line that it reads.
 
 A line is the arguments of `dagster api execute_run`, which is what a run is in a pod as well; the
-answer is the number of the run's process. A template that is out of date ends instead of answering:
-a file of the code, or `.env`, has changed since it was read. When the launcher has ended, so does
-the template; the runs go on.
+answer is the number of the run's process, which begins at the next line. A template that is out of
+date ends instead of answering: a file of the code, or `.env`, has changed since it was read. When
+the launcher has ended, so does the template; the runs go on.
 """
 
 from __future__ import annotations
@@ -51,9 +51,16 @@ def main() -> None:
     for line in sys.stdin:
         if sources() != read or threading.active_count() > 1:
             return
+        begun, begin = os.pipe()
         if pid := os.fork():
+            os.close(begun)
             say(str(pid))
+            sys.stdin.readline()
+            os.close(begin)
         else:
+            os.close(begin)
+            os.read(begun, 1)  # ends when the template closes its end, or is gone
+            os.close(begun)
             _become_a_run()
             execute_run(line)
             return

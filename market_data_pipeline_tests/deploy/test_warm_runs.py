@@ -15,8 +15,11 @@ from typing import TypeVar
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.definitions.reconstruct import ReconstructableJob
 
+from market_data_pipeline.dagster_internals import run_arguments
 from market_data_pipeline.one_at_a_time import PROCESS_TAG
+from market_data_pipeline.run_launcher import Template
 from market_data_pipeline_dev.process import Child
 from market_data_pipeline_tests.deploy.webserver import (
     NoAnswerError,
@@ -198,6 +201,33 @@ def test_a_run_has_the_code_that_is_on_the_disk(server: Server) -> None:
     server.code.write_text(CODE.replace("version one", "version two"))
     assert "version two" in server.said()
     assert "version two" in server.said()
+
+
+def test_a_run_begins_when_the_launcher_has_recorded_its_process(
+    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    code = tmp_path / "some_jobs.py"
+    code.write_text(CODE)
+    job = ReconstructableJob.for_file(str(code), "short")
+    origin = job.get_python_origin()
+    run_id = instance.create_run_for_job(job.get_definition(), job_code_origin=origin).run_id
+    line = run_arguments(instance, get_run(instance, run_id))
+    template = Template(line)
+    eventually(lambda: template.fork(line))
+    time.sleep(1)
+    assert get_run(instance, run_id).status == dg.DagsterRunStatus.NOT_STARTED
+
+    template.begin()
+
+    eventually(lambda: get_run(instance, run_id).is_success)
+
+
+def get_run(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRun:
+    run = instance.get_run_by_id(run_id)
+    assert run is not None
+    return run
 
 
 def test_the_runs_of_a_code_server_are_forks_of_a_process_that_has_imported_the_code(
