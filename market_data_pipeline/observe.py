@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -152,15 +151,18 @@ def unserved(
 
 
 def _account(observation: Observation, fetch: Fetch[T], symbols: dict[str, str]) -> list[str]:
-    """Notes what a fetch cost and missed; returns the tickers whose symbol is theirs alone."""
+    """Notes what a fetch cost and missed; returns the tickers to take, one for each symbol."""
     observation.failures = dict(fetch.failures)
     observation.requests, observation.seconds = fetch.requests, fetch.seconds
-    answered = Counter(symbols.values())
+    # The last one counts: a ticker that is the symbol itself.
+    ordered = sorted(symbols.items(), key=lambda pair: (pair[0] == pair[1], pair[0]))
+    taken = {symbol: ticker for ticker, symbol in ordered}
     accepted = []
     for ticker, symbol in symbols.items():
-        if symbol != ticker and answered[symbol] > 1:
+        if taken[symbol] != ticker:
             observation.failures[ticker] = (
-                f"answered as {symbol}, which is already in the watchlist: remove {ticker}"
+                f"answered as {symbol}, which the watchlist has as {taken[symbol]} already: "
+                f"remove {ticker}"
             )
             continue
         if symbol != ticker:

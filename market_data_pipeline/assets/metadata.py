@@ -50,15 +50,16 @@ def missing_in(window: Window, observation: Observation) -> dict[str, list[str]]
 
 
 def describe_window(
-    window: Window, rows: Sequence[Quote], observation: Observation, asked: int
+    window: Window, rows: Sequence[Quote], observation: Observation, tickers: Sequence[str]
 ) -> dict[str, Any]:
-    """What one window holds and lacks of `asked` instruments: numbers that the UI plots."""
+    """What one window holds, and lacks of the watchlist's tickers: numbers that the UI plots."""
+    covered = {quote.requested_ticker for quote in rows}.intersection(tickers)
     missing = missing_in(window, observation)
     live = [quote for quote in rows if quote.source == "live"]
     described: dict[str, Any] = {
         "dagster/partition_row_count": len(rows),
         "quotes": len(rows),
-        "coverage_percent": round(len(rows) / asked * 100, 1),
+        "coverage_percent": round(len(covered) / len(tickers) * 100, 1),
         "withheld": sum(not quote.trusted for quote in rows),
         **{f"tickers_without_row ({why})": len(each) for why, each in missing.items() if each},
     }

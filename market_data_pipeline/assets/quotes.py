@@ -83,8 +83,7 @@ def quotes(
     windows = windows_of(context)
     with failing_clearly(), _tagged_after_an_outage(context):
         _wait_for_the_end(context, windows[-1])
-        instruments = load_watchlist(brapi.watchlist_file)
-        tickers = [instrument.ticker for instrument in instruments]
+        tickers = [each.ticker for each in load_watchlist(brapi.watchlist_file)]
         # Files that cannot be read fail the run here, before a request to Brapi is spent.
         quote_store.stored(windows[-1].key)
         with ThreadPoolExecutor(1) as reader:
@@ -120,7 +119,7 @@ def quotes(
             described = {  # the UI shows it in this order
                 HOLDS: holds(len(of_window), "quotes", empty.get(window, "")),
                 **describe_market(window, stand),
-                **describe_window(window, of_window, observation, len(instruments)),
+                **describe_window(window, of_window, observation, tickers),
                 **ran,
             }
             if stand:

@@ -64,8 +64,7 @@ class ReportConfig(dg.Config):
 @dg.op(name="_".join(filter(None, [PREFIX, "report"])))
 def report(context: dg.OpExecutionContext, config: ReportConfig, quote_store: QuoteStore) -> None:
     """Writes the page of each session that has quotes, and records it for the UI."""
-    days = [date.fromisoformat(day) for day in config.sessions] or [_latest()]
-    for day in days:
+    for day in [_day(text) for text in config.sessions] or [_latest()]:
         windows = WINDOWS.of_session(day)
         if not windows:
             raise dg.Failure(
@@ -93,6 +92,15 @@ def report(context: dg.OpExecutionContext, config: ReportConfig, quote_store: Qu
 def session_report() -> None:
     """The op alone."""
     report()
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise dg.Failure(
+            f"sessions: {text!r} is not a day such as 2026-11-23.", allow_retries=False
+        ) from None
 
 
 def _latest() -> date:

@@ -239,3 +239,13 @@ def test_a_newer_price_that_was_never_sent_is_missing(
     passed, why = checks(result)["every_quote_delivered"]
     assert not passed
     assert "missing on the topic: 4" in why
+
+
+def test_the_coverage_is_that_of_the_watchlist(pipeline: Pipeline, watchlist: SetWatchlist) -> None:
+    assert pipeline.run(LIVE_ON_TUESDAY).success
+    watchlist(["PETR4", "BBAS3"])
+
+    result = pipeline.run(LIVE_ON_TUESDAY, select="quotes")
+
+    assert metadata(result, "quotes")["quotes"] == 4
+    assert metadata(result, "quotes")["coverage_percent"] == 100

@@ -170,6 +170,21 @@ def test_a_rename_is_named(pipeline: Pipeline) -> None:
     assert why.startswith("VALE3 is now VALX3")
 
 
+def test_of_two_instruments_that_became_one_a_price_is_kept(pipeline: Pipeline) -> None:
+    pipeline.sandbox.faults = [
+        Fault(ticker=ticker, fields={"symbol": "VALX3"}) for ticker in ("PETR4", "VALE3")
+    ]
+
+    result = pipeline.run(LIVE_ON_TUESDAY)
+
+    assert result.success
+    assert [quote for quote in pipeline.documents() if quote["ticker"] == "VALX3"]
+    (failed,) = metadata(result, "quotes")["failed"]
+    assert failed["reason"] == (
+        "answered as VALX3, which the watchlist has as VALE3 already: remove PETR4"
+    )
+
+
 def test_a_ticker_without_an_answer_is_named(pipeline: Pipeline) -> None:
     pipeline.sandbox.faults = [Fault(ticker="VALE3", status=404)]
 

@@ -133,11 +133,18 @@ def test_a_session_without_a_price_is_no_report(pipeline: Pipeline) -> None:
     assert f"{MONDAY}: no prices are stored" in logs(pipeline, result)
 
 
-def test_a_day_without_a_session_is_refused(pipeline: Pipeline) -> None:
-    result = report(pipeline, "2026-11-15")
+@pytest.mark.parametrize(
+    ("day", "why"),
+    [
+        ("2026-11-15", "B3 is closed on 2026-11-15: choose a day with a session."),
+        ("17/11/2026", "sessions: '17/11/2026' is not a day such as 2026-11-23."),
+    ],
+)
+def test_a_day_without_a_session_is_refused(pipeline: Pipeline, day: str, why: str) -> None:
+    result = report(pipeline, day)
 
     assert not result.success
-    assert "B3 is closed on 2026-11-15: choose a day with a session." in logs(pipeline, result)
+    assert why in logs(pipeline, result)
 
 
 def test_an_object_store_holds_the_page_next_to_the_quotes(pipeline: Pipeline) -> None:
