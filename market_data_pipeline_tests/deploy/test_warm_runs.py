@@ -33,6 +33,9 @@ from market_data_pipeline_tests.supervised import OURS, ROOT, free_ports
 
 T = TypeVar("T")
 SERVED = ["market_data_pipeline.code_server", "--host", "127.0.0.1", "--module-name", "some_jobs"]
+WITHOUT_A_QUEUE = """
+run_coordinator: {module: dagster.core.run_coordinator, class: DefaultRunCoordinator}
+"""
 CODE = """
 import os, time
 import dagster as dg
@@ -128,7 +131,7 @@ class CodeServer(Server):
     LOCATION = ("-w", "served.yaml")
 
     def configure(self) -> None:
-        (self.folder / "dagster.yaml").touch()
+        (self.folder / "dagster.yaml").write_text(WITHOUT_A_QUEUE)
         # Two processes that make the tables of SQLite at once are in each other's way.
         dg.DagsterInstance.from_config(str(self.folder)).dispose()
         (port,) = free_ports(1)
