@@ -141,6 +141,8 @@ def unpublished_windows(
     if window is None:
         return []
     held_back = sorted(quote.ticker for quote in live[window] if not quote.trusted)
+    # A run may be about to send the others.
+    settled = [quote for quote in live[window] if quote.observed_at + GRACE <= now]
     if window not in there:
         text = (
             f"{window.key} is stored and not on the topic: look at its run, then materialize "
@@ -153,7 +155,7 @@ def unpublished_windows(
             f"{window.key} is on the topic without {', '.join(held_back)}: the prices are "
             "withheld. Accept those that are right."
         )
-    elif missing := there[window].missing(live[window]):
+    elif missing := there[window].missing(settled):
         text = (
             f"{window.key} is on the topic without {missing} of its prices, which were stored "
             f"later: materialize `{PUBLICATION.to_user_string()}` alone while the window is live."

@@ -8,6 +8,7 @@ import pytest
 from market_data_pipeline import incidents
 from market_data_pipeline.settings import settings
 from market_data_pipeline_tests.alerts.conftest import Chat, Watch, quote, withheld
+from market_data_pipeline_tests.conftest import at
 
 THURSDAYS_LAST = "2026-11-19T17:30-0300"  # Friday the 20th is a holiday
 KEY, NEXT, AFTER_NEXT = (f"2026-11-17T{time}-0300" for time in ("14:30", "15:00", "15:30"))
@@ -134,13 +135,17 @@ def test_the_next_window_that_is_sent_ends_it(watch: Watch, chat: Chat) -> None:
 
 def test_prices_that_were_stored_after_the_publication(watch: Watch, chat: Chat) -> None:
     watch.well(NEXT)
-    watch.store.save([quote(NEXT, "VALE3", observed_at=DECEMBER)], [NEXT])
+    newer = at("2026-11-17T15:35")
+    watch.store.save([quote(NEXT, "VALE3", observed_at=newer)], [NEXT])
     sent = {"published": 4, "topic": settings().kafka_topic}
-    observed = {"observed_at": dg.MetadataValue.timestamp(DECEMBER - timedelta(days=1))}
+    observed = {"observed_at": dg.MetadataValue.timestamp(newer - timedelta(minutes=4))}
     watch.instance.report_runless_asset_event(
         dg.AssetMaterialization("kafka_publication", partition=NEXT, metadata=sent | observed)
     )
     watch.at("2026-11-17T15:41")
+    assert chat.taken == [], "a run may be about to send it"
+
+    watch.at("2026-11-17T15:46")
 
     (text,) = chat.taken
     assert text.startswith(f"*{UNPUBLISHED}*\n> {NEXT} is on the topic without 1 of its prices")
