@@ -161,7 +161,8 @@ def _look(
     @cache
     def rows() -> Rows:
         stored = store.stored_windows([window.key for window in windows])
-        rows = by_window(quote for _, found in stored for quote in found or ())
+        found = (quote for _, rows in stored for quote in rows or ())
+        rows = by_window(quote for quote in found if store.may_leave(quote))
         return {window: rows[window] for window in windows}
 
     looks: dict[str, Callable[[], list[Incident]]] = {

@@ -22,7 +22,7 @@ from market_data_pipeline.dagster_internals import (
 )
 from market_data_pipeline.freshness import GRACE
 from market_data_pipeline.price_guard import explain, run_config
-from market_data_pipeline.publications import sent
+from market_data_pipeline.publications import missing, sent
 from market_data_pipeline.quota import last_recorded
 from market_data_pipeline.quote import Quote
 from market_data_pipeline.run_history import materialized
@@ -137,13 +137,13 @@ def unpublished_windows(
         if (quotes := [quote for quote in of_window if quote.source == "live"])
     }
     there = sent(instance, list(live), topic)
-    window = next((each for each in live if each in there or _due(each, now)), None)
+    window = next((each for each in live if there[each] or _due(each, now)), None)
     if window is None:
         return []
     held_back = sorted(quote.ticker for quote in live[window] if not quote.trusted)
     # A run may be about to send the others.
     settled = [quote for quote in live[window] if quote.observed_at + GRACE <= now]
-    if window not in there:
+    if not there[window]:
         text = (
             f"{window.key} is stored and not on the topic: look at its run, then materialize "
             f"`{PUBLICATION.to_user_string()}` alone. The window is live until "
@@ -155,9 +155,9 @@ def unpublished_windows(
             f"{window.key} is on the topic without {', '.join(held_back)}: the prices are "
             "withheld. Accept those that are right."
         )
-    elif missing := there[window].missing(settled):
+    elif lacking := missing(settled, there[window]):
         text = (
-            f"{window.key} is on the topic without {missing} of its prices, which were stored "
+            f"{window.key} is on the topic without {', '.join(lacking)}, whose prices were stored "
             f"later: materialize `{PUBLICATION.to_user_string()}` alone while the window is live."
         )
     else:
@@ -171,10 +171,12 @@ def withheld_prices(rows: Rows) -> list[Incident]:
     Args:
         rows: the stored rows of the recent windows, newest window first.
     """
-    newest: dict[str, tuple[Window, Quote]] = {}
+    newest, seen = dict[str, tuple[Window, Quote]](), set[str]()
     for window, of_window in rows.items():
         for quote in of_window:
-            newest.setdefault(quote.ticker, (window, quote))
+            if quote.ticker not in seen:
+                newest[quote.ticker] = window, quote
+            seen |= {quote.ticker, quote.requested_ticker}  # two, once it has been renamed
     op = PUBLICATION.to_python_identifier()
     return [
         Incident(

@@ -109,12 +109,7 @@ def observe_history(
     minutes = int(trading_windows.interval.total_seconds() // 60)
     interval = client.plan.bar_interval(minutes)
     today = now.astimezone(EXCHANGE_TIMEZONE).date()
-    served: list[Window] = []
-    for window in windows:
-        if gap := unserved(window, client.plan, trading_windows, now):
-            observation.gaps[window] = dict.fromkeys(tickers, gap)
-        else:
-            served.append(window)
+    served = note_unserved(observation, tickers, trading_windows, now)
     if not served:
         first = min(window.day for window in windows)
         if max(window.day for window in windows) < client.plan.first_day(today):
@@ -136,6 +131,22 @@ def observe_history(
             else:
                 observation.gaps.setdefault(window, {})[ticker] = bar
     return observation
+
+
+def note_unserved(
+    observation: Observation,
+    tickers: Sequence[str],
+    trading_windows: TradingWindows,
+    now: datetime,
+) -> list[Window]:
+    """Notes the windows of an observation that the plan has no bar for; returns the others."""
+    served = []
+    for window in observation.windows:
+        if gap := unserved(window, observation.plan, trading_windows, now):
+            observation.gaps[window] = dict.fromkeys(tickers, gap)
+        else:
+            served.append(window)
+    return served
 
 
 def unserved(

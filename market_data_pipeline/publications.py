@@ -14,45 +14,58 @@ from market_data_pipeline.quote import Quote
 from market_data_pipeline.run_history import materializations
 from market_data_pipeline.windows import Window
 
-# In the metadata of a window: how many events were sent, where to, and the newest of them.
-PUBLISHED, TOPIC, OBSERVED_AT = "published", "topic", "observed_at"
+# In the metadata of a window: how many events were sent, where to, when the newest of their prices
+# was observed, and which tickers were left out, as their prices were withheld.
+PUBLISHED, TOPIC, OBSERVED_AT, LEFT_OUT = "published", "topic", "observed_at", "withheld_tickers"
+_EVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What a topic has of a window."""
+    """One publication of a window."""
 
     events: int
-    """How many of its prices, at the most, one publication has sent."""
-    observed_at: datetime | None
-    """When the newest price was observed (UTC); None if that was not recorded."""
+    observed_at: datetime
+    """When the newest of its prices was observed (UTC)."""
+    left_out: frozenset[str]
+    """The tickers whose price was withheld."""
 
-    def missing(self, rows: Iterable[Quote]) -> int:
-        """How many of the live prices that are stored of the window are not on the topic."""
-        due = [quote for quote in rows if quote.source == "live" and quote.trusted]
-        newest = self.observed_at
-        newer = [quote for quote in due if newest and quote.observed_at > newest]
-        return max(len(due) - self.events, len(newer))
+    def has(self, quote: Quote) -> bool:
+        """Whether the price that is stored now was among them."""
+        return quote.observed_at <= self.observed_at and quote.ticker not in self.left_out
 
     def metadata(self, topic: str) -> dict[str, Any]:
-        """What a materialization says, for `sent` to find it."""
-        observed_at = self.observed_at and dg.MetadataValue.timestamp(self.observed_at)
-        return {PUBLISHED: self.events, TOPIC: topic, OBSERVED_AT: observed_at}
+        """What its materialization says, for `sent` to find it."""
+        return {
+            PUBLISHED: self.events,
+            TOPIC: topic,
+            OBSERVED_AT: dg.MetadataValue.timestamp(self.observed_at),
+            LEFT_OUT: sorted(self.left_out),
+        }
 
 
-def sent(instance: dg.DagsterInstance, windows: Sequence[Window], topic: str) -> dict[Window, Sent]:
-    """Those of some windows that are on a topic, with what it has of them."""
-    found = {
-        window: [each.metadata for each in events if _value(each.metadata, TOPIC) == topic]
-        for window, events in materializations(instance, PUBLICATION, windows).items()
+def sent(
+    instance: dg.DagsterInstance, windows: Sequence[Window], topic: str
+) -> dict[Window, list[Sent]]:
+    """The publications of each of some windows to a topic, the newest first; there may be none."""
+    found = materializations(instance, PUBLICATION, windows)
+    return {
+        window: [_sent(each.metadata) for each in events if _value(each.metadata, TOPIC) == topic]
+        for window, events in found.items()
     }
-    return {window: _sent(several) for window, several in found.items() if several}
 
 
-def _sent(several: Sequence[Mapping[str, dg.MetadataValue]]) -> Sent:
-    instants = [told for each in several if (told := _value(each, OBSERVED_AT))]
-    newest = datetime.fromtimestamp(max(instants), UTC) if instants else None
-    return Sent(max(_value(each, PUBLISHED) for each in several), newest)
+def missing(rows: Iterable[Quote], publications: Sequence[Sent]) -> list[str]:
+    """The tickers whose live price, as it is stored of a window, none of its publications had."""
+    due = (quote for quote in rows if quote.source == "live" and quote.trusted)
+    return sorted(each.ticker for each in due if not any(sent.has(each) for sent in publications))
+
+
+def _sent(metadata: Mapping[str, dg.MetadataValue]) -> Sent:
+    # Older versions did not record when the prices were observed, nor whose were left out.
+    observed_at = _value(metadata, OBSERVED_AT)
+    newest = datetime.fromtimestamp(observed_at, UTC) if observed_at else _EVER
+    return Sent(_value(metadata, PUBLISHED), newest, frozenset(_value(metadata, LEFT_OUT) or ()))
 
 
 def _value(metadata: Mapping[str, dg.MetadataValue], name: str) -> Any:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from io import BytesIO
 from itertools import islice
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -18,7 +19,7 @@ from upath import UPath
 
 from market_data_pipeline.asset_keys import QUOTES
 from market_data_pipeline.quote import COLUMNS, Quote, as_row, from_row, merge
-from market_data_pipeline.windows import start_of
+from market_data_pipeline.windows import Window, key_of, start_of
 
 _SUFFIX = ".parquet"
 _INSTANTS = [name for name, (kind, _) in COLUMNS.items() if kind == "timestamp"]
@@ -77,7 +78,11 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
 
     def folder_of(self, key: dg.AssetKey) -> UPath:
         """Where the files of an asset are."""
-        return UPath(self.path or self._default).joinpath(*key.path)
+        with _in_words("found", self.path):
+            folder = UPath(self.path or self._default)
+            if _is_local(folder):
+                folder = UPath(Path(folder.path).expanduser())
+        return folder.joinpath(*key.path)
 
     def write(self, contents: Mapping[UPath, bytes]) -> None:
         """Writes files, each of which appears whole or not at all.
@@ -90,7 +95,7 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
             if not folder.fs.async_impl:  # an object storage has no folders, only buckets
                 for parent in {path.parent for path in contents}:
                     parent.mkdir(parents=True, exist_ok=True)
-            if folder.protocol not in ("", "file", "local"):
+            if not _is_local(folder):
                 # An object storage shows an object whole or not at all.
                 folder.fs.pipe({path.path: content for path, content in contents.items()})
                 return
@@ -98,6 +103,10 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
                 unfinished = path.with_name(f".{path.name}.{uuid4().hex}")
                 unfinished.write_bytes(content)
                 unfinished.replace(path)
+
+    def may_leave(self, quote: Quote) -> bool:
+        """Whether a price may reach the database and the topic."""
+        return self.publish_made_up_prices or not quote.made_up
 
     def load(self, keys: Sequence[str]) -> list[Quote]:
         """The rows of some windows for a sink, in the order of the keys.
@@ -117,8 +126,8 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
                 "`quotes` for them first."
             )
         quotes = [quote for rows in stored.values() for quote in rows or ()]
-        made_up = [quote for quote in quotes if quote.made_up]
-        if not made_up or self.publish_made_up_prices:
+        made_up = [quote for quote in quotes if not self.may_leave(quote)]
+        if not made_up:
             return quotes
         if len(made_up) == len(quotes):
             raise MadeUpPricesError(
@@ -131,7 +140,7 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
             f"{', '.join(sorted({quote.ticker for quote in made_up})[:_MOST_NAMED])}. Materialize "
             "`quotes` again for real ones."
         )
-        return [quote for quote in quotes if not quote.made_up]
+        return [quote for quote in quotes if self.may_leave(quote)]
 
     def stored_windows(self, keys: Sequence[str]) -> Iterator[tuple[str, list[Quote] | None]]:
         """The rows of some windows, in the order of the keys; None if a window was never stored.
@@ -177,13 +186,14 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
         self.write(changed)
 
     def last_trusted(
-        self, tickers: Iterable[str], before: str, oldest: date, *, made_up: bool
+        self, tickers: Iterable[str], before: Window, oldest: date, *, made_up: bool
     ) -> dict[str, Quote]:
         """The last trusted row of each ticker before a window, by the ticker.
 
         Args:
             tickers: symbols of the watchlist.
-            before: the key of the window.
+            before: the window. One that starts later and ends no later is before it too, of an
+                earlier SYNC_INTERVAL_MINUTES.
             oldest: the first day (São Paulo) that is looked at.
             made_up: whether made-up prices are looked for, or real ones.
 
@@ -191,24 +201,25 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
             QuoteStoreError: the files cannot be read.
         """
         wanted, found = set(tickers), dict[str, Quote]()
-        windows = self.newest_first(before, oldest)
+        windows = self.newest_first(before.end, oldest)
         while wanted and (window := next(windows, None)):
             for quote in window[1]:
-                for ticker in wanted & {quote.requested_ticker, quote.ticker}:
-                    if quote.trusted and quote.made_up == made_up:
+                earlier = quote.window_end <= before.end and quote.window != before
+                if earlier and quote.trusted and quote.made_up == made_up:
+                    for ticker in wanted & {quote.requested_ticker, quote.ticker}:
                         found[ticker] = quote
             wanted -= found.keys()
         return found
 
-    def newest_first(self, before: str, oldest: date) -> Iterator[tuple[str, list[Quote]]]:
-        """The stored windows before one (not included), back to a day, with their rows.
+    def newest_first(self, before: datetime, oldest: date) -> Iterator[tuple[str, list[Quote]]]:
+        """The stored windows that start before an instant, back to a day, with their rows.
 
         The first is mostly all that is needed and is read alone, then more and more at once.
 
         Raises:
             QuoteStoreError: the files cannot be read.
         """
-        keys, size = self._stored_keys(before, oldest), 1
+        keys, size = self._stored_keys(key_of(before), oldest), 1
         while some := list(islice(keys, size)):
             for key, rows in self.stored_windows(some):
                 yield key, rows or []
@@ -227,8 +238,12 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
             month = (month - timedelta(days=1)).replace(day=1)
 
 
+def _is_local(folder: UPath) -> bool:
+    return folder.protocol in ("", "file", "local")
+
+
 @contextmanager
-def _in_words(done: str, folder: UPath) -> Iterator[None]:
+def _in_words(done: str, folder: UPath | str) -> Iterator[None]:
     """Turns what file systems and object storages raise into a sentence without a traceback."""
     try:
         yield

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from statistics import median
 
-from market_data_pipeline.b3_calendar import sessions_back
+from market_data_pipeline.b3_calendar import CLOSING, sessions_back
 from market_data_pipeline.quote import Quote, by_window
 from market_data_pipeline.quote_store import QuoteStore
-from market_data_pipeline.windows import TradingWindows, Window
+from market_data_pipeline.windows import EXCHANGE_TIMEZONE, TradingWindows, Window
 
-# The previous close in BRL, by requested ticker and whether it is made up.
+# The previous close in BRL, by symbol and whether it is made up.
 Closes = dict[tuple[str, bool], float]
 
 
@@ -49,7 +49,7 @@ class SessionSoFar:
 
     Args:
         day: the session's date in São Paulo.
-        closes: the previous closes in BRL, by requested ticker and whether the price is made up. A
+        closes: the previous closes in BRL, by symbol and whether the price is made up. A
             live quote that carries its own previous close replaces the one given here.
     """
 
@@ -68,7 +68,8 @@ class SessionSoFar:
             return
         self.windows.append(window)
         for quote in rows:
-            ticker = quote.requested_ticker
+            ticker = quote.ticker
+            self._rename(quote.requested_ticker, ticker)
             self._last[ticker] = quote
             if quote.previous_close:
                 self._closes[ticker, quote.made_up] = quote.previous_close
@@ -76,6 +77,18 @@ class SessionSoFar:
                 prices = self._prices.setdefault(ticker, [])
                 prices += [None] * (len(self.windows) - 1 - len(prices))
                 prices.append(quote.price)
+
+    def _rename(self, old: str, new: str) -> None:
+        """Lets an instrument go on under its new symbol."""
+        if old == new:
+            return
+        for made_up in (True, False):
+            if close := self._closes.pop((old, made_up), None):
+                self._closes.setdefault((new, made_up), close)
+        if old in self._last:
+            self._last.setdefault(new, self._last.pop(old))
+        if old in self._prices:
+            self._prices.setdefault(new, self._prices.pop(old))
 
     def courses(self, window: Window | None = None) -> list[Course]:
         """Each instrument (with a row in `window`, if given), the one that rose most first."""
@@ -91,7 +104,7 @@ class SessionSoFar:
     def closes(self) -> Closes:
         """The last trusted prices: those of its close once it is over."""
         trusted = [quote for quote in self._last.values() if quote.trusted]
-        return {(quote.requested_ticker, quote.made_up): quote.price for quote in trusted}
+        return {(quote.ticker, quote.made_up): quote.price for quote in trusted}
 
     def _course(self, ticker: str, quote: Quote) -> Course:
         prices = self._prices.get(ticker, [])
@@ -110,39 +123,37 @@ def read_earlier(
     return windows, store.rows_of([each.key for each in windows])
 
 
-def previous_closes(
-    store: QuoteStore, trading: TradingWindows, day: date, tickers: Iterable[str]
-) -> Closes:
+def previous_closes(store: QuoteStore, day: date, tickers: Iterable[str]) -> Closes:
     """The closes before the session on a day: as its own live quotes have them, else as stored.
 
     A session that is not stored up to its end has no close: its last row is of an earlier moment.
     """
     wanted, found = set(tickers), Closes()
-    for quote in _newest_first(store, trading, day, wanted):
-        if quote.previous_close:
-            found.setdefault((quote.requested_ticker, quote.made_up), quote.previous_close)
+    for rows in _newest_first(store, day, wanted):
+        for quote in rows:
+            if quote.previous_close:
+                found.setdefault((quote.ticker, quote.made_up), quote.previous_close)
     before = sessions_back(day, 1)
     missing = wanted - {ticker for ticker, _ in found}
-    session = trading.of_session(before)
-    if not missing or not session or store.stored(session[-1].key) is None:
-        return found
-    for quote in _newest_first(store, trading, before, missing):
-        if quote.trusted:
-            found.setdefault((quote.requested_ticker, quote.made_up), quote.price)
+    for number, rows in enumerate(_newest_first(store, before, missing)):
+        if number == 0 and all(quote.window_end < _close(before) for quote in rows):
+            break
+        for quote in rows:
+            if quote.trusted:
+                found.setdefault((quote.ticker, quote.made_up), quote.price)
     return found
 
 
-def _newest_first(
-    store: QuoteStore, trading: TradingWindows, day: date, tickers: Iterable[str]
-) -> Iterator[Quote]:
-    """The rows of a session, the last window first, until each of some tickers has had one."""
-    missing = set(tickers)
-    for window in reversed(trading.of_session(day)):
-        if not missing:
-            return
-        rows = store.stored(window.key) or ()
-        yield from rows
-        missing -= {quote.requested_ticker for quote in rows}
+def _newest_first(store: QuoteStore, day: date, tickers: Iterable[str]) -> Iterator[list[Quote]]:
+    """The rows of a session's windows, the last first, until each of some tickers has had one."""
+    missing, windows = set(tickers), store.newest_first(_close(day), day)
+    while missing and (window := next(windows, None)):
+        yield window[1]
+        missing -= {quote.ticker for quote in window[1]}
+
+
+def _close(day: date) -> datetime:
+    return datetime.combine(day, CLOSING, EXCHANGE_TIMEZONE)
 
 
 def follow(

@@ -37,7 +37,9 @@ Flag = Annotated[bool, BeforeValidator(_true_or_false)]
 # pydantic itself takes a number for a date.
 Day = Annotated[date, BeforeValidator(lambda value: date.fromisoformat(str(value)))]
 
-NUMBER, SHARE = "a number such as 0.5", "a number from 0 to 1 such as 0.5"
+LONGEST = 86_400  # seconds
+SECONDS = f"a number such as 0.5, {LONGEST} at the most"
+SHARE = "a number from 0 to 1 such as 0.5"
 WHOLE, PORT = "a whole number such as 30", "a port such as 3000"
 FLAG = "true or false"
 
@@ -68,11 +70,13 @@ class Settings(BaseModel):
         "", "1d", "5d", "1mo", "3mo", "6mo", "1y", "2y", "5y", "10y", "max"
     ] = _setting("", "how far back history may be requested, such as `3mo`", shown="by plan")
     brapi_min_interval_seconds: float = _setting(
-        0.5, "seconds between the starts of two requests", NUMBER, ge=0
+        0.5, "seconds between the starts of two requests", SECONDS, ge=0, le=LONGEST
     )
-    brapi_timeout_seconds: float = _setting(10.0, "seconds for one request", NUMBER, gt=0)
+    brapi_timeout_seconds: float = _setting(
+        10.0, "seconds for one request", SECONDS, gt=0, le=LONGEST
+    )
     brapi_step_timeout_seconds: float = _setting(
-        240.0, "seconds for all requests of a run", NUMBER, gt=0
+        240.0, "seconds for all requests of a run", SECONDS, gt=0, le=LONGEST
     )
     brapi_min_answered_share: float = _setting(
         0.0,
@@ -116,7 +120,9 @@ class Settings(BaseModel):
         "identity of the publication; unique to this code location",
         shown="`market-data-pipeline`, then the prefix",
     )
-    kafka_timeout_seconds: float = _setting(60.0, "seconds for publishing a window", NUMBER, gt=0)
+    kafka_timeout_seconds: float = _setting(
+        60.0, "seconds for publishing a window", SECONDS, gt=0, le=LONGEST
+    )
     kafka_create_topic: Flag = _setting(True, "whether a missing topic is created", FLAG)
     kafka_topic_partitions: int = _setting(4, "partitions of a topic created here", WHOLE, ge=1)
     kafka_topic_replication_factor: int = _setting(

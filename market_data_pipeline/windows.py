@@ -22,6 +22,7 @@ from market_data_pipeline.settings import settings
 EXCHANGE_TIMEZONE = ZoneInfo("America/Sao_Paulo")
 KEY_FORMAT = "%Y-%m-%dT%H:%M%z"
 INTERVALS_IN_MINUTES = (5, 10, 15, 20, 30, 60)
+LONGEST_INTERVAL = timedelta(minutes=60)
 FIRST_HOUR, LAST_HOUR = b3_calendar.OPENING.hour, b3_calendar.CLOSING.hour
 DEFAULT_FIRST_DAY = date(2026, 1, 2)
 # How far the clocks of two machines may differ.
@@ -38,7 +39,7 @@ class Window:
     @property
     def key(self) -> str:
         """The partition key: the start in São Paulo with its offset, `2026-11-23T10:00-0300`."""
-        return self.start.astimezone(EXCHANGE_TIMEZONE).strftime(KEY_FORMAT)
+        return key_of(self.start)
 
     @property
     def day(self) -> date:
@@ -203,6 +204,11 @@ def trading_windows() -> TradingWindows:
         ValueError: a setting does not say what it must; the message says what to set.
     """
     return TradingWindows(settings().sync_interval_minutes, settings().partitions_start)
+
+
+def key_of(start: datetime) -> str:
+    """The partition key of a window that starts at an instant (aware)."""
+    return start.astimezone(EXCHANGE_TIMEZONE).strftime(KEY_FORMAT)
 
 
 def start_of(key: str) -> datetime:

@@ -1,12 +1,19 @@
 """The job with which an operator accepts withheld prices, given nothing but their tickers."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 from dagster_mongo import MongoResource
 from pydantic import Field
 
 from market_data_pipeline import clock
 from market_data_pipeline.asset_keys import PREFIX, PUBLICATION
-from market_data_pipeline.assets.checks import as_evaluation, every_quote_delivered
+from market_data_pipeline.assets.checks import (
+    EVERY_QUOTE_DELIVERED,
+    as_evaluation,
+    every_quote_delivered,
+    showing_the_newest,
+)
 from market_data_pipeline.assets.common import WINDOWS, failing_clearly
 from market_data_pipeline.assets.kafka_publication import accept_in_store, publish_window
 from market_data_pipeline.assets.mongo_price_history import record_acceptance
@@ -16,7 +23,7 @@ from market_data_pipeline.publications import sent
 from market_data_pipeline.quote import Quote
 from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.resources import KafkaResource
-from market_data_pipeline.windows import Window
+from market_data_pipeline.windows import LONGEST_INTERVAL, Window, start_of
 
 
 class AcceptanceConfig(dg.Config):
@@ -38,9 +45,8 @@ def accept(
     One of an earlier SYNC_INTERVAL_MINUTES, or from before PARTITIONS_START, is not published.
     """
     with failing_clearly():
-        for key, tickers in _newest_withheld(quote_store, config.tickers).items():
-            rows = accept_in_store(context, quote_store, [key], tickers)
-            window = next(quote.window for quote in rows if quote.ticker in tickers)
+        for window, tickers in _newest_withheld(quote_store, config.tickers).items():
+            rows = accept_in_store(context, quote_store, [window.key], tickers)
             if window in WINDOWS.of_session(window.day):
                 _publish(context, quote_store, kafka, window, rows)
             record_acceptance(mongo, rows)
@@ -62,31 +68,50 @@ def _publish(
         )
     there = sent(context.instance, [window], kafka.topic)
     delivered = every_quote_delivered([window], rows, there, done.sent.events if done else 0)
-    context.instance.report_runless_asset_event(as_evaluation(PUBLICATION, delivered))
+    with showing_the_newest(context.instance, window, [EVERY_QUOTE_DELIVERED]):
+        context.instance.report_runless_asset_event(as_evaluation(PUBLICATION, delivered))
 
 
-def _newest_withheld(store: QuoteStore, tickers: list[str]) -> dict[str, list[str]]:
-    """The tickers by the newest window that has a row of them, which is withheld there.
+def _newest_withheld(store: QuoteStore, tickers: Sequence[str]) -> dict[Window, list[str]]:
+    """The symbols of some tickers by their newest window, in which they are withheld.
 
     Or accepted, by a run of this job that failed before the price was published.
 
     Raises:
-        AcceptanceError: a ticker is not withheld there.
+        AcceptanceError: a ticker is not withheld there, or none is given.
     """
-    now = clock.utc_now()
-    newest = WINDOWS.next_ending(now)
-    oldest = sessions_back(newest.day, LOOK_BACK_SESSIONS)
-    wanted, found = set(tickers), dict[str, list[str]]()
-    for key, stored in store.newest_first(newest.key, oldest):
-        rows = {quote.ticker: quote for quote in stored}
-        for ticker in sorted(wanted & rows.keys()):
-            if rows[ticker].decision == "clear":
-                raise AcceptanceError(f"{ticker} is not withheld: see {key}, its newest window.")
-            found.setdefault(key, []).append(ticker)
-            wanted.remove(ticker)
-        if not wanted:
-            return found
-    raise AcceptanceError(f"{', '.join(sorted(wanted))}: no price is stored.")
+    wanted = set(filter(None, tickers))
+    if not wanted:
+        raise AcceptanceError("`tickers` is empty: name those whose withheld price is right.")
+    newest = _newest(store, wanted)
+    if unknown := sorted(wanted - newest.keys()):
+        raise AcceptanceError(f"{', '.join(unknown)}: no price is stored.")
+    found: dict[Window, list[str]] = {}
+    for ticker, quote in sorted(newest.items()):
+        if quote.decision == "clear":
+            raise AcceptanceError(
+                f"{ticker} is not withheld: see {quote.window.key}, its newest window."
+            )
+        found.setdefault(quote.window, []).append(quote.ticker)
+    return found
+
+
+def _newest(store: QuoteStore, tickers: set[str]) -> dict[str, Quote]:
+    """The row of the window that ended last, of each ticker or symbol that has one."""
+    coming = WINDOWS.next_ending(clock.utc_now())
+    oldest = sessions_back(coming.day, LOOK_BACK_SESSIONS)
+    newest: dict[str, Quote] = {}
+    for key, stored in store.newest_first(coming.start, oldest):
+        # Of windows of different lengths, one that starts earlier may end later.
+        oldest_end = start_of(key) + LONGEST_INTERVAL
+        if newest.keys() == tickers and all(q.window_end >= oldest_end for q in newest.values()):
+            break
+        for quote in filter(store.may_leave, stored):
+            for ticker in tickers & {quote.requested_ticker, quote.ticker}:
+                there = newest.get(ticker)
+                if there is None or quote.window_end > there.window_end:
+                    newest[ticker] = quote
+    return newest
 
 
 @dg.job(

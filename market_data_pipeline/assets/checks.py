@@ -22,7 +22,7 @@ from market_data_pipeline.assets.metadata import REASONS, failures_of, missing_i
 from market_data_pipeline.dagster_internals import last_evaluations, record_again
 from market_data_pipeline.observe import Observation
 from market_data_pipeline.price_guard import LARGEST_FACTOR, explain, run_config
-from market_data_pipeline.publications import Sent
+from market_data_pipeline.publications import Sent, missing
 from market_data_pipeline.quote import Quote, by_window
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE, Window, start_of
 
@@ -179,7 +179,12 @@ def _all_tickers_quoted(
     quoted: Mapping[datetime, int], observations: Sequence[Observation], rows: Sequence[Quote]
 ) -> dg.AssetCheckResult:
     failures = failures_of(observations)
-    kept = sorted(failures.keys() & {quote.requested_ticker for quote in rows})
+    kept = {
+        quote.requested_ticker
+        for observation in observations
+        for quote in rows
+        if quote.window in observation.windows and quote.requested_ticker in observation.failures
+    }
     coverage = sorted(
         (window, quoted.get(window.start, 0), missing_in(window, observation))
         for observation in observations
@@ -356,23 +361,26 @@ def history_equals_quotes(
 
 
 def every_quote_delivered(
-    windows: Sequence[Window], rows: Sequence[Quote], sent: Mapping[Window, Sent], published: int
+    windows: Sequence[Window],
+    rows: Sequence[Quote],
+    sent: Mapping[Window, Sequence[Sent]],
+    published: int,
 ) -> dg.AssetCheckResult:
     """Whether every live quote of some windows is on the topic.
 
     Args:
         windows: the windows of the run.
         rows: what is stored of them.
-        sent: what the topic has of each, from this run or an earlier one.
+        sent: the publications of each, by this run and by earlier ones.
         published: how many events this run sent.
     """
     grouped = by_window(rows)
     observed = {quote.window for quote in rows if quote.source == "live"}
-    never = [each for each in windows if each in observed and each not in sent]
+    never = [each for each in windows if each in observed and not sent[each]]
     later = [
-        (each, missing)
+        (each, lacking)
         for each in windows
-        if each in sent and (missing := sent[each].missing(grouped[each]))
+        if sent[each] and (lacking := missing(grouped[each], sent[each]))
     ]
     withheld = [quote for quote in rows if not quote.trusted and quote.window in observed]
     sentences = [
@@ -380,8 +388,8 @@ def every_quote_delivered(
         f"{_some([_sent_without(*each) for each in later])}." if later else "",
         (
             f"{len(withheld)} quotes are withheld, as their prices have moved too far: "
-            f"{_some([quote.ticker for quote in withheld])}; the other {published} are on the "
-            "topic. If a move is real, launch `kafka_publication` again with the ticker in "
+            f"{_some([quote.ticker for quote in withheld])}; the others are on the topic. If a "
+            "move is real, launch `kafka_publication` again with the ticker in "
             "`accept_moves`."
             if withheld and not never
             else ""
@@ -408,10 +416,10 @@ def _never_sent(window: Window) -> str:
     return f"{window.key} was never sent ({_live_until(window)})"
 
 
-def _sent_without(window: Window, missing: int) -> str:
+def _sent_without(window: Window, tickers: Sequence[str]) -> str:
     return (
         f"{window.key} was sent before all of its quotes were stored; missing on the topic: "
-        f"{missing} ({_live_until(window)})"
+        f"{_some(tickers)} ({_live_until(window)})"
     )
 
 

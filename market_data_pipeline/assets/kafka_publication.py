@@ -88,13 +88,12 @@ def kafka_publication(
     the market does now. A price that has moved too far is withheld until an operator accepts it.
     """
     windows = windows_of(context)
-    accepted: list[Quote] = []
     published: dict[Window, Published] = {}
     failed = ""
     with failing_clearly():
         keys = [window.key for window in windows]
         if config.accept_moves:
-            accepted = accept_in_store(context, quote_store, keys, config.accept_moves)
+            accept_in_store(context, quote_store, keys, config.accept_moves)
         rows = by_window(quote_store.load(keys))
         due = [each for each in windows if config.publish_history or _is_live(each)]
         if due and not kafka.updated_at_format:
@@ -108,7 +107,9 @@ def kafka_publication(
                 break
             if done:
                 published[window], rows[window] = done, done.rows
-        if accepted:  # the topic does not wait for the audit
+        stored = [quote for window in windows for quote in rows[window]]
+        # The topic does not wait for the audit. An earlier run may have accepted them and failed.
+        if accepted := [quote for quote in stored if quote.decision == "accepted"]:
             record_acceptance(mongo, accepted)
     if failed:
         raise dg.Failure(failed, allow_retries=False)
@@ -116,8 +117,8 @@ def kafka_publication(
     _describe_windows(context, windows, rows, published, earlier)
     with showing_the_newest(context.instance, windows[-1], [EVERY_QUOTE_DELIVERED]):
         count = sum(each.sent.events for each in published.values())
-        there = earlier | {window: each.sent for window, each in published.items()}
-        stored = [quote for window in windows for quote in rows[window]]
+        now = {window: [each.sent] for window, each in published.items()}
+        there = {window: [*now.get(window, []), *earlier[window]] for window in windows}
         yield dg.MaterializeResult(
             check_results=[every_quote_delivered(windows, stored, there, count)]
         )
@@ -128,27 +129,26 @@ def _describe_windows(
     windows: list[Window],
     rows: Mapping[Window, Sequence[Quote]],
     published: Mapping[Window, Published],
-    earlier: Mapping[Window, Sent],
+    earlier: Mapping[Window, Sequence[Sent]],
 ) -> None:
     """Says of each window what the topic holds of it, and of the run how much it published."""
     unpublished = {
-        window: _why_not_published(window, rows[window], earlier)
+        window: _why_not_published(window, rows[window], earlier[window])
         for window in windows
         if window not in published
     }
     ran = tell_filled(context, unpublished, len(windows), "published")
     for window, reason in unpublished.items():
-        held = holds(earlier[window].events if window in earlier else 0, "events", reason)
+        most = max((each.events for each in earlier[window]), default=0)
+        held = holds(most, "events", reason)
         described = {HOLDS: held, PUBLISHED: 0, "reason": reason, **ran}
         context.add_asset_metadata(described, partition_key=window.key)
     for window, done in published.items():
         context.add_asset_metadata({**done.described, **ran}, partition_key=window.key)
 
 
-def _why_not_published(
-    window: Window, rows: Sequence[Quote], earlier: Mapping[Window, Sent]
-) -> str:
-    if window in earlier:
+def _why_not_published(window: Window, rows: Sequence[Quote], earlier: Sequence[Sent]) -> str:
+    if earlier:
         return "published by an earlier run"
     if not rows:
         return "`quotes` has no price for it"
@@ -232,7 +232,11 @@ def publish_window(
         publication = kafka.publisher().publish(events)
     context.log.info(f"{window.key}: {publication.published} events published")
     reason = "the window is live" if _is_live(window) else "publish_history is set"
-    there = Sent(publication.published, max(quote.observed_at for quote in due))
+    there = Sent(
+        publication.published,
+        max(quote.observed_at for quote in due),
+        frozenset(quote.ticker for quote in rows if not quote.trusted),
+    )
     described = {
         HOLDS: holds(publication.published, "events", reason),
         **there.metadata(publication.topic),

@@ -1,14 +1,15 @@
 """The history of all quotes, for audit: one document for each instrument and window."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 from bson import CodecOptions
 from dagster_mongo import MongoResource
-from pymongo import IndexModel, ReplaceOne, WriteConcern
+from pymongo import DeleteOne, IndexModel, InsertOne, ReplaceOne, WriteConcern
 from pymongo.collection import Collection
+from pymongo.errors import BulkWriteError
 
 from market_data_pipeline.asset_keys import HISTORY, QUOTES
 from market_data_pipeline.assets.checks import (
@@ -38,6 +39,11 @@ INDEXES = [
 ]
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, tzinfo=UTC)
 
+# What a document has that this pipeline wrote.
+OURS = {"requested_ticker", "observed_at", "created_at"}
+DUPLICATE_KEY = 11000
+MOST_ATTEMPTS = 10
+
 Documents = Collection[dict[str, Any]]
 
 
@@ -61,16 +67,11 @@ def mongo_price_history(
     materializing again duplicates nothing, and an audit that is already there loses nothing.
     """
     windows = windows_of(context)
-    with failing_clearly():
-        rows = quote_store.load([window.key for window in windows])
-        with mongo.errors_in_words():
-            documents = _collection(mongo)
-            documents.create_indexes(INDEXES)
-            there = _find(documents, windows)
-            kept = merge(there, rows)
-            _write(documents, set(kept) & set(rows), there, context.run.run_id)
-            _delete(documents, {*map(document_id, there)} - {*map(document_id, kept)})
-            found = [*_find(documents, windows)]
+    with failing_clearly(), mongo.errors_in_words():
+        documents = _collection(mongo)
+        documents.create_indexes(INDEXES)
+        rows = _store(documents, quote_store, windows, context.run.run_id)
+        found = [*_find(documents, windows)]
     # Other code locations have documents of the same windows.
     tickers = {quote.ticker for quote in rows}
     grouped = by_window(quote for quote in found if quote.ticker in tickers)
@@ -128,28 +129,61 @@ def _find(documents: Documents, windows: Sequence[Window]) -> dict[Quote, dateti
     starts = {window.start for window in windows}
     span = {"$gte": windows[0].start, "$lte": windows[-1].start}
     found = documents.find({"window_start": span})
-    ours = (each for each in found if "requested_ticker" in each)
+    ours = (each for each in found if each.keys() >= OURS)
     return {from_row(each): each["created_at"] for each in ours if each["window_start"] in starts}
 
 
-def _write(
-    documents: Documents, quotes: Iterable[Quote], there: Mapping[Quote, datetime], run_id: str
-) -> None:
-    now = datetime.now(UTC)
-    created = {document_id(quote): instant for quote, instant in there.items()}
-    writes = []
-    for quote in quotes:
+def _store(
+    documents: Documents, store: QuoteStore, windows: Sequence[Window], run_id: str
+) -> list[Quote]:
+    """Merges the stored rows of some windows into the collection, and returns these rows.
+
+    Another run, or an operator who accepts a price, may write at the same time, into the files and
+    then into the collection. So a document is replaced only if it is still the one that was merged,
+    and all is done anew if it was not, or if the files have changed.
+    """
+    keys = [window.key for window in windows]
+    rows, done = store.load(keys), False
+    for _ in range(MOST_ATTEMPTS):
+        done = _merge_into(documents, windows, rows, run_id)
+        read, rows = rows, store.load(keys)
+        if done and rows == read:
+            break
+    return rows
+
+
+def _merge_into(
+    documents: Documents, windows: Sequence[Window], rows: Sequence[Quote], run_id: str
+) -> bool:
+    """Whether no document was changed by another since it was read."""
+    there, now = _find(documents, windows), datetime.now(UTC)
+    kept = merge(there, rows)
+    by_id = {document_id(quote): quote for quote in there}
+    writes: list[InsertOne[dict[str, Any]] | ReplaceOne[dict[str, Any]] | DeleteOne] = []
+    for quote in set(kept) & set(rows):
         key = document_id(quote)
-        document = {"_id": key, **as_row(quote), "created_at": created.get(key, now)}
-        writes.append(ReplaceOne({"_id": key}, {**document, "run_id": run_id}, upsert=True))
-    if writes:
-        documents.bulk_write(writes, ordered=False)
+        old = by_id.get(key)
+        created = there[old] if old else now
+        document = {"_id": key, **as_row(quote), "created_at": created, "run_id": run_id}
+        writes.append(ReplaceOne(_as_read(old), document) if old else InsertOne(document))
+    for key in by_id.keys() - {document_id(quote) for quote in kept}:
+        writes.append(DeleteOne(_as_read(by_id[key])))  # another symbol has replaced it
+    if not writes:
+        return True
+    try:
+        result = documents.bulk_write(writes, ordered=False)
+    except BulkWriteError as error:
+        if any(each["code"] != DUPLICATE_KEY for each in error.details["writeErrors"]):
+            raise
+        return False
+    return result.matched_count + result.inserted_count + result.deleted_count == len(writes)
 
 
-def _delete(documents: Documents, ids: Iterable[str]) -> None:
-    """Removes what another row of the same instrument and window has replaced."""
-    if superseded := sorted(ids):
-        documents.delete_many({"_id": {"$in": superseded}})
+def _as_read(quote: Quote) -> dict[str, Any]:
+    """Finds the document of a quote, unless it has been observed or decided about anew."""
+    # Documents of older versions have no decision.
+    decision = {"$in": [quote.decision, None]}
+    return {"_id": document_id(quote), "observed_at": quote.observed_at, "decision": decision}
 
 
 def _query(window: Window) -> dg.MarkdownMetadataValue:

@@ -32,7 +32,12 @@ from market_data_pipeline.assets.pictures import MOST_POINTS, describe_market, p
 from market_data_pipeline.b3_calendar import sessions_back
 from market_data_pipeline.brapi.client import BrapiClient, Progress
 from market_data_pipeline.brapi.errors import BrapiError, OutageError
-from market_data_pipeline.observe import Observation, observe_history, observe_live
+from market_data_pipeline.observe import (
+    Observation,
+    note_unserved,
+    observe_history,
+    observe_live,
+)
 from market_data_pipeline.one_at_a_time import BRAPI, one_at_a_time
 from market_data_pipeline.pacing import Quota
 from market_data_pipeline.price_guard import LOOK_BACK_SESSIONS, decide
@@ -93,7 +98,8 @@ def quotes(
             with one_at_a_time(context, BRAPI, brapi.min_interval_seconds):
                 observations, quota = _observe(context, brapi, windows, tickers)
                 _report(context, tickers, observations)
-                _demand_enough(tickers, observations, brapi.min_answered_share)
+                # The live one, if it is among them: the others can be asked for again.
+                _demand_enough(tickers, observations[0], brapi.min_answered_share)
                 observed = [quote for each in observations for quote in each.quotes]
                 if config.overwrite_live:
                     observed = [quote.replacing_live() for quote in observed]
@@ -196,8 +202,9 @@ def _observe(
                 _record_quota(context, client, 0, now)
                 raise
             # The live window is not lost with the others.
-            failures = dict.fromkeys(tickers, str(error))
-            observations.append(Observation(past, client.plan, failures=failures))
+            missed = Observation(past, client.plan, failures=dict.fromkeys(tickers, str(error)))
+            note_unserved(missed, tickers, WINDOWS, now)
+            observations.append(missed)
         return observations, _record_quota(context, client, cost, now)
 
 
@@ -216,7 +223,7 @@ def _decide(store: QuoteStore, windows: list[Window], observed: list[Quote]) -> 
     wanted = {symbol for quote in observed for symbol in (quote.requested_ticker, quote.ticker)}
     trusted = store.last_trusted(
         wanted,
-        windows[0].key,
+        windows[0],
         sessions_back(windows[0].day, LOOK_BACK_SESSIONS),
         made_up=any(quote.made_up for quote in observed),
     )
@@ -233,8 +240,8 @@ def _courses(
     """How the session stood at the end of each window, for its picture; none is worth a price."""
     try:
         before, stored = earlier.result()
-        unknown = {quote.requested_ticker for quote in rows if not quote.previous_close}
-        closes = previous_closes(store, WINDOWS, windows[0].day, unknown)
+        unknown = {quote.ticker for quote in rows if not quote.previous_close}
+        closes = previous_closes(store, windows[0].day, unknown)
     except Exception as error:
         context.log.warning(f"The session so far is not known: {type(error).__name__}: {error}")
         before, stored, closes = [], [], Closes()
@@ -272,13 +279,12 @@ def _report(
     )
 
 
-def _demand_enough(tickers: list[str], observations: list[Observation], share: float) -> None:
-    """Raises a BrapiError if no observation has enough tickers answered to go on."""
-    failures = min((each.failures for each in observations), key=len)
-    answered = len(tickers) - len(failures)
+def _demand_enough(tickers: list[str], observation: Observation, share: float) -> None:
+    """Raises an OutageError if an observation has too few tickers answered to go on."""
+    answered = len(tickers) - len(observation.failures)
     needed = max(1, ceil(share * len(tickers)))
     if answered < needed:
-        reasons = list(failures.values())
+        reasons = list(observation.failures.values())
         commonest = max(set(reasons), key=reasons.count)
         raise OutageError(
             f"Brapi answered for {answered} of {len(tickers)} tickers, at least {needed} must be; "

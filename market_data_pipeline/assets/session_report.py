@@ -65,10 +65,13 @@ class ReportConfig(dg.Config):
 def report(context: dg.OpExecutionContext, config: ReportConfig, quote_store: QuoteStore) -> None:
     """Writes the page of each session that has quotes, and records it for the UI."""
     for day in [_day(text) for text in config.sessions] or [_latest()]:
-        windows = WINDOWS.of_session(day)
+        ended = clock.utc_now()
+        windows = [window for window in WINDOWS.of_session(day) if window.end <= ended]
         if not windows:
             raise dg.Failure(
-                f"B3 is closed on {day}: choose a day with a session.", allow_retries=False
+                f"No window has ended on {day}: choose a day with a session, from "
+                f"PARTITIONS_START ({WINDOWS.first_day}) on.",
+                allow_retries=False,
             )
         session, rows = _read(quote_store, windows)
         if not rows:
@@ -114,8 +117,8 @@ def _latest() -> date:
 def _read(store: QuoteStore, windows: Sequence[Window]) -> tuple[SessionSoFar, list[Quote]]:
     grouped = by_window(store.rows_of([window.key for window in windows]))
     rows = [quote for window in windows for quote in grouped[window]]
-    tickers = {quote.requested_ticker for quote in rows if not quote.previous_close}
-    closes = previous_closes(store, WINDOWS, windows[0].day, tickers)
+    tickers = {quote.ticker for quote in rows if not quote.previous_close}
+    closes = previous_closes(store, windows[0].day, tickers)
     *_, (_, session) = follow(windows, rows, closes)
     return session, rows
 

@@ -134,7 +134,8 @@ def test_the_next_window_that_is_sent_ends_it(watch: Watch, chat: Chat) -> None:
 
 
 def test_prices_that_were_stored_after_the_publication(watch: Watch, chat: Chat) -> None:
-    watch.well(NEXT)
+    watch.store.save([quote(NEXT)], [NEXT])
+    watch.materialize(NEXT, "quotes", "mongo_price_history")
     newer = at("2026-11-17T15:35")
     watch.store.save([quote(NEXT, "VALE3", observed_at=newer)], [NEXT])
     sent = {"published": 4, "topic": settings().kafka_topic}
@@ -148,7 +149,7 @@ def test_prices_that_were_stored_after_the_publication(watch: Watch, chat: Chat)
     watch.at("2026-11-17T15:46")
 
     (text,) = chat.taken
-    assert text.startswith(f"*{UNPUBLISHED}*\n> {NEXT} is on the topic without 1 of its prices")
+    assert text.startswith(f"*{UNPUBLISHED}*\n> {NEXT} is on the topic without VALE3, whose")
 
 
 def test_bars_are_not_due_on_the_topic(watch: Watch, chat: Chat) -> None:

@@ -149,6 +149,7 @@ def test_what_is_heavy_is_not_imported_before_it_is_needed() -> None:
         ("PARTITIONS_START", "yesterday", "set it to a date such as 2026-01-02"),
         ("BRAPI_PLAN", "gold", "set it to one of free, startup, pro"),
         ("BRAPI_MIN_INTERVAL_SECONDS", "-1", "set it to a number"),
+        ("BRAPI_TIMEOUT_SECONDS", "inf", "set it to a number such as 0.5, 86400 at the most"),
         ("KAFKA_UPDATED_AT_FORMAT", "text", "set it to one of"),
         ("BRAPI_QUOTA_SHARE", "50", "set it to a number from 0 to 1"),
         ("ASSET_KEY_PREFIX", "blue-chips", "set it to letters, digits and underscores"),

@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 from brapi_sandbox.faults import Fault
 
+from market_data_pipeline.assets.session_report import session_report
 from market_data_pipeline.price_guard import decide
 from market_data_pipeline_tests.conftest import (
     INSTRUMENTS,
@@ -18,12 +19,15 @@ from market_data_pipeline_tests.conftest import (
     Pipeline,
     SetClock,
     SetWatchlist,
+    at,
 )
 from market_data_pipeline_tests.observed import checks, failure_of, logs, metadata
 from market_data_pipeline_tests.record.test_sequences import (
     SECOND,
+    THIRD,
     VICTIM,
     accept,
+    launch_accept_moves,
     prices,
     row,
     times,
@@ -41,12 +45,6 @@ CENTS = Fault(
 )
 
 pytestmark = pytest.mark.usefixtures("four_instruments")
-
-
-def launch_accept_moves(pipeline: Pipeline, ticker: str) -> dg.ExecuteInProcessResult:
-    job = pipeline.definitions().resolve_job_def("accept_moves")
-    config = {"ops": {"accept": {"config": {"tickers": [ticker]}}}}
-    return job.execute_in_process(config, instance=pipeline.instance, raise_on_error=False)
 
 
 def test_a_later_first_day_takes_no_reference_from_the_guard(
@@ -238,7 +236,7 @@ def test_a_newer_price_that_was_never_sent_is_missing(
 
     passed, why = checks(result)["every_quote_delivered"]
     assert not passed
-    assert "missing on the topic: 4" in why
+    assert "missing on the topic: BBAS3, HGLG11, PETR4, VALE3" in why
 
 
 def test_the_coverage_is_that_of_the_watchlist(pipeline: Pipeline, watchlist: SetWatchlist) -> None:
@@ -249,3 +247,136 @@ def test_the_coverage_is_that_of_the_watchlist(pipeline: Pipeline, watchlist: Se
 
     assert metadata(result, "quotes")["quotes"] == 4
     assert metadata(result, "quotes")["coverage_percent"] == 100
+
+
+def at_16_00(pipeline: Pipeline, set_clock: SetClock, change: ChangeSettings) -> str:
+    """The window from 15:00 to 16:00, after windows of a quarter of an hour until 15:45."""
+    change(SYNC_INTERVAL_MINUTES="15")
+    set_clock(at("2026-11-17T15:46"))
+    assert pipeline.run("2026-11-17T15:30-0300").success
+    return "2026-11-17T15:00-0300"
+
+
+def test_a_shorter_window_that_ended_before_a_longer_one_is_its_reference(
+    pipeline: Pipeline, set_clock: SetClock, change_settings: ChangeSettings
+) -> None:
+    key = at_16_00(pipeline, set_clock, change_settings)
+    change_settings(**AN_HOUR)
+    set_clock(at("2026-11-17T16:00:05"))
+    pipeline.sandbox.faults = [CENTS]
+
+    assert pipeline.run(key).success
+
+    assert row(pipeline, key).decision == "withheld"
+    assert 9_000 not in prices(pipeline)
+
+
+def test_a_price_accepted_in_a_shorter_window_is_the_reference_of_a_longer_one(
+    pipeline: Pipeline, set_clock: SetClock, change_settings: ChangeSettings
+) -> None:
+    assert pipeline.run(LIVE_ON_TUESDAY).success
+    pipeline.sandbox.faults = [times(pipeline, 0.1)]
+    key = at_16_00(pipeline, set_clock, change_settings)
+    assert launch_accept_moves(pipeline, VICTIM).success
+    change_settings(**AN_HOUR)
+    set_clock(at("2026-11-17T16:00:05"))
+
+    assert pipeline.run(key).success
+
+    assert row(pipeline, key).decision == "clear"
+
+
+def test_the_job_accepts_in_the_window_that_ended_last(
+    pipeline: Pipeline, set_clock: SetClock, change_settings: ChangeSettings
+) -> None:
+    assert pipeline.run(LIVE_ON_TUESDAY).success
+    key = at_16_00(pipeline, set_clock, change_settings)
+    change_settings(**AN_HOUR)
+    set_clock(at("2026-11-17T16:00:05"))
+    pipeline.sandbox.faults = [times(pipeline, 0.1)]
+    assert pipeline.run(key).success
+
+    assert launch_accept_moves(pipeline, VICTIM).success
+
+    assert row(pipeline, key).decision == "accepted"
+    assert row(pipeline, key).price in prices(pipeline)
+
+
+def test_the_job_knows_an_instrument_by_its_old_symbol(
+    pipeline: Pipeline, set_clock: SetClock, watchlist: SetWatchlist
+) -> None:
+    watchlist(["PETR4", "ELET3"])
+    assert pipeline.run(LIVE_ON_TUESDAY).success
+    set_clock(TUESDAY_15_00 + HALF_AN_HOUR)
+    move = row(pipeline, LIVE_ON_TUESDAY, "AXIA3").price / 10
+    pipeline.sandbox.faults = [Fault(ticker="ELET3", fields={"regularMarketPrice": move})]
+    assert pipeline.run(SECOND).success
+
+    assert launch_accept_moves(pipeline, "ELET3").success
+
+    assert move in prices(pipeline, "AXIA3")
+
+
+def test_the_job_sees_past_a_made_up_price(pipeline: Pipeline, set_clock: SetClock) -> None:
+    assert pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
+    real(pipeline, LIVE_ON_TUESDAY)
+    withheld = replace(row(pipeline, LIVE_ON_TUESDAY), decision="withheld")
+    moment = timedelta(seconds=1)
+    again = replace(withheld, observed_at=withheld.observed_at + moment)
+    pipeline.store.save([again], [LIVE_ON_TUESDAY])
+    set_clock(TUESDAY_15_00 + HALF_AN_HOUR)
+    assert pipeline.run(SECOND, select="quotes").success
+    real(pipeline, SECOND, VICTIM)
+    pipeline.publish_made_up_prices = False
+
+    assert launch_accept_moves(pipeline, VICTIM).success
+
+    assert row(pipeline, LIVE_ON_TUESDAY).decision == "accepted"
+
+
+@pytest.mark.parametrize("change", [AN_HOUR, FROM_TUESDAY])
+def test_the_previous_close_is_that_of_the_session_before(
+    make_pipeline: Callable[..., Any],
+    set_clock: SetClock,
+    change_settings: ChangeSettings,
+    change: dict[str, str],
+) -> None:
+    with make_pipeline(plan="pro") as pipeline:
+        assert pipeline.run("2026-11-16T10:00-0300", "2026-11-16T17:30-0300").success
+        close = row(pipeline, "2026-11-16T17:30-0300", "BBAS3").price
+        change_settings(**change)
+        first, last = "2026-11-17T10:00-0300", "2026-11-17T11:00-0300"
+
+        result = pipeline.run(first, last)
+
+        (day,) = (
+            each["day"]
+            for each in metadata(result, "quotes", first)["prices"]
+            if each["ticker"] == "BBAS3"
+        )
+        assert day == f"{(row(pipeline, first, 'BBAS3').price / close - 1) * 100:+.2f}%"
+
+
+def test_a_renamed_instrument_is_one_when_the_watchlist_follows(
+    pipeline: Pipeline, set_clock: SetClock, watchlist: SetWatchlist
+) -> None:
+    watchlist(["PETR4", "ELET3"])
+    pipeline.sandbox.faults = [Fault(ticker="ELET3", fields={"symbol": "ELET3"})]
+    assert pipeline.run(LIVE_ON_TUESDAY).success
+    pipeline.sandbox.faults = []
+    set_clock(TUESDAY_15_00 + HALF_AN_HOUR)
+    assert pipeline.run(SECOND).success
+    set_clock(TUESDAY_15_00 + 2 * HALF_AN_HOUR)
+    watchlist(["PETR4", "AXIA3"])
+    assert pipeline.run(THIRD).success
+
+    told = metadata(reported(pipeline), "report")
+
+    assert sorted(each["ticker"] for each in told["prices"]) == ["AXIA3", "PETR4"]
+    assert told["advancers"] + told["decliners"] == 2
+
+
+def reported(pipeline: Pipeline) -> dg.ExecuteInProcessResult:
+    store = pipeline.definitions().resources or {}
+    job = dg.Definitions(jobs=[session_report], resources={"quote_store": store["quote_store"]})
+    return job.resolve_job_def("session_report").execute_in_process(instance=pipeline.instance)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -16,7 +17,7 @@ from market_data_pipeline.dagster_internals import claim, release
 from market_data_pipeline.one_at_a_time import KAFKA
 from market_data_pipeline.publications import sent
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline, SetClock
-from market_data_pipeline_tests.observed import checks, logs, metadata
+from market_data_pipeline_tests.observed import checks, failure_of, logs, metadata
 from market_data_pipeline_tests.supervised import wait_until
 
 HALF_AN_HOUR = timedelta(minutes=30)
@@ -45,6 +46,12 @@ def row(pipeline: Pipeline, key: str, ticker: str = VICTIM) -> Any:
     """The stored row of a ticker in a window."""
     (found,) = [quote for quote in pipeline.store.load([key]) if quote.ticker == ticker]
     return found
+
+
+def launch_accept_moves(pipeline: Pipeline, *tickers: str) -> dg.ExecuteInProcessResult:
+    job = pipeline.definitions().resolve_job_def("accept_moves")
+    config = {"ops": {"accept": {"config": {"tickers": list(tickers)}}}}
+    return job.execute_in_process(config, instance=pipeline.instance, raise_on_error=False)
 
 
 def accept(pipeline: Pipeline, key: str, *tickers: str) -> dg.ExecuteInProcessResult:
@@ -268,7 +275,9 @@ def test_quotes_that_came_after_the_publication_are_missing_from_it(
 ) -> None:
     pipeline.sandbox.faults = [Fault(ticker=VICTIM, status=404)]
     assert pipeline.run(LIVE_ON_TUESDAY).success
-    pipeline.sandbox.faults = []
+    others = ("PETR4", "BBAS3", "HGLG11")
+    pipeline.sandbox.faults = [Fault(ticker=ticker, status=404) for ticker in others]
+    later(0.1)
     assert pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
     later(1)
 
@@ -276,8 +285,8 @@ def test_quotes_that_came_after_the_publication_are_missing_from_it(
 
     assert checks(result)["every_quote_delivered"] == (
         False,
-        f"{LIVE_ON_TUESDAY} was sent before all of its quotes were stored; missing on the topic: 1 "
-        "(it was live until 15:30).",
+        f"{LIVE_ON_TUESDAY} was sent before all of its quotes were stored; missing on the topic: "
+        "VALE3 (it was live until 15:30).",
     )
 
 
@@ -463,4 +472,108 @@ def test_a_range_of_a_year_is_told_from_what_is_published(stored: Pipeline) -> N
     windows = [each for day in range(365) for each in WINDOWS.of_session(A_YEAR_AGO + day * DAY)]
 
     assert len(windows) > 3_000
-    assert [*sent(stored.instance, windows, stored.topic)] == [WINDOWS.from_key(LIVE_ON_TUESDAY)]
+    found = sent(stored.instance, windows, stored.topic)
+    assert [each for each in windows if found[each]] == [WINDOWS.from_key(LIVE_ON_TUESDAY)]
+
+
+@pytest.mark.parametrize("how", ["too late", "without Kafka", "too late, by the job"])
+def test_an_accepted_price_that_was_never_sent_is_missing(
+    stored: Pipeline, later: Callable[[float], None], how: str
+) -> None:
+    assert stored.run(SECOND).success
+    later(1.5)
+    stored.sandbox.faults = [times(stored, 0.1, "PETR4")]
+    assert stored.run(SECOND).success
+    if how == "without Kafka":
+        with stored.without_kafka():
+            assert not accept(stored, SECOND, "PETR4").success
+        later(2)
+        assert stored.run(SECOND, select="kafka_publication").success
+    elif how == "too late":
+        later(2)
+        assert accept(stored, SECOND, "PETR4").success
+    else:
+        later(2)
+        assert launch_accept_moves(stored, "PETR4").success
+
+    passed, why = shown(stored, "kafka_publication", "every_quote_delivered")
+
+    assert row(stored, SECOND, "PETR4").decision == "accepted"
+    assert not passed
+    assert "missing on the topic: PETR4" in why
+
+
+def test_an_older_window_that_is_accepted_does_not_change_what_is_shown(
+    stored: Pipeline, later: Callable[[float], None]
+) -> None:
+    stored.sandbox.faults = [times(stored, 0.1)]
+    assert stored.run(SECOND).success
+    later(2)
+    stored.sandbox.faults = [Fault(ticker=VICTIM, status=404)]
+    assert stored.run(THIRD).success
+    assert shown(stored, "kafka_publication", "every_quote_delivered")[0]
+
+    assert launch_accept_moves(stored, VICTIM).success
+
+    assert shown(stored, "kafka_publication", "every_quote_delivered")[0]
+
+
+@pytest.mark.parametrize("tickers", [[], [""]])
+def test_nothing_to_accept_is_refused(stored: Pipeline, tickers: list[str]) -> None:
+    result = launch_accept_moves(stored, *tickers)
+
+    assert not result.success
+    assert "name those whose withheld price is right" in logs(stored, result)
+
+
+def test_a_range_needs_answers_for_its_live_window(pipeline: Pipeline) -> None:
+    pipeline.sandbox.faults = [Fault(status=404)]
+
+    result = pipeline.run("2026-11-17T13:30-0300", LIVE_ON_TUESDAY)
+
+    assert "answered for 0 of 4 tickers" in failure_of(result)
+    assert pipeline.store.stored(LIVE_ON_TUESDAY) is None
+
+
+def test_the_share_of_answers_holds_for_the_live_window_of_a_range(
+    make_pipeline: Callable[..., Any],
+) -> None:
+    with make_pipeline(plan="pro") as pipeline:
+        pipeline.brapi = {"min_answered_share": 0.9}
+        pipeline.sandbox.faults = [
+            Fault(ticker=ticker, fields={"regularMarketPrice": None})
+            for ticker in ("PETR4", "BBAS3")
+        ]
+
+        assert not pipeline.run("2026-11-17T12:30-0300", LIVE_ON_TUESDAY).success
+
+        assert pipeline.events() == []
+
+
+def test_a_range_whose_history_failed_says_only_what_is_so(
+    make_pipeline: Callable[..., Any],
+) -> None:
+    with make_pipeline(remaining=2) as pipeline:
+        result = pipeline.run("2026-11-16T17:30-0300", LIVE_ON_TUESDAY)
+
+        _, why = checks(result)["all_tickers_quoted"]
+        assert "An earlier quote is kept" not in why
+        assert why.endswith("Materialize again: 2026-11-16T17:30-0300.")
+
+
+@pytest.mark.parametrize("path", ["~/quotes", "file://HERE/home/quotes"])
+def test_the_path_of_the_files_may_be_a_home_or_an_address(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    pipeline.folder = path.replace("HERE", str(tmp_path))  # type: ignore[assignment]
+
+    assert pipeline.run(LIVE_ON_TUESDAY).success
+
+    assert (tmp_path / "home/quotes/quotes" / f"{LIVE_ON_TUESDAY}.parquet").exists()
+
+
+def test_an_address_of_files_that_nobody_serves_is_named(pipeline: Pipeline) -> None:
+    pipeline.folder = "nosuch://bucket"  # type: ignore[assignment]
+
+    assert "Check QUOTES_PATH" in failure_of(pipeline.run(LIVE_ON_TUESDAY))
