@@ -48,7 +48,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "decisions": [(QUOTES, "decide"), (QuoteStore, "last_trusted")],
     "window metadata": [(dg.AssetExecutionContext, "add_asset_metadata")],
     "Parquet store": [(QuoteStore, "save")],
-    "Parquet load, twice": [(QuoteStore, "load")],
+    "Parquet load, three times": [(QuoteStore, "load")],
     "MongoDB store": [(HISTORY, "_write")],
     "MongoDB load, twice": [(HISTORY, "_find")],
 }

@@ -45,6 +45,7 @@ DUPLICATE_KEY = 11000
 MOST_ATTEMPTS = 10
 
 Documents = Collection[dict[str, Any]]
+Write = InsertOne[dict[str, Any]] | ReplaceOne[dict[str, Any]] | DeleteOne
 
 
 @dg.asset(
@@ -67,11 +68,13 @@ def mongo_price_history(
     materializing again duplicates nothing, and an audit that is already there loses nothing.
     """
     windows = windows_of(context)
-    with failing_clearly(), mongo.errors_in_words():
-        documents = _collection(mongo)
-        documents.create_indexes(INDEXES)
-        rows = _store(documents, quote_store, windows, context.run.run_id)
-        found = [*_find(documents, windows)]
+    with failing_clearly():
+        rows = quote_store.load([window.key for window in windows])
+        with mongo.errors_in_words():
+            documents = _collection(mongo)
+            documents.create_indexes(INDEXES)
+            rows = _store(documents, quote_store, windows, rows, context.run.run_id)
+            found = [*_find(documents, windows)]
     # Other code locations have documents of the same windows.
     tickers = {quote.ticker for quote in rows}
     grouped = by_window(quote for quote in found if quote.ticker in tickers)
@@ -134,19 +137,21 @@ def _find(documents: Documents, windows: Sequence[Window]) -> dict[Quote, dateti
 
 
 def _store(
-    documents: Documents, store: QuoteStore, windows: Sequence[Window], run_id: str
+    documents: Documents,
+    store: QuoteStore,
+    windows: Sequence[Window],
+    rows: list[Quote],
+    run_id: str,
 ) -> list[Quote]:
-    """Merges the stored rows of some windows into the collection, and returns these rows.
+    """Merges the rows of some windows into the collection, and returns what is stored of them then.
 
     Another run, or an operator who accepts a price, may write at the same time, into the files and
     then into the collection. So a document is replaced only if it is still the one that was merged,
     and all is done anew if it was not, or if the files have changed.
     """
-    keys = [window.key for window in windows]
-    rows, done = store.load(keys), False
     for _ in range(MOST_ATTEMPTS):
         done = _merge_into(documents, windows, rows, run_id)
-        read, rows = rows, store.load(keys)
+        read, rows = rows, store.load([window.key for window in windows])
         if done and rows == read:
             break
     return rows
@@ -159,7 +164,7 @@ def _merge_into(
     there, now = _find(documents, windows), datetime.now(UTC)
     kept = merge(there, rows)
     by_id = {document_id(quote): quote for quote in there}
-    writes: list[InsertOne[dict[str, Any]] | ReplaceOne[dict[str, Any]] | DeleteOne] = []
+    writes: list[Write] = []
     for quote in set(kept) & set(rows):
         key = document_id(quote)
         old = by_id.get(key)
@@ -168,12 +173,15 @@ def _merge_into(
         writes.append(ReplaceOne(_as_read(old), document) if old else InsertOne(document))
     for key in by_id.keys() - {document_id(quote) for quote in kept}:
         writes.append(DeleteOne(_as_read(by_id[key])))  # another symbol has replaced it
-    if not writes:
-        return True
+    return not writes or _write(documents, writes)
+
+
+def _write(documents: Documents, writes: Sequence[Write]) -> bool:
+    """Whether each of the writes has found its document as it was read, or none."""
     try:
         result = documents.bulk_write(writes, ordered=False)
     except BulkWriteError as error:
-        if any(each["code"] != DUPLICATE_KEY for each in error.details["writeErrors"]):
+        if {each["code"] for each in error.details["writeErrors"]} != {DUPLICATE_KEY}:
             raise
         return False
     return result.matched_count + result.inserted_count + result.deleted_count == len(writes)
