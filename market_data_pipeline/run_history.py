@@ -18,9 +18,9 @@ from market_data_pipeline.windows import LARGEST_CLOCK_SKEW, Window, start_of
 # On a run that an outage of Brapi has ended.
 OUTAGE_TAG = "market_data/brapi_outage"
 UNFINISHED = [Status.QUEUED, Status.NOT_STARTED, Status.STARTING, Status.STARTED]
+_MOST_RECORDS = 10_000  # Dagster returns no more
 # A window is materialized once or twice; a backfill that is launched again adds one each.
-_MOST_A_WINDOW = 20
-_WINDOWS_A_QUERY = 400  # Dagster returns at most 10,000 records
+_WINDOWS_A_QUERY = 400
 _MOST_RUNS = 200
 _EVER = datetime.min.replace(tzinfo=UTC)
 
@@ -111,8 +111,8 @@ def materializations(
     """The materializations of some windows of an asset, newest first; a window may have none.
 
     A materialization from before the end of its window belongs to a shorter window with the same
-    start, from before SYNC_INTERVAL_MINUTES was changed: it is left out. The newest 20 per window
-    are read, counted over up to 400 windows at a time.
+    start, from before SYNC_INTERVAL_MINUTES was changed: it is left out. Of up to 400 windows at a
+    time, the newest 10,000 are read.
     """
     found: dict[Window, list[dg.AssetMaterialization]] = {window: [] for window in windows}
     by_key = {window.key: window for window in windows}
@@ -120,7 +120,7 @@ def materializations(
     for start in range(0, len(keys), _WINDOWS_A_QUERY):
         some = keys[start : start + _WINDOWS_A_QUERY]
         wanted = dg.AssetRecordsFilter(asset_key=asset, asset_partitions=some)
-        records = instance.fetch_materializations(wanted, limit=_MOST_A_WINDOW * len(some)).records
+        records = instance.fetch_materializations(wanted, limit=_MOST_RECORDS).records
         for record in records:
             window, event = by_key[record.partition_key or ""], record.asset_materialization
             earliest = max(since, window.end - LARGEST_CLOCK_SKEW)

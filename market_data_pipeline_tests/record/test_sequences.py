@@ -577,3 +577,15 @@ def test_an_address_of_files_that_nobody_serves_is_named(pipeline: Pipeline) -> 
     pipeline.folder = "nosuch://bucket"  # type: ignore[assignment]
 
     assert "Check QUOTES_PATH" in failure_of(pipeline.run(LIVE_ON_TUESDAY))
+
+
+def test_a_publication_is_not_forgotten(stored: Pipeline, later: Callable[[float], None]) -> None:
+    later(2)
+    for _ in range(20):
+        stored.instance.report_runless_asset_event(
+            dg.AssetMaterialization("kafka_publication", partition=LIVE_ON_TUESDAY)
+        )
+
+    result = stored.run(LIVE_ON_TUESDAY, select="kafka_publication")
+
+    assert checks(result)["every_quote_delivered"][0]
