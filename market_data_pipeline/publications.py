@@ -40,7 +40,7 @@ class Sent:
             PUBLISHED: self.events,
             TOPIC: topic,
             OBSERVED_AT: dg.MetadataValue.timestamp(self.observed_at),
-            LEFT_OUT: sorted(self.left_out),
+            **({LEFT_OUT: sorted(self.left_out)} if self.left_out else {}),
         }
 
 
