@@ -14,7 +14,13 @@ from market_data_pipeline.asset_keys import HISTORY, PUBLICATION, QUOTES
 from market_data_pipeline.automation import market_data_job
 from market_data_pipeline.dagster_internals import fail_run
 from market_data_pipeline.one_at_a_time import is_dead
-from market_data_pipeline.run_history import OUTAGE_TAG, UNFINISHED, materialized, runs_of
+from market_data_pipeline.run_history import (
+    NOT_RECORDED_TAG,
+    OUTAGE_TAG,
+    UNFINISHED,
+    materialized,
+    runs_of,
+)
 from market_data_pipeline.windows import Window, trading_windows
 
 WINDOWS = trading_windows()
@@ -86,6 +92,8 @@ def _sink_alone(
 ) -> dg.RunRequest | None:
     """A run of a sink that has failed, if it is due."""
     runs = runs_of(instance, window, sink)
+    if sink == HISTORY:
+        runs = _with_lost_acceptances(instance, window, runs)
     if not runs or runs[0].dagster_run.status is not dg.DagsterRunStatus.FAILURE:
         return None
     # An earlier run may have stored or published what there was then.
@@ -101,6 +109,17 @@ def _sink_alone(
         asset_selection=[sink],
         tags={RETRY_TAG: name},
     )
+
+
+def _with_lost_acceptances(
+    instance: dg.DagsterInstance, window: Window, runs: list[dg.RunRecord]
+) -> list[dg.RunRecord]:
+    """The runs that failed to write to the collection, of either sink, and others; newest first."""
+    wanted = dg.RunsFilter(tags={NOT_RECORDED_TAG: "true"})
+    known = {record.dagster_run.run_id for record in runs}
+    lost = runs_of(instance, window, PUBLICATION, wanted)
+    runs = [*runs, *(each for each in lost if each.dagster_run.run_id not in known)]
+    return sorted(runs, key=lambda record: record.create_timestamp, reverse=True)
 
 
 def _since(record: dg.RunRecord) -> float:

@@ -17,6 +17,8 @@ from market_data_pipeline.windows import LARGEST_CLOCK_SKEW, Window, start_of
 
 # On a run that an outage of Brapi has ended.
 OUTAGE_TAG = "market_data/brapi_outage"
+# On a run that has accepted prices while MongoDB was down.
+NOT_RECORDED_TAG = "market_data/acceptance_not_recorded"
 UNFINISHED = [Status.QUEUED, Status.NOT_STARTED, Status.STARTING, Status.STARTED]
 _MOST_RECORDS = 10_000  # Dagster returns no more
 # A window is materialized once or twice; a backfill that is launched again adds one each.

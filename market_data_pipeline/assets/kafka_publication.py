@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
-from dagster_mongo import MongoResource
+from dagster_mongo import DagsterMongoError, MongoResource
 from pydantic import Field
 
 from market_data_pipeline import clock
@@ -34,6 +34,7 @@ from market_data_pipeline.publications import PUBLISHED, Sent, sent
 from market_data_pipeline.quote import Quote, by_window
 from market_data_pipeline.quote_store import QuoteStore
 from market_data_pipeline.resources import KafkaResource
+from market_data_pipeline.run_history import NOT_RECORDED_TAG
 from market_data_pipeline.windows import Window
 
 SECONDS_AFTER = "seconds_after_window_end"
@@ -88,12 +89,13 @@ def kafka_publication(
     the market does now. A price that has moved too far is withheld until an operator accepts it.
     """
     windows = windows_of(context)
+    accepted: list[Quote] = []
     published: dict[Window, Published] = {}
     failed = ""
     with failing_clearly():
         keys = [window.key for window in windows]
         if config.accept_moves:
-            accept_in_store(context, quote_store, keys, config.accept_moves)
+            accepted = accept_in_store(context, quote_store, keys, config.accept_moves)
         rows = by_window(quote_store.load(keys))
         due = [each for each in windows if config.publish_history or _is_live(each)]
         if due and not kafka.updated_at_format:
@@ -107,10 +109,7 @@ def kafka_publication(
                 break
             if done:
                 published[window], rows[window] = done, done.rows
-        stored = [quote for window in windows for quote in rows[window]]
-        # The topic does not wait for the audit. An earlier run may have accepted them and failed.
-        if accepted := [quote for quote in stored if quote.decision == "accepted"]:
-            record_acceptance(mongo, accepted)
+    missed = _record_acceptance(context, mongo, accepted)  # the topic does not wait for the audit
     if failed:
         raise dg.Failure(failed, allow_retries=False)
     earlier = sent(context.instance, windows, kafka.topic)
@@ -119,9 +118,26 @@ def kafka_publication(
         count = sum(each.sent.events for each in published.values())
         now = {window: [each.sent] for window, each in published.items()}
         there = {window: [*now.get(window, []), *earlier[window]] for window in windows}
+        stored = [quote for window in windows for quote in rows[window]]
         yield dg.MaterializeResult(
             check_results=[every_quote_delivered(windows, stored, there, count)]
         )
+    if missed:
+        raise dg.Failure(missed, allow_retries=False)
+
+
+def _record_acceptance(
+    context: dg.AssetExecutionContext, mongo: MongoResource, accepted: Sequence[Quote]
+) -> str:
+    """Why an acceptance is not in the collection; `retry_live_window` then has it written."""
+    if not accepted:
+        return ""
+    try:
+        record_acceptance(mongo, accepted)
+    except DagsterMongoError as error:
+        context.instance.add_run_tags(context.run.run_id, {NOT_RECORDED_TAG: "true"})
+        return f"The acceptance is not in the collection: {error}"
+    return ""
 
 
 def _describe_windows(

@@ -13,9 +13,7 @@ from market_data_pipeline_tests.observed import checks
 from market_data_pipeline_tests.record.test_changed_settings import launch_accept_moves
 from market_data_pipeline_tests.record.test_sequences import (
     SECOND,
-    THIRD,
     VICTIM,
-    accept,
     later,
     row,
     stored,
@@ -34,22 +32,6 @@ def document(pipeline: Pipeline) -> dict[str, Any]:
     """The document of the victim in the second window."""
     (found,) = pipeline.documents({"_id": f"{VICTIM}|2026-11-17T18:00:00Z"})
     return found
-
-
-def test_an_acceptance_that_the_database_missed_is_recorded_by_the_retry(
-    stored: Pipeline, later: Later
-) -> None:
-    stored.sandbox.faults = [times(stored, 0.1)]
-    assert stored.run(SECOND).success
-    uri, stored.mongo_uri = stored.mongo_uri, "mongodb://127.0.0.1:1"
-    assert not accept(stored, SECOND, VICTIM).success
-    stored.mongo_uri = uri
-
-    assert stored.run(SECOND, select="kafka_publication").success
-
-    later(2)
-    assert stored.run(THIRD).success
-    assert document(stored)["decision"] == row(stored, SECOND).decision == "accepted"
 
 
 def once_after_the_documents_are_read(

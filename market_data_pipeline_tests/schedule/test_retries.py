@@ -13,6 +13,7 @@ from market_data_pipeline.quota import last_recorded
 from market_data_pipeline.retries import retry_live_window
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline, SetClock
 from market_data_pipeline_tests.observed import checks, failure_of
+from market_data_pipeline_tests.record.test_sequences import SECOND, VICTIM, accept, times
 from market_data_pipeline_tests.schedule.conftest import unfinished_run
 
 
@@ -70,6 +71,32 @@ def test_the_database_alone_is_retried_too(retrier: Retrier) -> None:
     [request] = retrier.look(31)
 
     assert request.asset_selection == [dg.AssetKey("mongo_price_history")]
+
+
+def test_an_acceptance_that_the_database_missed_is_written_by_the_retry(
+    retrier: Retrier, set_clock: SetClock
+) -> None:
+    pipeline = retrier.pipeline
+    assert pipeline.run(LIVE_ON_TUESDAY).success
+    set_clock(TUESDAY_15_00 + timedelta(minutes=30))
+    pipeline.sandbox.faults = [times(pipeline, 0.1)]
+    assert pipeline.run(SECOND).success
+    uri, pipeline.mongo_uri = pipeline.mongo_uri, "mongodb://127.0.0.1:1"
+    result = accept(pipeline, SECOND, VICTIM)
+    assert "The acceptance is not in the collection" in failure_of(result, "kafka_publication")
+    published = len(pipeline.events())
+    assert checks(result)["every_quote_delivered"][0]
+    assert "Nothing" in retrier.look(5)
+    pipeline.mongo_uri = uri
+
+    [request] = retrier.look(31)
+
+    assert request.asset_selection == [dg.AssetKey("mongo_price_history")]
+    assert pipeline.run(SECOND, select="mongo_price_history", tags=request.tags).success
+    (document,) = pipeline.documents({"_id": f"{VICTIM}|2026-11-17T18:00:00Z"})
+    assert document["decision"] == "accepted"
+    assert "Nothing" in retrier.look(1_000)
+    assert len(pipeline.events()) == published
 
 
 def test_what_a_later_run_could_not_publish_is_retried_too(retrier: Retrier) -> None:
