@@ -160,10 +160,9 @@ def _look(
 
     @cache
     def rows() -> Rows:
-        stored = store.stored_windows([window.key for window in windows])
-        found = (quote for _, rows in stored for quote in rows or ())
-        rows = by_window(quote for quote in found if store.may_leave(quote))
-        return {window: rows[window] for window in windows}
+        stored = store.rows_of([window.key for window in windows])
+        grouped = by_window(filter(store.may_leave, stored))
+        return {window: grouped[window] for window in windows}
 
     looks: dict[str, Callable[[], list[Incident]]] = {
         "runs": lambda: failed_runs(

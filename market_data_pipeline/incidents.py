@@ -176,7 +176,7 @@ def withheld_prices(rows: Rows) -> list[Incident]:
         for quote in of_window:
             if quote.ticker not in seen:
                 newest[quote.ticker] = window, quote
-            seen |= {quote.ticker, quote.requested_ticker}  # two, once it has been renamed
+            seen.update(quote.symbols)
     op = PUBLICATION.to_python_identifier()
     return [
         Incident(

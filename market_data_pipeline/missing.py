@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import date, datetime, time
+from datetime import date, datetime
 from typing import Any, Literal, get_args
 
 import dagster as dg
@@ -21,7 +21,7 @@ from market_data_pipeline.brapi.plans import Plan
 from market_data_pipeline.observe import unserved
 from market_data_pipeline.publications import PUBLISHED
 from market_data_pipeline.run_history import began, materializations, unsuccessful_runs
-from market_data_pipeline.windows import EXCHANGE_TIMEZONE, Window, trading_windows
+from market_data_pipeline.windows import Window, midnight, trading_windows
 
 WINDOWS = trading_windows()
 SESSIONS = 5
@@ -78,7 +78,7 @@ def account(
 
 
 def _windows(first: date, last: Window) -> list[Window]:
-    windows = [WINDOWS.next_ending(datetime.combine(first, time(), EXCHANGE_TIMEZONE))]
+    windows = [WINDOWS.next_ending(midnight(first))]
     while windows[-1] < last:
         windows.append(WINDOWS.after(windows[-1]))
     return windows

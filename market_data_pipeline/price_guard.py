@@ -42,16 +42,16 @@ def decide(
     """
     stored = list(stored)
     known = set(stored)
-    before = {(ticker, quote.window_start): quote for quote in known for ticker in _tickers(quote)}
+    before = {(ticker, quote.window_start): quote for quote in stored for ticker in quote.symbols}
     last = dict(trusted)
     kept = []
     for quote in merge(stored, new):
         if quote not in known:
-            there = [before.get((ticker, quote.window_start)) for ticker in _tickers(quote)]
+            there = [before.get((ticker, quote.window_start)) for ticker in quote.symbols]
             quote = _decided(quote, there, _reference(quote, last))
         kept.append(quote)
         if quote.trusted:
-            last |= dict.fromkeys(_tickers(quote), quote)
+            last |= dict.fromkeys(quote.symbols, quote)
     return kept
 
 
@@ -109,13 +109,8 @@ def plausible(price: float, reference: float) -> bool:
 
 def _reference(quote: Quote, last: Mapping[str, Quote]) -> Quote | None:
     """The last trusted row to compare with, under either of its symbols."""
-    found = _comparable(quote, [last.get(ticker) for ticker in _tickers(quote)])
+    found = _comparable(quote, [last.get(ticker) for ticker in quote.symbols])
     return max(found, key=lambda each: each.window_start, default=None)
-
-
-def _tickers(quote: Quote) -> tuple[str, ...]:
-    """The symbols that a row is found by: a renamed instrument has two."""
-    return quote.requested_ticker, quote.ticker
 
 
 def _comparable(quote: Quote, rows: Iterable[Quote | None]) -> list[Quote]:

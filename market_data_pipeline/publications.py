@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +11,7 @@ import dagster as dg
 
 from market_data_pipeline.asset_keys import PUBLICATION
 from market_data_pipeline.quote import Quote
-from market_data_pipeline.run_history import materializations
+from market_data_pipeline.run_history import materializations, told
 from market_data_pipeline.windows import Window
 
 # In the metadata of a window: how many events were sent, where to, when the newest of their prices
@@ -50,7 +50,7 @@ def sent(
     """The publications of each of some windows to a topic, the newest first; there may be none."""
     found = materializations(instance, PUBLICATION, windows)
     return {
-        window: [_sent(each.metadata) for each in events if _value(each.metadata, TOPIC) == topic]
+        window: [_sent(each) for each in events if told(each, TOPIC) == topic]
         for window, events in found.items()
     }
 
@@ -61,12 +61,8 @@ def missing(rows: Iterable[Quote], publications: Sequence[Sent]) -> list[str]:
     return sorted(each.ticker for each in due if not any(sent.has(each) for sent in publications))
 
 
-def _sent(metadata: Mapping[str, dg.MetadataValue]) -> Sent:
+def _sent(event: dg.AssetMaterialization) -> Sent:
     # Older versions did not record when the prices were observed, nor whose were left out.
-    observed_at = _value(metadata, OBSERVED_AT)
+    observed_at = told(event, OBSERVED_AT)
     newest = datetime.fromtimestamp(observed_at, UTC) if observed_at else _EVER
-    return Sent(_value(metadata, PUBLISHED), newest, frozenset(_value(metadata, LEFT_OUT) or ()))
-
-
-def _value(metadata: Mapping[str, dg.MetadataValue], name: str) -> Any:
-    return metadata[name].value if name in metadata else None
+    return Sent(told(event, PUBLISHED), newest, frozenset(told(event, LEFT_OUT) or ()))

@@ -67,6 +67,11 @@ class Quote:
         return Window(self.window_start, self.window_end)
 
     @property
+    def symbols(self) -> tuple[str, str]:
+        """The symbols that it is found by, which differ if the watchlist has an older one."""
+        return self.requested_ticker, self.ticker
+
+    @property
     def made_up(self) -> bool:
         """Whether the price comes from the sandbox, not from a market."""
         return self.origin == SANDBOX

@@ -176,13 +176,14 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
         Raises:
             QuoteStoreError: the files cannot be read or written.
         """
-        rows, changed = defaultdict[datetime, list[Quote]](list), dict[UPath, bytes]()
+        folder, changed = self.folder, dict[UPath, bytes]()
+        rows = defaultdict[datetime, list[Quote]](list)
         for quote in quotes:
             rows[quote.window_start].append(quote)
         for key, there in self.stored_windows(keys):
             merged = merge(there or (), rows[start_of(key)])
             if merged != there:
-                changed[self.folder / f"{key}{_SUFFIX}"] = _parquet(merged)
+                changed[folder / f"{key}{_SUFFIX}"] = _parquet(merged)
         self.write(changed)
 
     def last_trusted(
@@ -206,7 +207,7 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
             for quote in window[1]:
                 earlier = quote.window_end <= before.end and quote.window != before
                 if earlier and quote.trusted and quote.made_up == made_up:
-                    for ticker in wanted & {quote.requested_ticker, quote.ticker}:
+                    for ticker in wanted.intersection(quote.symbols):
                         found[ticker] = quote
             wanted -= found.keys()
         return found

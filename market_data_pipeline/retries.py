@@ -116,10 +116,9 @@ def _with_lost_acceptances(
 ) -> list[dg.RunRecord]:
     """The runs that failed to write to the collection, of either sink, and others; newest first."""
     wanted = dg.RunsFilter(tags={NOT_RECORDED_TAG: "true"})
-    known = {record.dagster_run.run_id for record in runs}
     lost = runs_of(instance, window, PUBLICATION, wanted)
-    runs = [*runs, *(each for each in lost if each.dagster_run.run_id not in known)]
-    return sorted(runs, key=lambda record: record.create_timestamp, reverse=True)
+    by_id = {record.dagster_run.run_id: record for record in [*runs, *lost]}
+    return sorted(by_id.values(), key=lambda record: record.create_timestamp, reverse=True)
 
 
 def _since(record: dg.RunRecord) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 from dagster import DagsterRunStatus as Status
@@ -91,6 +92,11 @@ def covers(run: dg.DagsterRun, window: Window) -> bool:
     if first is None or last is None:
         return False
     return start_of(first) <= window.start <= start_of(last)
+
+
+def told(event: dg.AssetMaterialization, name: str) -> Any:
+    """A value of the metadata of a materialization; None if it is not there."""
+    return event.metadata[name].value if name in event.metadata else None
 
 
 def materialized(

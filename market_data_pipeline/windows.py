@@ -22,7 +22,7 @@ from market_data_pipeline.settings import settings
 EXCHANGE_TIMEZONE = ZoneInfo("America/Sao_Paulo")
 KEY_FORMAT = "%Y-%m-%dT%H:%M%z"
 INTERVALS_IN_MINUTES = (5, 10, 15, 20, 30, 60)
-LONGEST_INTERVAL = timedelta(minutes=60)
+LONGEST_INTERVAL = timedelta(minutes=max(INTERVALS_IN_MINUTES))
 FIRST_HOUR, LAST_HOUR = b3_calendar.OPENING.hour, b3_calendar.CLOSING.hour
 DEFAULT_FIRST_DAY = date(2026, 1, 2)
 # How far the clocks of two machines may differ.
@@ -74,7 +74,7 @@ class TradingWindows:
         # The hour after the last window belongs to the cron, or that window would run until the
         # next morning; its ticks are then excluded.
         self.partitions = dg.TimeWindowPartitionsDefinition(
-            start=_midnight(first_day).strftime(KEY_FORMAT),
+            start=key_of(midnight(first_day)),
             fmt=KEY_FORMAT,
             cron_schedule=self.tick_cron,
             timezone=EXCHANGE_TIMEZONE.key,
@@ -221,7 +221,8 @@ def in_sao_paulo(instant: datetime) -> str:
     return f"{instant.astimezone(EXCHANGE_TIMEZONE):%a %d %b %H:%M}"
 
 
-def _midnight(day: date) -> datetime:
+def midnight(day: date) -> datetime:
+    """When a day begins in São Paulo."""
     return datetime.combine(day, time(), EXCHANGE_TIMEZONE)
 
 

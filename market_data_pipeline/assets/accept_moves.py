@@ -107,7 +107,7 @@ def _newest(store: QuoteStore, tickers: set[str]) -> dict[str, Quote]:
         if newest.keys() == tickers and all(q.window_end >= oldest_end for q in newest.values()):
             break
         for quote in filter(store.may_leave, stored):
-            for ticker in tickers & {quote.requested_ticker, quote.ticker}:
+            for ticker in tickers.intersection(quote.symbols):
                 there = newest.get(ticker)
                 if there is None or quote.window_end > there.window_end:
                     newest[ticker] = quote

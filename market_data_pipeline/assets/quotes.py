@@ -220,7 +220,7 @@ def _record_quota(
 def _decide(store: QuoteStore, windows: list[Window], observed: list[Quote]) -> list[Quote]:
     """The rows of the windows with what was observed merged in."""
     stored = store.rows_of([window.key for window in windows])
-    wanted = {symbol for quote in observed for symbol in (quote.requested_ticker, quote.ticker)}
+    wanted = {symbol for quote in observed for symbol in quote.symbols}
     trusted = store.last_trusted(
         wanted,
         windows[0],

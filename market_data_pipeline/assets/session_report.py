@@ -21,7 +21,7 @@ from market_data_pipeline.assets.session_page import Facts, page
 from market_data_pipeline.publications import PUBLISHED
 from market_data_pipeline.quote import Quote, by_window
 from market_data_pipeline.quote_store import QuoteStore
-from market_data_pipeline.run_history import materializations
+from market_data_pipeline.run_history import materializations, told
 from market_data_pipeline.session import SessionSoFar, follow, previous_closes
 from market_data_pipeline.windows import EXCHANGE_TIMEZONE, Window
 
@@ -125,9 +125,9 @@ def _read(store: QuoteStore, windows: Sequence[Window]) -> tuple[SessionSoFar, l
 
 def _facts(instance: dg.DagsterInstance, windows: Sequence[Window], rows: list[Quote]) -> Facts:
     asked = materializations(instance, QUOTES, windows)
-    quotas = [_value(event, "quota") for window in windows for event in asked[window][:1]]
+    quotas = [told(event, "quota") for window in windows for event in asked[window][:1]]
     seconds = [
-        [_value(event, SECONDS_AFTER) for event in events if _value(event, PUBLISHED)]
+        [told(event, SECONDS_AFTER) for event in events if told(event, PUBLISHED)]
         for events in materializations(instance, PUBLICATION, windows).values()
     ]
     return Facts(
@@ -136,10 +136,6 @@ def _facts(instance: dg.DagsterInstance, windows: Sequence[Window], rows: list[Q
         quota=next(filter(None, reversed(quotas)), ""),
         seconds_to_topic=sorted(min(each) for each in seconds if each),
     )
-
-
-def _value(event: dg.AssetMaterialization, name: str) -> Any:
-    return event.metadata[name].value if name in event.metadata else None
 
 
 def _describe(session: SessionSoFar, facts: Facts, path: str) -> dict[str, Any]:
