@@ -10,17 +10,13 @@ import pytest
 
 from market_data_pipeline_tests.conftest import Pipeline
 from market_data_pipeline_tests.observed import checks
-from market_data_pipeline_tests.record.test_changed_settings import launch_accept_moves
-from market_data_pipeline_tests.record.test_sequences import (
+from market_data_pipeline_tests.record.helpers import (
     SECOND,
     VICTIM,
-    later,
+    launch_accept_moves,
     row,
-    stored,
     times,
 )
-
-__all__ = ["later", "stored"]
 
 HISTORY = importlib.import_module("market_data_pipeline.assets.mongo_price_history")
 Later = Callable[[float], None]

@@ -22,7 +22,8 @@ from market_data_pipeline_tests.conftest import (
     at,
 )
 from market_data_pipeline_tests.observed import checks, failure_of, logs, metadata
-from market_data_pipeline_tests.record.test_sequences import (
+from market_data_pipeline_tests.record.helpers import (
+    HALF_AN_HOUR,
     SECOND,
     THIRD,
     VICTIM,
@@ -33,7 +34,7 @@ from market_data_pipeline_tests.record.test_sequences import (
     times,
 )
 
-DAY, HALF_AN_HOUR = timedelta(days=1), timedelta(minutes=30)
+DAY = timedelta(days=1)
 SINKS = "key:kafka_publication or key:mongo_price_history"
 ON_MONDAY = "2026-11-16T14:30-0300"
 AN_HOUR = {"SYNC_INTERVAL_MINUTES": "60"}

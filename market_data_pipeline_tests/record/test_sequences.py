@@ -1,6 +1,5 @@
 """What is known of a price survives every sequence of runs, and the guard never leaks."""
 
-import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,59 +17,22 @@ from market_data_pipeline.one_at_a_time import KAFKA
 from market_data_pipeline.publications import sent
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline, SetClock
 from market_data_pipeline_tests.observed import checks, failure_of, logs, metadata
+from market_data_pipeline_tests.record.helpers import (
+    FOURTH,
+    SECOND,
+    THIRD,
+    VICTIM,
+    accept,
+    launch_accept_moves,
+    prices,
+    row,
+    times,
+)
 from market_data_pipeline_tests.supervised import wait_until
 
-HALF_AN_HOUR = timedelta(minutes=30)
-SECOND, THIRD, FOURTH = (f"2026-11-17T{time}-0300" for time in ("15:00", "15:30", "16:00"))
-VICTIM = "VALE3"
 A_YEAR_AGO, DAY = date(2026, 1, 2), timedelta(days=1)
 
 pytestmark = pytest.mark.usefixtures("four_instruments")
-
-
-def times(pipeline: Pipeline, factor: float, ticker: str = VICTIM, **fields: Any) -> Fault:
-    """The sandbox's price of a ticker, so many times as high."""
-    (first,) = pipeline.documents(
-        {"ticker": ticker, "window_start": datetime(2026, 11, 17, 17, 30)}
-    )
-    return Fault(ticker=ticker, fields={"regularMarketPrice": first["price"] * factor, **fields})
-
-
-def prices(pipeline: Pipeline, ticker: str = VICTIM) -> list[float]:
-    """Every price of a ticker on the topic."""
-    events = [json.loads(seen.event.value) for seen in pipeline.events()]
-    return [event["price"] for event in events if event["ticker"] == ticker]
-
-
-def row(pipeline: Pipeline, key: str, ticker: str = VICTIM) -> Any:
-    """The stored row of a ticker in a window."""
-    (found,) = [quote for quote in pipeline.store.load([key]) if quote.ticker == ticker]
-    return found
-
-
-def launch_accept_moves(pipeline: Pipeline, *tickers: str) -> dg.ExecuteInProcessResult:
-    job = pipeline.definitions().resolve_job_def("accept_moves")
-    config = {"ops": {"accept": {"config": {"tickers": list(tickers)}}}}
-    return job.execute_in_process(config, instance=pipeline.instance, raise_on_error=False)
-
-
-def accept(pipeline: Pipeline, key: str, *tickers: str) -> dg.ExecuteInProcessResult:
-    config = {"kafka_publication": {"accept_moves": list(tickers)}}
-    return pipeline.run(key, select="kafka_publication", config=config)
-
-
-@pytest.fixture
-def later(set_clock: SetClock) -> Callable[[float], None]:
-    """Sets the clock to so many windows after 15:00."""
-    return lambda windows: set_clock(TUESDAY_15_00 + windows * HALF_AN_HOUR)
-
-
-@pytest.fixture
-def stored(pipeline: Pipeline, later: Callable[[float], None]) -> Pipeline:
-    """The pipeline in the second window, the first one stored and published."""
-    assert pipeline.run(LIVE_ON_TUESDAY).success
-    later(1)
-    return pipeline
 
 
 def test_wrong_then_no_answer_then_wrong_again(

@@ -13,7 +13,7 @@ from market_data_pipeline.quota import last_recorded
 from market_data_pipeline.retries import retry_live_window
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline, SetClock
 from market_data_pipeline_tests.observed import checks, failure_of
-from market_data_pipeline_tests.record.test_sequences import SECOND, VICTIM, accept, times
+from market_data_pipeline_tests.record.helpers import SECOND, VICTIM, accept, times
 from market_data_pipeline_tests.schedule.conftest import unfinished_run
 
 

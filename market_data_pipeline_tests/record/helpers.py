@@ -1,0 +1,47 @@
+"""What the tests of sequences do, and what they look at."""
+
+import json
+from datetime import datetime, timedelta
+from typing import Any
+
+import dagster as dg
+from brapi_sandbox.faults import Fault
+
+from market_data_pipeline_tests.conftest import Pipeline
+
+HALF_AN_HOUR = timedelta(minutes=30)
+SECOND, THIRD, FOURTH = (f"2026-11-17T{time}-0300" for time in ("15:00", "15:30", "16:00"))
+VICTIM = "VALE3"
+
+
+def times(pipeline: Pipeline, factor: float, ticker: str = VICTIM, **fields: Any) -> Fault:
+    """The sandbox's price of a ticker, so many times as high."""
+    (first,) = pipeline.documents(
+        {"ticker": ticker, "window_start": datetime(2026, 11, 17, 17, 30)}
+    )
+    return Fault(ticker=ticker, fields={"regularMarketPrice": first["price"] * factor, **fields})
+
+
+def prices(pipeline: Pipeline, ticker: str = VICTIM) -> list[float]:
+    """Every price of a ticker on the topic."""
+    events = [json.loads(seen.event.value) for seen in pipeline.events()]
+    return [event["price"] for event in events if event["ticker"] == ticker]
+
+
+def row(pipeline: Pipeline, key: str, ticker: str = VICTIM) -> Any:
+    """The stored row of a ticker in a window."""
+    (found,) = [quote for quote in pipeline.store.load([key]) if quote.ticker == ticker]
+    return found
+
+
+def launch_accept_moves(pipeline: Pipeline, *tickers: str) -> dg.ExecuteInProcessResult:
+    """A run of the job that accepts withheld prices."""
+    job = pipeline.definitions().resolve_job_def("accept_moves")
+    config = {"ops": {"accept": {"config": {"tickers": list(tickers)}}}}
+    return job.execute_in_process(config, instance=pipeline.instance, raise_on_error=False)
+
+
+def accept(pipeline: Pipeline, key: str, *tickers: str) -> dg.ExecuteInProcessResult:
+    """A run of `kafka_publication` that accepts withheld prices of a window."""
+    config = {"kafka_publication": {"accept_moves": list(tickers)}}
+    return pipeline.run(key, select="kafka_publication", config=config)
