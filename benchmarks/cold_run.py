@@ -21,9 +21,9 @@ from typing import NamedTuple
 import dagster as dg
 
 from benchmarks.stand_ins import ANSWER, INTERVAL, REPOSITORY, sandbox, stand_ins
-from market_data_pipeline.clock import utc_now
-from market_data_pipeline.watchlist import load_watchlist
-from market_data_pipeline.windows import trading_windows
+from market_data_pipeline.market.clock import utc_now
+from market_data_pipeline.market.watchlist import load_watchlist
+from market_data_pipeline.market.windows import trading_windows
 
 FLOOR_SECONDS = 49 * INTERVAL + ANSWER
 TICKERS = [instrument.ticker for instrument in load_watchlist()]

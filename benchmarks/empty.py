@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from market_data_pipeline.windows import TradingWindows
+from market_data_pipeline.market.windows import TradingWindows
 
 WINDOWS = TradingWindows()
 FIRST = WINDOWS.of_session(WINDOWS.first_day)[0]

@@ -11,9 +11,9 @@ import sys
 from datetime import UTC, datetime
 
 from benchmarks.stand_ins import INTERVAL, sandbox
-from market_data_pipeline.resources import BrapiResource
-from market_data_pipeline.watchlist import load_watchlist
-from market_data_pipeline.windows import TradingWindows
+from market_data_pipeline.brapi.resource import BrapiResource
+from market_data_pipeline.market.watchlist import load_watchlist
+from market_data_pipeline.market.windows import TradingWindows
 
 TOKEN = "benchmark"  # noqa: S105
 ANSWERS_MS = (20, 150, 600)

@@ -25,14 +25,15 @@ import dagster as dg
 from brapi_sandbox.sandbox import serve
 from dagster_mongo import MongoResource
 
-from market_data_pipeline.assets import ASSETS
 from market_data_pipeline.brapi.answers import Bar, History
 from market_data_pipeline.brapi.client import BrapiClient, Fetch
-from market_data_pipeline.clock import utc_now
-from market_data_pipeline.quote_store import QuoteStore
-from market_data_pipeline.resources import BrapiResource, KafkaResource
-from market_data_pipeline.watchlist import load_watchlist
-from market_data_pipeline.windows import trading_windows
+from market_data_pipeline.brapi.resource import BrapiResource
+from market_data_pipeline.definitions import ASSETS
+from market_data_pipeline.market.clock import utc_now
+from market_data_pipeline.market.watchlist import load_watchlist
+from market_data_pipeline.market.windows import trading_windows
+from market_data_pipeline.publication.resource import KafkaResource
+from market_data_pipeline.storage.quote_store import QuoteStore
 from market_data_pipeline_dev.kafka import embedded_kafka
 from market_data_pipeline_dev.mongo import embedded_mongo
 
@@ -41,8 +42,8 @@ ROUNDS = 3
 PEAK = "peak memory, MiB"
 WINDOWS = trading_windows().partitions
 # The package has an asset of the module's name.
-QUOTES = import_module("market_data_pipeline.assets.quotes")
-HISTORY = import_module("market_data_pipeline.assets.mongo_price_history")
+QUOTES = import_module("market_data_pipeline.quotes.asset")
+HISTORY = import_module("market_data_pipeline.storage.price_history")
 PARTS: dict[str, list[tuple[Any, str]]] = {
     "bars to rows": [(QUOTES, "observe_history")],
     "decisions": [(QUOTES, "decide"), (QuoteStore, "last_trusted")],

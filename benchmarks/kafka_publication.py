@@ -18,9 +18,9 @@ from statistics import median
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from market_data_pipeline.kafka.event import Event
-from market_data_pipeline.kafka.publisher import Publisher
-from market_data_pipeline_tests.kafka.helpers import a_window
+from market_data_pipeline.publication.event import Event
+from market_data_pipeline.publication.publisher import Publisher
+from market_data_pipeline_tests.publication.helpers import a_window
 from market_data_pipeline_tests.services.kafka_broker import KafkaCluster
 
 EVENTS = 100_000

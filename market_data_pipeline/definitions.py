@@ -8,24 +8,28 @@ import os
 import dagster as dg
 from dagster_mongo import MongoResource
 
-from market_data_pipeline.alerts import alerts
-from market_data_pipeline.assets import ASSETS
-from market_data_pipeline.assets.accept_moves import accept_moves
-from market_data_pipeline.assets.session_report import session_report, session_report_asset
-from market_data_pipeline.automation import at_startup, every_window, market_data_job
 from market_data_pipeline.brapi.connection import NOT_SET
+from market_data_pipeline.brapi.resource import BrapiResource
 from market_data_pipeline.dotenv import warn_of_misspelled
-from market_data_pipeline.freshness import freshness, watch_freshness
-from market_data_pipeline.kafka.event import FORMAT_NOT_CHOSEN
-from market_data_pipeline.quote_store import QuoteStore
-from market_data_pipeline.reporting import report_sessions
-from market_data_pipeline.resources import BrapiResource, KafkaResource, kafka_client_properties
-from market_data_pipeline.retries import retry_live_window
+from market_data_pipeline.operation.accept_moves import accept_moves
+from market_data_pipeline.operation.alerts import alerts
+from market_data_pipeline.operation.automation import at_startup, every_window, market_data_job
+from market_data_pipeline.operation.freshness import freshness, watch_freshness
+from market_data_pipeline.operation.retries import retry_live_window
+from market_data_pipeline.publication.asset import kafka_publication
+from market_data_pipeline.publication.event import FORMAT_NOT_CHOSEN
+from market_data_pipeline.publication.resource import KafkaResource, kafka_client_properties
+from market_data_pipeline.quotes.asset import quotes
+from market_data_pipeline.report.reporting import report_sessions
+from market_data_pipeline.report.session_report import session_report, session_report_asset
 from market_data_pipeline.settings import secret, settings
+from market_data_pipeline.storage.price_history import mongo_price_history
+from market_data_pipeline.storage.quote_store import QuoteStore
 
 warn_of_misspelled()
 
 SETTINGS = settings()
+ASSETS = [quotes, mongo_price_history, kafka_publication]
 
 if not SETTINGS.brapi_token.get_secret_value():
     logging.getLogger(__name__).warning(NOT_SET)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import exchange_calendars
 
-from market_data_pipeline import b3_calendar
-from market_data_pipeline.windows import EXCHANGE_TIMEZONE
+from market_data_pipeline.market import b3_calendar
+from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE
 
 FILE = Path(b3_calendar.__file__).with_name("b3_calendar.csv")
 

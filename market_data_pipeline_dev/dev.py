@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from market_data_pipeline.dotenv import environment, final, misspelled
-from market_data_pipeline.watchlist import WatchlistError, load_watchlist
+from market_data_pipeline.market.watchlist import WatchlistError, load_watchlist
 from market_data_pipeline_dev.orphans import close_orphans
 from market_data_pipeline_dev.process import (
     Child,

@@ -18,7 +18,7 @@ def close_orphans(home: Path) -> int:
     import dagster as dg
     from dagster import DagsterRunStatus as Status
 
-    from market_data_pipeline.dagster_internals import fail_run
+    from market_data_pipeline.runs.dagster_internals import fail_run
 
     if not (home / "dagster.yaml").exists():
         return 0

@@ -22,8 +22,8 @@ from zoneinfo import ZoneInfo
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from market_data_pipeline.dotenv import environment
-from market_data_pipeline.kafka.errors import ConfigurationError
-from market_data_pipeline.kafka.settings import config_from_environment, without_secrets
+from market_data_pipeline.publication.errors import ConfigurationError
+from market_data_pipeline.publication.properties import config_from_environment, without_secrets
 from market_data_pipeline_dev.process import address_file, stop_on_signals
 from market_data_pipeline_dev.settings import Environment, setting, state_folder
 

@@ -21,13 +21,13 @@ from brapi_sandbox.sandbox import Sandbox, serve
 from dagster_mongo import MongoResource
 from sqlalchemy import Engine, event
 
-from market_data_pipeline import clock
-from market_data_pipeline.quote_store import QuoteStore
+from market_data_pipeline.market import clock
+from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE
 from market_data_pipeline.settings import settings
-from market_data_pipeline.windows import EXCHANGE_TIMEZONE
+from market_data_pipeline.storage.quote_store import QuoteStore
 from market_data_pipeline_dev.kafka import embedded_kafka
 from market_data_pipeline_dev.mongo import embedded_mongo
-from market_data_pipeline_tests.kafka.helpers import Seen, read
+from market_data_pipeline_tests.publication.helpers import Seen, read
 from market_data_pipeline_tests.supervised import OURS
 
 TOKEN = "token-of-the-tests"
@@ -79,10 +79,11 @@ class Pipeline:
 
     def definitions(self) -> dg.Definitions:
         # Imported here: a test may have changed the settings.
-        from market_data_pipeline.assets import ASSETS
-        from market_data_pipeline.assets.accept_moves import accept_moves
-        from market_data_pipeline.quote_store import QuoteStore
-        from market_data_pipeline.resources import BrapiResource, KafkaResource
+        from market_data_pipeline.brapi.resource import BrapiResource
+        from market_data_pipeline.definitions import ASSETS
+        from market_data_pipeline.operation.accept_moves import accept_moves
+        from market_data_pipeline.publication.resource import KafkaResource
+        from market_data_pipeline.storage.quote_store import QuoteStore
 
         mongo = MongoResource(
             uri=self.mongo_uri,
@@ -249,7 +250,7 @@ def change_settings(monkeypatch: pytest.MonkeyPatch) -> ChangeSettings:
     """Lets the next runs have these settings too, as after a start with another environment."""
 
     def change(**environment: str) -> None:
-        forget_imports(monkeypatch, environment, but="market_data_pipeline.clock")
+        forget_imports(monkeypatch, environment, but="market_data_pipeline.market.clock")
 
     return change
 

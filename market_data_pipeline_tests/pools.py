@@ -6,7 +6,7 @@ from threading import Barrier
 
 import dagster as dg
 
-from market_data_pipeline.dagster_internals import claim
+from market_data_pipeline.runs.dagster_internals import claim
 
 
 def claimed_at_once(instances: Sequence[dg.DagsterInstance], pool: str) -> list[bool]:

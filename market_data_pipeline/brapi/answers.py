@@ -13,9 +13,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from market_data_pipeline.brapi.errors import TickerError
-from market_data_pipeline.quote import Quote
-from market_data_pipeline.watchlist import TICKER
-from market_data_pipeline.windows import EXCHANGE_TIMEZONE, Window
+from market_data_pipeline.market.quote import Quote
+from market_data_pipeline.market.watchlist import TICKER
+from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
 
 # No instrument of B3 trades above it: a price beyond is a fault of the source.
 HIGHEST_PRICE = 1_000_000.0

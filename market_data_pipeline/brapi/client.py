@@ -34,8 +34,8 @@ from market_data_pipeline.brapi.errors import (
 )
 from market_data_pipeline.brapi.plans import Plan, batches, plan_of_quota
 from market_data_pipeline.brapi.request_queue import Outcome, Pending, RequestQueue, Sent
-from market_data_pipeline.quote import Quote
-from market_data_pipeline.windows import Window
+from market_data_pipeline.market.quote import Quote
+from market_data_pipeline.market.windows import Window
 
 T = TypeVar("T")
 Results = dict[str, Mapping[str, Any]]

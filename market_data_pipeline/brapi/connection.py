@@ -18,7 +18,7 @@ from requests.auth import AuthBase
 from urllib3.exceptions import HTTPError
 
 from market_data_pipeline.brapi.errors import RunError, TemporaryError
-from market_data_pipeline.quote import SANDBOX
+from market_data_pipeline.market.quote import SANDBOX
 
 NOT_SET = (
     "BRAPI_TOKEN is not set. Put your token into .env (BRAPI_TOKEN=…) or the environment of the "

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from market_data_pipeline.market.errors import ClearError
 
-class BrapiError(Exception):
+
+class BrapiError(ClearError):
     """Brapi did not answer with what was asked for; the text says why."""
 
 

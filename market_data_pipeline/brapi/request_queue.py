@@ -15,10 +15,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from market_data_pipeline import clock
 from market_data_pipeline.brapi.answers import to_milliseconds
 from market_data_pipeline.brapi.connection import Connection, Reply
 from market_data_pipeline.brapi.errors import TemporaryError
+from market_data_pipeline.market import clock
 
 MAX_OPEN_REQUESTS = 24
 

@@ -12,11 +12,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from market_data_pipeline.alerts import alerts
-from market_data_pipeline.quote import Quote
-from market_data_pipeline.quote_store import QuoteStore
+from market_data_pipeline.market.quote import Quote
+from market_data_pipeline.market.windows import trading_windows
+from market_data_pipeline.operation.alerts import alerts
 from market_data_pipeline.settings import settings
-from market_data_pipeline.windows import trading_windows
+from market_data_pipeline.storage.quote_store import QuoteStore
 from market_data_pipeline_tests.conftest import SetClock, at
 
 SECRET_PATH = "/services/T000/B000/path-is-a-secret"

@@ -8,7 +8,7 @@ from dagster._core.remote_origin import (
 )
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
-from market_data_pipeline.dagster_internals import is_of_this_location
+from market_data_pipeline.runs.dagster_internals import is_of_this_location
 
 
 def location(name: str) -> InProcessCodeLocationOrigin:

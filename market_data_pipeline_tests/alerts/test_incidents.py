@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
-from market_data_pipeline import incidents
+from market_data_pipeline.operation import incidents
 from market_data_pipeline.settings import settings
 from market_data_pipeline_tests.alerts.conftest import Chat, Watch, quote, withheld
 from market_data_pipeline_tests.conftest import at

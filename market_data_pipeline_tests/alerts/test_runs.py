@@ -11,7 +11,7 @@ from dagster._core.remote_origin import (
 )
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
-from market_data_pipeline import clock
+from market_data_pipeline.market import clock
 from market_data_pipeline.settings import settings
 from market_data_pipeline_tests.alerts.conftest import Chat, Watch
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TOKEN, Pipeline

@@ -10,9 +10,9 @@ from types import ModuleType
 import dagster as dg
 import pytest
 
-from market_data_pipeline import alerts
-from market_data_pipeline.quote_store import QuoteStore
+from market_data_pipeline.operation import alerts
 from market_data_pipeline.settings import settings
+from market_data_pipeline.storage.quote_store import QuoteStore
 from market_data_pipeline_tests.alerts.conftest import SECRET_PATH, Answer, Chat, Watch, withheld
 
 KEY = "2026-11-17T14:30-0300"

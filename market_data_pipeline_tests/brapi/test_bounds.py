@@ -20,8 +20,8 @@ from market_data_pipeline.brapi import client as client_module
 from market_data_pipeline.brapi import request_queue
 from market_data_pipeline.brapi.client import Fetch, Progress
 from market_data_pipeline.brapi.errors import RunError
-from market_data_pipeline.resources import BrapiResource
-from market_data_pipeline.windows import TradingWindows
+from market_data_pipeline.brapi.resource import BrapiResource
+from market_data_pipeline.market.windows import TradingWindows
 from market_data_pipeline_tests.brapi.table import TICKERS
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TOKEN, Pipeline, SetWatchlist
 from market_data_pipeline_tests.observed import failure_of, metadata

@@ -9,7 +9,7 @@ import pytest
 from brapi_sandbox.faults import Fault
 
 from market_data_pipeline.brapi import client
-from market_data_pipeline.watchlist import load_watchlist
+from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline_tests.brapi.table import (
     BATCH_FAULTS,
     FAULTS,

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from market_data_pipeline.brapi import client
 from market_data_pipeline.brapi.errors import BrapiError
-from market_data_pipeline.resources import BrapiResource
-from market_data_pipeline.windows import TradingWindows
+from market_data_pipeline.brapi.resource import BrapiResource
+from market_data_pipeline.market.windows import TradingWindows
 
 WINDOW = TradingWindows().from_key("2026-11-17T14:30-0300")
 TICKERS = ["ABEV3", "TIMS3", "ELET3"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 from brapi_sandbox.sandbox import Sandbox, serve
 
-from market_data_pipeline.windows import trading_windows
+from market_data_pipeline.market.windows import trading_windows
 from market_data_pipeline_tests.supervised import settings, wait_until
 
 WINDOWS = trading_windows()

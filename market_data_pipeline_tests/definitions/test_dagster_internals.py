@@ -6,7 +6,7 @@ import dagster as dg
 from dagster._core.storage import tags
 from dagster._daemon.types import DaemonHeartbeat
 
-from market_data_pipeline import dagster_internals as internals
+from market_data_pipeline.runs import dagster_internals as internals
 from market_data_pipeline_tests.pools import claimed_at_once
 
 KEY = dg.AssetCheckKey(dg.AssetKey("quotes"), "prices_plausible")

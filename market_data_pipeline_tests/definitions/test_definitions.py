@@ -11,8 +11,8 @@ from types import ModuleType
 import dagster as dg
 import pytest
 
-from market_data_pipeline.assets.common import OWNERS
 from market_data_pipeline.definitions import defs
+from market_data_pipeline.runs.common import OWNERS
 
 Load = Callable[..., ModuleType]
 ASSETS = {"quotes", "mongo_price_history", "kafka_publication"}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from market_data_pipeline.watchlist import Instrument, WatchlistError, load_watchlist
+from market_data_pipeline.market.watchlist import Instrument, WatchlistError, load_watchlist
 
 
 def written(folder: Path, text: str) -> str:

@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from market_data_pipeline import b3_calendar, clock, windows
 from market_data_pipeline.brapi import plans
+from market_data_pipeline.market import b3_calendar, clock, windows
 
 BACK = timedelta(seconds=int(os.environ["TEST_SECONDS_BACK"]))
 
@@ -29,7 +29,7 @@ windows.INTERVALS_IN_MINUTES = (MINUTES,)  # type: ignore[assignment]
 plans.BAR_MINUTES = (MINUTES,)  # type: ignore[assignment]
 plans.PLANS["pro"] = dataclasses.replace(plans.PLANS["pro"], delay_minutes=0)
 
-from market_data_pipeline.automation import every_window  # noqa: E402
+from market_data_pipeline.operation.automation import every_window  # noqa: E402
 
 every_window._cron_schedule = f"*/{MINUTES} * * * *"
 

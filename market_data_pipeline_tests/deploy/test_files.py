@@ -17,7 +17,7 @@ import yaml
 from dagster._core.instance.config import dagster_instance_config
 from dotenv import dotenv_values
 
-from market_data_pipeline.watchlist import load_watchlist
+from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline_tests.deploy.compose import COMPOSE, PROCESSES
 from market_data_pipeline_tests.supervised import OURS, ROOT
 
@@ -151,10 +151,10 @@ def test_the_webserver_of_helm_listens_where_every_user_may() -> None:
 def shards() -> list[dict[str, Any]]:
     """What the definitions are with the settings of each of the two code locations."""
     script = (
-        "import json; from market_data_pipeline.automation import QUOTA_SHARE;"
+        "import json; from market_data_pipeline.operation.automation import QUOTA_SHARE;"
         "from market_data_pipeline.definitions import defs, kafka;"
         "from market_data_pipeline.definitions import brapi;"
-        "from market_data_pipeline.watchlist import load_watchlist;"
+        "from market_data_pipeline.market.watchlist import load_watchlist;"
         "graph = defs.resolve_asset_graph();"
         "checks = [check.asset_key for check in graph.asset_check_keys];"
         "keys = [key.path for key in [*graph.get_all_asset_keys(), *checks]];"

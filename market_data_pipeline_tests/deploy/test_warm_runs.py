@@ -17,9 +17,9 @@ import pytest
 import yaml
 from dagster._core.definitions.reconstruct import ReconstructableJob
 
-from market_data_pipeline.dagster_internals import run_arguments
-from market_data_pipeline.one_at_a_time import PROCESS_TAG
-from market_data_pipeline.run_launcher import Template
+from market_data_pipeline.operation.run_launcher import Template
+from market_data_pipeline.runs.dagster_internals import run_arguments
+from market_data_pipeline.runs.one_at_a_time import PROCESS_TAG
 from market_data_pipeline_dev.process import Child
 from market_data_pipeline_tests.deploy.webserver import (
     NoAnswerError,
@@ -32,7 +32,13 @@ from market_data_pipeline_tests.deploy.webserver import (
 from market_data_pipeline_tests.supervised import OURS, ROOT, free_ports
 
 T = TypeVar("T")
-SERVED = ["market_data_pipeline.code_server", "--host", "127.0.0.1", "--module-name", "some_jobs"]
+SERVED = [
+    "market_data_pipeline.operation.code_server",
+    "--host",
+    "127.0.0.1",
+    "--module-name",
+    "some_jobs",
+]
 WITHOUT_A_QUEUE = """
 run_coordinator: {module: dagster.core.run_coordinator, class: DefaultRunCoordinator}
 """

@@ -18,7 +18,7 @@ from typing import Any
 import pymongo
 import pytest
 
-from market_data_pipeline.windows import EXCHANGE_TIMEZONE, trading_windows
+from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, trading_windows
 from market_data_pipeline_dev.process import Child
 from market_data_pipeline_tests.supervised import ROOT, Supervisor, free_ports, settings
 

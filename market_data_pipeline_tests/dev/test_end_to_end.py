@@ -21,9 +21,9 @@ from brapi_sandbox.answers import quote
 from brapi_sandbox.market import Market
 from brapi_sandbox.rules import FREE_TICKERS, PLANS
 
-from market_data_pipeline.watchlist import load_watchlist
-from market_data_pipeline.windows import trading_windows
-from market_data_pipeline_tests.kafka.helpers import Seen, read
+from market_data_pipeline.market.watchlist import load_watchlist
+from market_data_pipeline.market.windows import trading_windows
+from market_data_pipeline_tests.publication.helpers import Seen, read
 from market_data_pipeline_tests.supervised import ROOT, Supervisor, settings
 
 pytestmark = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a git checkout")

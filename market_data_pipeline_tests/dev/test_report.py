@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from market_data_pipeline.automation import WAITING, at_startup
+from market_data_pipeline.operation.automation import WAITING, at_startup
 from market_data_pipeline_dev.report import Filter, ended_lines, startup_line
 
 ADDRESS = "http://127.0.0.1:3000"

@@ -60,18 +60,6 @@ def test_no_link_is_dead(path: Path) -> None:
             assert anchor in slugs, anchor
 
 
-def test_the_architecture_names_every_module_and_no_other() -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
-    (tree,) = re.findall(r"```text\n(market_data_pipeline/.*?)```", text, re.DOTALL)
-    package = ROOT / "market_data_pipeline"
-    modules = [path for path in package.rglob("*.py") if path.name != "__init__.py"]
-
-    assert sorted(re.findall(r"\w+\.py", tree)) == sorted(path.name for path in modules)
-    named = set(re.findall(r"`((?:\w+/)*\w+\.py)`", text))
-    missing = [each for each in named if not any((top / each).exists() for top in (package, ROOT))]
-    assert missing == []
-
-
 def test_the_table_of_settings_is_that_of_the_code() -> None:
     assert table() in (ROOT / "docs" / "configuration.md").read_text("utf-8")
 

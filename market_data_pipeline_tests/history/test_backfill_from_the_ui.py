@@ -15,8 +15,8 @@ from typing import Any
 import pymongo
 import pytest
 
-from market_data_pipeline.clock import utc_now
-from market_data_pipeline.windows import TradingWindows
+from market_data_pipeline.market.clock import utc_now
+from market_data_pipeline.market.windows import TradingWindows
 from market_data_pipeline_tests.conftest import INSTRUMENTS
 from market_data_pipeline_tests.supervised import ROOT, Supervisor, settings
 

@@ -12,12 +12,12 @@ import pytest
 from brapi_sandbox.faults import Fault
 from brapi_sandbox.sandbox import Sandbox, serve
 
-from market_data_pipeline import clock
 from market_data_pipeline.brapi.errors import PlanError
-from market_data_pipeline.observe import Observation, observe_history
-from market_data_pipeline.resources import BrapiResource
-from market_data_pipeline.watchlist import load_watchlist
-from market_data_pipeline.windows import TradingWindows, Window
+from market_data_pipeline.brapi.observe import Observation, observe_history
+from market_data_pipeline.brapi.resource import BrapiResource
+from market_data_pipeline.market import clock
+from market_data_pipeline.market.watchlist import load_watchlist
+from market_data_pipeline.market.windows import TradingWindows, Window
 from market_data_pipeline_tests.conftest import TUESDAY_15_00, SetClock
 from market_data_pipeline_tests.history.truth import bars, traded_in, traded_on, windows_between
 

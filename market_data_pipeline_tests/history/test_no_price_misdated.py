@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from brapi_sandbox.faults import Fault
 
-from market_data_pipeline import clock
-from market_data_pipeline.assets.common import WINDOWS
+from market_data_pipeline.market import clock
+from market_data_pipeline.runs.common import WINDOWS
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
 from market_data_pipeline_tests.history.truth import (
     filed,

@@ -11,7 +11,7 @@ from brapi_sandbox.answers import history
 from brapi_sandbox.market import Market
 from brapi_sandbox.sandbox import Sandbox
 
-from market_data_pipeline.windows import EXCHANGE_TIMEZONE, TradingWindows, Window
+from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, TradingWindows, Window
 
 
 def last_price(market: Market, ticker: str, start: datetime, end: datetime) -> float | None:

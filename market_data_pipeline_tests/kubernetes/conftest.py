@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from market_data_pipeline_tests.kafka.conftest import kafka, kafka_services  # noqa: F401
+from market_data_pipeline_tests.publication.conftest import kafka, kafka_services  # noqa: F401
 
 # Only `make test-kubernetes` installs what they import.
 if importlib.util.find_spec("kubernetes") is None:

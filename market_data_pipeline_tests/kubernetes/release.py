@@ -14,7 +14,6 @@ from kubernetes import client
 from kubernetes.utils import create_from_dict
 
 from market_data_pipeline_tests.deploy.webserver import NoAnswerError, Run, launch_run, runs
-from market_data_pipeline_tests.kafka.helpers import Seen, read
 from market_data_pipeline_tests.kubernetes.chart import (
     FULL_NAME,
     USER_CODE,
@@ -24,6 +23,7 @@ from market_data_pipeline_tests.kubernetes.chart import (
 )
 from market_data_pipeline_tests.kubernetes.control_plane import ControlPlane
 from market_data_pipeline_tests.kubernetes.node import Node
+from market_data_pipeline_tests.publication.helpers import Seen, read
 from market_data_pipeline_tests.services.deployment import BEGINNING, MINUTE, Document, key_of
 from market_data_pipeline_tests.services.postgres import PASSWORD, Postgres
 from market_data_pipeline_tests.services.proxy import Proxy

@@ -25,8 +25,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from market_data_pipeline.quote import from_row
-from market_data_pipeline.windows import TradingWindows, Window
+from market_data_pipeline.market.quote import from_row
+from market_data_pipeline.market.windows import TradingWindows, Window
 from market_data_pipeline_tests.conftest import (
     LIVE_ON_TUESDAY,
     TUESDAY_15_00,

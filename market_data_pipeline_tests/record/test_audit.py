@@ -18,7 +18,7 @@ from market_data_pipeline_tests.record.helpers import (
     times,
 )
 
-HISTORY = importlib.import_module("market_data_pipeline.assets.mongo_price_history")
+HISTORY = importlib.import_module("market_data_pipeline.storage.price_history")
 Later = Callable[[float], None]
 
 pytestmark = pytest.mark.usefixtures("four_instruments")

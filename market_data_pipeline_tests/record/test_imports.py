@@ -6,9 +6,9 @@ from pathlib import Path
 
 PROGRAM = """
 import sys
-from market_data_pipeline.quote_store import QuoteStore
-from market_data_pipeline_tests.kafka.helpers import a_quote
-from market_data_pipeline.windows import Window
+from market_data_pipeline.storage.quote_store import QuoteStore
+from market_data_pipeline_tests.publication.helpers import a_quote
+from market_data_pipeline.market.windows import Window
 quotes = [a_quote("PETR4", price=0.1 + 1 / 3), a_quote("VALE3", name=None, volume=None)]
 key = Window(quotes[0].window_start, quotes[0].window_end).key
 store = QuoteStore(path=sys.argv[1])

@@ -7,7 +7,7 @@ from typing import Any
 import pymongo
 from brapi_sandbox.faults import Fault
 
-from market_data_pipeline.watchlist import load_watchlist
+from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
 from market_data_pipeline_tests.observed import checks, logs, metadata
 

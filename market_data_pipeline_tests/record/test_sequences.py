@@ -11,10 +11,10 @@ import dagster as dg
 import pytest
 from brapi_sandbox.faults import Fault
 
-from market_data_pipeline.assets.common import WINDOWS
-from market_data_pipeline.dagster_internals import claim, release
-from market_data_pipeline.one_at_a_time import KAFKA
-from market_data_pipeline.publications import sent
+from market_data_pipeline.publication.publications import sent
+from market_data_pipeline.runs.common import WINDOWS
+from market_data_pipeline.runs.dagster_internals import claim, release
+from market_data_pipeline.runs.one_at_a_time import KAFKA
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline, SetClock
 from market_data_pipeline_tests.observed import checks, failure_of, logs, metadata
 from market_data_pipeline_tests.record.helpers import (
@@ -319,25 +319,6 @@ def shown(pipeline: Pipeline, asset: str, check: str) -> tuple[bool, str]:
     return record.evaluation.passed, record.evaluation.description or ""
 
 
-def test_a_run_of_an_older_window_does_not_change_what_is_shown_of_the_newest(
-    stored: Pipeline, later: Callable[[float], None]
-) -> None:
-    stored.sandbox.faults = [times(stored, 100)]
-    stored.run(SECOND)
-    stored.sandbox.faults = []
-
-    result = stored.run(LIVE_ON_TUESDAY)  # history by now: its own verdicts are green
-
-    assert checks(result)["prices_plausible"][0]
-    passed, why = shown(stored, "quotes", "prices_plausible")
-    assert not passed
-    assert why.startswith(f"{SECOND}: 1 of 4 prices have moved too far: VALE3")
-    assert not shown(stored, "kafka_publication", "every_quote_delivered")[0]
-    stored.run("2026-11-16T16:30-0300", "2026-11-16T17:30-0300")
-    assert not shown(stored, "quotes", "prices_plausible")[0]
-    assert shown(stored, "mongo_price_history", "history_equals_quotes")[0]
-
-
 def test_a_range_over_observed_windows_tells_what_is_stored_of_them(
     stored: Pipeline, later: Callable[[float], None]
 ) -> None:
@@ -463,21 +444,6 @@ def test_an_accepted_price_that_was_never_sent_is_missing(
     assert row(stored, SECOND, "PETR4").decision == "accepted"
     assert not passed
     assert "missing on the topic: PETR4" in why
-
-
-def test_an_older_window_that_is_accepted_does_not_change_what_is_shown(
-    stored: Pipeline, later: Callable[[float], None]
-) -> None:
-    stored.sandbox.faults = [times(stored, 0.1)]
-    assert stored.run(SECOND).success
-    later(2)
-    stored.sandbox.faults = [Fault(ticker=VICTIM, status=404)]
-    assert stored.run(THIRD).success
-    assert shown(stored, "kafka_publication", "every_quote_delivered")[0]
-
-    assert launch_accept_moves(stored, VICTIM).success
-
-    assert shown(stored, "kafka_publication", "every_quote_delivered")[0]
 
 
 @pytest.mark.parametrize("tickers", [[], [""]])

@@ -13,11 +13,11 @@ import dagster as dg
 import pytest
 from brapi_sandbox.faults import Fault
 
-from market_data_pipeline.assets.session_report import session_report
 from market_data_pipeline.definitions import defs
-from market_data_pipeline.quote_store import QuoteStore
-from market_data_pipeline.reporting import report_sessions
-from market_data_pipeline.windows import TradingWindows
+from market_data_pipeline.market.windows import TradingWindows
+from market_data_pipeline.report.reporting import report_sessions
+from market_data_pipeline.report.session_report import session_report
+from market_data_pipeline.storage.quote_store import QuoteStore
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
 from market_data_pipeline_tests.observed import logs
 
@@ -219,7 +219,7 @@ def test_a_session_that_is_filled_later_is_reported_again(watch: Watch) -> None:
 
 
 def test_more_than_one_look_takes_in(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("market_data_pipeline.reporting.MOST_EVENTS", 2)
+    monkeypatch.setattr("market_data_pipeline.report.reporting.MOST_EVENTS", 2)
     assert watch.at("2026-11-18T12:00") == []
     watch.store(*(f"{MONDAY}T1{hour}:00-0300" for hour in (0, 1)), f"{TUESDAY}T10:00-0300")
     assert watch.at("2026-11-18T12:01") == [MONDAY]
@@ -252,7 +252,7 @@ def test_the_first_session_of_a_deployment_is_not_reported_before_its_end(
 ) -> None:
     """PARTITIONS_START is today."""
     today = TradingWindows(first_day=date.fromisoformat(TUESDAY))
-    monkeypatch.setattr("market_data_pipeline.reporting.WINDOWS", today)
+    monkeypatch.setattr("market_data_pipeline.report.reporting.WINDOWS", today)
     watch.store(f"{TUESDAY}T10:00-0300")
     assert watch.at(f"{TUESDAY}T10:45") == []
     watch.store(f"{TUESDAY}T10:30-0300")

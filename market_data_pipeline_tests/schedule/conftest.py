@@ -9,9 +9,9 @@ from dagster._core.events import AssetMaterializationPlannedData
 from dagster._core.test_utils import create_run_for_test
 from dagster._daemon.types import DaemonHeartbeat
 
-from market_data_pipeline.automation import every_window
 from market_data_pipeline.definitions import defs
-from market_data_pipeline.windows import EXCHANGE_TIMEZONE
+from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE
+from market_data_pipeline.operation.automation import every_window
 from market_data_pipeline_tests.conftest import SetClock, at
 
 Tick = Callable[..., dg.RunRequest | str]

@@ -5,12 +5,12 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 import pytest
 
-from market_data_pipeline import automation, freshness, retries
-from market_data_pipeline.assets.common import WINDOWS
-from market_data_pipeline.automation import at_startup
+from market_data_pipeline.brapi.resource import BrapiResource
 from market_data_pipeline.definitions import defs
-from market_data_pipeline.resources import BrapiResource
-from market_data_pipeline.windows import EXCHANGE_TIMEZONE, TradingWindows
+from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, TradingWindows
+from market_data_pipeline.operation import automation, freshness, retries
+from market_data_pipeline.operation.automation import at_startup
+from market_data_pipeline.runs.common import WINDOWS
 from market_data_pipeline_tests.conftest import SetClock, at
 from market_data_pipeline_tests.schedule.conftest import Tick, report_daemon
 

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 import dagster as dg
 import pytest
 
+from market_data_pipeline.brapi.resource import BrapiResource
 from market_data_pipeline.definitions import defs
-from market_data_pipeline.freshness import freshness, watch_freshness
-from market_data_pipeline.resources import BrapiResource
+from market_data_pipeline.operation.freshness import freshness, watch_freshness
 from market_data_pipeline_tests.conftest import SetClock, at
 from market_data_pipeline_tests.schedule.conftest import unfinished_run
 

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from market_data_pipeline.pacing import Quota, next_run, planned
-from market_data_pipeline.windows import Window, trading_windows
+from market_data_pipeline.brapi.pacing import Quota, next_run, planned
+from market_data_pipeline.market.windows import Window, trading_windows
 
 WINDOWS = trading_windows()
 LIMIT, COST = 15_000, 50

@@ -7,10 +7,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from market_data_pipeline.automation import at_startup
+from market_data_pipeline.brapi.pacing import Quota
+from market_data_pipeline.brapi.quota import last_recorded, record
 from market_data_pipeline.definitions import defs
-from market_data_pipeline.pacing import Quota
-from market_data_pipeline.quota import last_recorded, record
+from market_data_pipeline.operation.automation import at_startup
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
 from market_data_pipeline_tests.observed import metadata
 from market_data_pipeline_tests.schedule.conftest import report_daemon

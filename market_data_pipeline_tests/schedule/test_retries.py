@@ -7,10 +7,10 @@ import dagster as dg
 import pytest
 from brapi_sandbox.faults import Fault
 
+from market_data_pipeline.brapi.quota import last_recorded
 from market_data_pipeline.definitions import defs
-from market_data_pipeline.one_at_a_time import PROCESS_TAG, name_of_process
-from market_data_pipeline.quota import last_recorded
-from market_data_pipeline.retries import retry_live_window
+from market_data_pipeline.operation.retries import retry_live_window
+from market_data_pipeline.runs.one_at_a_time import PROCESS_TAG, name_of_process
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline, SetClock
 from market_data_pipeline_tests.observed import checks, failure_of
 from market_data_pipeline_tests.record.helpers import SECOND, VICTIM, accept, times
@@ -30,7 +30,7 @@ class Retrier:
         )
         later = datetime.now(UTC) + timedelta(seconds=seconds)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("market_data_pipeline.clock.record_now", lambda: later)
+            patch.setattr("market_data_pipeline.market.clock.record_now", lambda: later)
             data = retry_live_window.evaluate_tick(context)
         return data.run_requests or str(data.skip_message)
 
@@ -154,7 +154,7 @@ def test_no_number_of_other_runs_ends_the_retries(
     retrier: Retrier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Dagster launches no second run with a run key."""
-    monkeypatch.setattr("market_data_pipeline.run_history._MOST_RUNS", 2)
+    monkeypatch.setattr("market_data_pipeline.runs.run_history._MOST_RUNS", 2)
     pipeline = retrier.pipeline
     keys = []
     with pipeline.without_kafka():
@@ -209,7 +209,7 @@ def test_a_clock_that_is_behind_costs_no_window(
         slept.append(duration)
         set_clock(end)
 
-    monkeypatch.setattr("market_data_pipeline.clock.sleep", sleep)
+    monkeypatch.setattr("market_data_pipeline.market.clock.sleep", sleep)
     set_clock(end - timedelta(seconds=seconds))
 
     result = pipeline.run(LIVE_ON_TUESDAY)

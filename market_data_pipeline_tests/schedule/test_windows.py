@@ -6,8 +6,8 @@ from datetime import date, timedelta
 import dagster as dg
 import pytest
 
-from market_data_pipeline import b3_calendar
-from market_data_pipeline.windows import TradingWindows, Window
+from market_data_pipeline.market import b3_calendar
+from market_data_pipeline.market.windows import TradingWindows, Window
 from market_data_pipeline_dev.calendar import exceptions
 from market_data_pipeline_tests.conftest import at
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 # Fixtures of this folder as well.
-from market_data_pipeline_tests.kafka.conftest import kafka, kafka_services  # noqa: F401
+from market_data_pipeline_tests.publication.conftest import kafka, kafka_services  # noqa: F401
 from market_data_pipeline_tests.services.kafka_broker import ServiceUnavailableError
 from market_data_pipeline_tests.services.mongo_engine import mongo_engine
 from market_data_pipeline_tests.services.postgres import Postgres, installed

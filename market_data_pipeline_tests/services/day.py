@@ -35,7 +35,7 @@ from brapi_sandbox.answers import stamp
 from brapi_sandbox.faults import Fault
 from pymongo.uri_parser import parse_uri
 
-from market_data_pipeline.one_at_a_time import PROCESS_TAG
+from market_data_pipeline.runs.one_at_a_time import PROCESS_TAG
 from market_data_pipeline_dev.process import stop_on_signals
 from market_data_pipeline_tests.deploy.webserver import (
     NoAnswerError,

@@ -22,11 +22,11 @@ from brapi_sandbox.answers import history, quote, stamp
 from brapi_sandbox.market import Market
 from brapi_sandbox.sandbox import Sandbox, serve
 
-from market_data_pipeline.watchlist import load_watchlist
-from market_data_pipeline.windows import EXCHANGE_TIMEZONE, KEY_FORMAT
+from market_data_pipeline.market.watchlist import load_watchlist
+from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, KEY_FORMAT
 from market_data_pipeline_tests.deploy.compose import COMPOSE, Processes
 from market_data_pipeline_tests.deploy.webserver import NoAnswerError, Run, runs
-from market_data_pipeline_tests.kafka.helpers import Seen, read
+from market_data_pipeline_tests.publication.helpers import Seen, read
 from market_data_pipeline_tests.services.kafka_broker import KafkaCluster
 from market_data_pipeline_tests.services.mongo_engine import mongo_engine
 from market_data_pipeline_tests.services.postgres import Postgres

@@ -42,7 +42,7 @@ FOUR_AT_A_TIME = {"concurrency": {"runs": {"max_concurrent_runs": 4}}}
 PROGRAMS = {
     "daemon": "dagster-daemon",
     "webserver": "dagster-webserver",
-    "code location": "market_data_pipeline.code_server",
+    "code location": "market_data_pipeline.operation.code_server",
 }
 
 

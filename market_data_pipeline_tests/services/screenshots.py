@@ -5,7 +5,7 @@ from pathlib import Path
 
 from playwright.sync_api import FloatRect
 
-from market_data_pipeline.windows import trading_windows
+from market_data_pipeline.market.windows import trading_windows
 from market_data_pipeline_tests.services.browser import dagster_in_a_browser
 from market_data_pipeline_tests.supervised import ROOT
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from market_data_pipeline.windows import trading_windows
+from market_data_pipeline.market.windows import trading_windows
 from market_data_pipeline_tests.services.browser import (
     BrowserMissingError,
     DagsterPages,

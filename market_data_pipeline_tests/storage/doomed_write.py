@@ -11,7 +11,7 @@ import dagster as dg
 from brapi_sandbox.sandbox import Sandbox
 from upath import UPath
 
-from market_data_pipeline import clock
+from market_data_pipeline.market import clock
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ import dagster as dg
 import pytest
 from upath import UPath
 
-from market_data_pipeline.b3_calendar import sessions_back
-from market_data_pipeline.quote import Quote
-from market_data_pipeline.windows import Window, trading_windows
+from market_data_pipeline.market.b3_calendar import sessions_back
+from market_data_pipeline.market.quote import Quote
+from market_data_pipeline.market.windows import Window, trading_windows
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
 from market_data_pipeline_tests.storage import doomed_write
 from market_data_pipeline_tests.storage.object_storage import SECRET_KEY, ObjectStorage
@@ -142,7 +142,7 @@ def test_a_window_that_another_process_has_just_written_is_seen(
     assert len([*pipeline.store.newest_first(window_of(LATER).start, day)]) == 1
 
     write = (
-        "from market_data_pipeline.quote_store import QuoteStore;"
+        "from market_data_pipeline.storage.quote_store import QuoteStore;"
         f"QuoteStore(path='s3://{bucket}/prod').save([], ['{LIVE_ON_TUESDAY}'])"
     )
     subprocess.run([sys.executable, "-c", write], check=True)

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from market_data_pipeline.freshness import freshness
+from market_data_pipeline.operation.freshness import freshness
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
 
 pytestmark = pytest.mark.usefixtures("one_instrument")
@@ -42,7 +42,7 @@ def test_what_was_never_asked_for_is_told_from_what_is_missing(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, set_clock: SetClock
 ) -> None:
     assert pipeline.run(LIVE_ON_TUESDAY).success
-    monkeypatch.setattr("market_data_pipeline.missing.began", lambda *_: TUESDAY_15_00)
+    monkeypatch.setattr("market_data_pipeline.operation.missing.began", lambda *_: TUESDAY_15_00)
     set_clock(TUESDAY_15_00 + timedelta(minutes=65))
 
     said, rows = page(pipeline, "quotes")
@@ -60,7 +60,7 @@ def test_a_window_that_the_plan_cannot_fill_stays_named_after_a_run(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, set_clock: SetClock
 ) -> None:
     pipeline.run(LIVE_ON_TUESDAY)
-    monkeypatch.setattr("market_data_pipeline.missing.began", lambda *_: TUESDAY_15_00)
+    monkeypatch.setattr("market_data_pipeline.operation.missing.began", lambda *_: TUESDAY_15_00)
     set_clock(TUESDAY_15_00 + timedelta(minutes=65))
     pipeline.run(NEXT)
 
@@ -74,7 +74,9 @@ def test_intraday_bars_fill_what_was_missed(
 ) -> None:
     with make_pipeline(plan="pro") as pipeline:
         pipeline.run(LIVE_ON_TUESDAY)
-        monkeypatch.setattr("market_data_pipeline.missing.began", lambda *_: TUESDAY_15_00)
+        monkeypatch.setattr(
+            "market_data_pipeline.operation.missing.began", lambda *_: TUESDAY_15_00
+        )
         set_clock(TUESDAY_15_00 + timedelta(minutes=65))
         _, rows = page(pipeline, "quotes")
         assert rows["missing: no run, or skipped to save quota", "materialize all assets"] == (
@@ -95,7 +97,7 @@ def test_a_run_that_failed_is_named(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, set_clock: SetClock
 ) -> None:
     pipeline.run(LIVE_ON_TUESDAY)
-    monkeypatch.setattr("market_data_pipeline.missing.began", lambda *_: TUESDAY_15_00)
+    monkeypatch.setattr("market_data_pipeline.operation.missing.began", lambda *_: TUESDAY_15_00)
     set_clock(TUESDAY_15_00 + timedelta(minutes=30))
     pipeline.brapi = {"token": ""}
     failed = pipeline.run(NEXT)

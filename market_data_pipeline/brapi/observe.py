@@ -1,0 +1,204 @@
+"""Observes windows: asks Brapi for their quotes, and accounts for those that are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from market_data_pipeline.brapi.answers import Bar, History
+from market_data_pipeline.brapi.bars import Gap, bars_of_windows
+from market_data_pipeline.brapi.client import BrapiClient, Fetch, Progress
+from market_data_pipeline.brapi.errors import PlanError
+from market_data_pipeline.brapi.plans import Plan
+from market_data_pipeline.market.quote import Quote
+from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, TradingWindows, Window
+
+T = TypeVar("T", Quote, History)
+
+
+@dataclass
+class Observation:
+    """The quotes of some windows, and why there are no more.
+
+    `failures` says for each ticker that Brapi gave nothing for why; `gaps` says for each window
+    which tickers have no bar in it; `renamed` maps old symbols of the watchlist to the new ones.
+    `plan` is the one by which it was asked, `seconds` how long the requests took.
+    """
+
+    windows: Sequence[Window]
+    plan: Plan
+    quotes: list[Quote] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    gaps: dict[Window, dict[str, Gap]] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
+    requests: int = 0
+    seconds: float = 0.0
+
+
+def observe_live(
+    client: BrapiClient,
+    tickers: Sequence[str],
+    window: Window,
+    trading_windows: TradingWindows,
+    on_progress: Callable[[Progress], None],
+) -> Observation:
+    """The current quotes, filed under the live window.
+
+    A ticker that was asked for, or traded, when the window was no longer live is a failure: its
+    quote belongs to another window.
+
+    Args:
+        client: asks Brapi; its rate, retries and time limit apply.
+        tickers: the symbols, as in the watchlist.
+        window: the live window.
+        trading_windows: says until when the window is live.
+        on_progress: called from time to time while the requests are under way.
+
+    Returns:
+        A quote or a failure for each ticker; `renamed` names those with a new symbol.
+
+    Raises:
+        OutageError: Brapi is down.
+        RunError: the token, the plan or the quota stops the whole run.
+    """
+    observation = Observation([window], client.plan)
+    over = trading_windows.live_until(window)
+    fetch = client.quotes(tickers, window, on_progress)
+    symbols = {ticker: quote.ticker for ticker, quote in fetch.answers.items()}
+    for ticker in _account(observation, fetch, symbols):
+        quote = fetch.answers[ticker]
+        if max(quote.observed_at, quote.updated_at) < over:
+            observation.quotes.append(quote)
+        else:
+            observation.failures[ticker] = "answered too late: the window was no longer live"
+    return observation
+
+
+def observe_history(
+    client: BrapiClient,
+    tickers: Sequence[str],
+    windows: Sequence[Window],
+    trading_windows: TradingWindows,
+    now: datetime,
+    on_progress: Callable[[Progress], None],
+) -> Observation:
+    """What the market did in windows that have passed, from the bars of the price history.
+
+    Nothing is requested for windows that cannot have a bar. If the token turns out to have another
+    plan than configured, everything is requested once more, as that plan allows.
+
+    Args:
+        client: asks Brapi; its rate, retries and time limit apply.
+        tickers: the symbols, as in the watchlist.
+        windows: at least one.
+        trading_windows: says how long a window is and which one ends its session.
+        now: the current instant (aware).
+        on_progress: called from time to time while the requests are under way.
+
+    Returns:
+        The quotes; `gaps` has the reason for each ticker and window without a bar.
+
+    Raises:
+        PlanError: the token's plan does not allow the request.
+        OutageError: Brapi is down.
+        RunError: the token, the plan or the quota stops the whole run.
+    """
+    observation = Observation(windows, client.plan)
+    minutes = int(trading_windows.interval.total_seconds() // 60)
+    interval = client.plan.bar_interval(minutes)
+    today = now.astimezone(EXCHANGE_TIMEZONE).date()
+    served = note_unserved(observation, tickers, trading_windows, now)
+    if not served:
+        first = min(window.day for window in windows)
+        if max(window.day for window in windows) < client.plan.first_day(today):
+            raise client.plan.too_far_back(first, today)
+        return observation
+    days = (min(window.day for window in served), max(window.day for window in served))
+    try:
+        fetch = client.history(tickers, days, today, minutes, on_progress)
+    except PlanError:
+        if not client.adopt_actual_plan():
+            raise
+        return observe_history(client, tickers, windows, trading_windows, now, on_progress)
+    symbols = {ticker: history.symbol for ticker, history in fetch.answers.items()}
+    for ticker in _account(observation, fetch, symbols):
+        history = fetch.answers[ticker]
+        for window, bar in bars_of_windows(history, served, interval).items():
+            if isinstance(bar, Bar):
+                observation.quotes.append(_quote_of_bar(ticker, history, window, bar, interval))
+            else:
+                observation.gaps.setdefault(window, {})[ticker] = bar
+    return observation
+
+
+def note_unserved(
+    observation: Observation,
+    tickers: Sequence[str],
+    trading_windows: TradingWindows,
+    now: datetime,
+) -> list[Window]:
+    """Notes the windows of an observation that the plan has no bar for; returns the others."""
+    served = []
+    for window in observation.windows:
+        if gap := unserved(window, observation.plan, trading_windows, now):
+            observation.gaps[window] = dict.fromkeys(tickers, gap)
+        else:
+            served.append(window)
+    return served
+
+
+def unserved(
+    window: Window, plan: Plan, trading_windows: TradingWindows, now: datetime
+) -> Gap | None:
+    """Why the price history of a plan has no bar for a window that has passed, if that is so."""
+    if window.day < plan.first_day(now.astimezone(EXCHANGE_TIMEZONE).date()):
+        return "too far back"
+    minutes = int(trading_windows.interval.total_seconds() // 60)
+    if plan.bar_interval(minutes) == "1d" and not trading_windows.is_last(window):
+        return "plan"
+    return "too early" if window.end > now - timedelta(minutes=plan.delay_minutes) else None
+
+
+def _account(observation: Observation, fetch: Fetch[T], symbols: dict[str, str]) -> list[str]:
+    """Notes what a fetch cost and missed; returns the tickers to take, one for each symbol."""
+    observation.failures = dict(fetch.failures)
+    observation.requests, observation.seconds = fetch.requests, fetch.seconds
+    # The last one counts: a ticker that is the symbol itself.
+    ordered = sorted(symbols.items(), key=lambda pair: (pair[0] == pair[1], pair[0]))
+    taken = {symbol: ticker for ticker, symbol in ordered}
+    accepted = []
+    for ticker, symbol in symbols.items():
+        if taken[symbol] != ticker:
+            observation.failures[ticker] = (
+                f"answered as {symbol}, which the watchlist has as {taken[symbol]} already: "
+                f"remove {ticker}"
+            )
+            continue
+        if symbol != ticker:
+            observation.renamed[ticker] = symbol
+        accepted.append(ticker)
+    return accepted
+
+
+def _quote_of_bar(ticker: str, history: History, window: Window, bar: Bar, interval: str) -> Quote:
+    assert bar.close is not None
+    daily = interval == "1d"
+    return Quote(
+        ticker=history.symbol,
+        name=history.name,
+        short_name=history.short_name,
+        price=bar.close,
+        # Of the last window of a session, the volume of its day is the volume so far.
+        volume=bar.volume if daily else None,
+        # A bar does not say when its last trade was, only that it was not after its end.
+        updated_at=window.end,
+        window_start=window.start,
+        window_end=window.end,
+        observed_at=history.observed_at,
+        source="daily" if daily else "intraday",
+        requested_ticker=ticker,
+        bar_volume=bar.volume,
+        origin=history.origin,
+    )

@@ -1,0 +1,1 @@
+"""What B3 is: sessions, windows, the watchlist, the record of a price and its guard."""

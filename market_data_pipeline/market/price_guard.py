@@ -1,0 +1,145 @@
+"""Which price is withheld: one that is far from the last trusted one until an operator accepts it.
+
+The decision about a price stands in its row, with the price that it was compared with. A withheld
+price is stored but not published, and no later price is compared with it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from market_data_pipeline.market.errors import ClearError
+from market_data_pipeline.market.quote import Quote, merge
+
+# Hardly any instrument doubles or halves between two windows; a split does, and so does a source
+# that sends cents for reais.
+LARGEST_FACTOR = 2.0
+LOOK_BACK_SESSIONS = 60
+_SPLITS = (2, 3, 4, 5, 8, 10, 20, 25, 50, 100)
+ROUND_FACTORS = (*_SPLITS, *(1 / factor for factor in _SPLITS))
+# How far a previous close and a price may be from a round factor: a day's move.
+_CLOSE_TOLERANCE, _PRICE_TOLERANCE = 1.1, 1.4
+
+
+class AcceptanceError(ClearError):
+    """A ticker that is to be accepted is not withheld; the text lists those that are."""
+
+
+def decide(
+    stored: Iterable[Quote], new: Iterable[Quote], trusted: Mapping[str, Quote]
+) -> list[Quote]:
+    """The rows to keep of some windows, with a decision about each that is new.
+
+    Args:
+        stored: the rows that are already stored.
+        new: the rows of this run.
+        trusted: the last trusted row before the first of the windows (prices in BRL), by requested
+            ticker or by symbol; a ticker may be absent.
+
+    Returns:
+        The merged rows in the order of time; those that were stored keep their decision.
+    """
+    stored = list(stored)
+    known = set(stored)
+    before = {(ticker, quote.window_start): quote for quote in stored for ticker in quote.symbols}
+    last = dict(trusted)
+    kept = []
+    for quote in merge(stored, new):
+        if quote not in known:
+            there = [before.get((ticker, quote.window_start)) for ticker in quote.symbols]
+            quote = _decided(quote, there, _reference(quote, last))
+        kept.append(quote)
+        if quote.trusted:
+            last |= dict.fromkeys(quote.symbols, quote)
+    return kept
+
+
+def accept(rows: Sequence[Quote], tickers: Iterable[str]) -> list[Quote]:
+    """The rows with the withheld prices of some tickers accepted; what is accepted already stays.
+
+    Raises:
+        AcceptanceError: a ticker has no row here that is withheld or accepted.
+    """
+    tickers = set(tickers)
+    known = {quote.ticker for quote in rows if quote.decision != "clear"}
+    if unknown := sorted(tickers - known):
+        withheld = sorted({quote.ticker for quote in rows if not quote.trusted})
+        there = f"withheld are {', '.join(withheld)}" if withheld else "no price is withheld there"
+        raise AcceptanceError(f"{', '.join(unknown)} cannot be accepted: {there}.")
+    return [
+        replace(quote, decision="accepted")
+        if quote.ticker in tickers and not quote.trusted
+        else quote
+        for quote in rows
+    ]
+
+
+def explain(quote: Quote) -> str:
+    """Why a price is withheld, in words: what it was compared with, and what that looks like."""
+    if quote.reference_price is None:
+        return f"{quote.ticker} {quote.price:.2f}"
+    move = f"{quote.ticker} {quote.price:.2f} after {quote.reference_price:.2f}"
+    if quote.previous_close is None:
+        return move
+    if quote.previous_close == quote.reference_price:
+        return f"{move}, the previous close"
+    closes = (
+        f"previous close {quote.previous_close:.2f} where {quote.reference_price:.2f} was stored"
+    )
+    if (factor := _round_factor(quote)) is None:
+        return f"{move} ({closes})"
+    if factor < 1:
+        return f"{move}, looks like a 1:{1 / factor:.0f} split: {closes}"
+    return f"{move}, looks like a {factor:.0f}:1 reverse split or a unit error: {closes}"
+
+
+def run_config(op: str, tickers: Iterable[str]) -> str:
+    """The run config, as JSON, with which `kafka_publication` (the op's name) accepts tickers."""
+    return json.dumps({"ops": {op: {"config": {"accept_moves": sorted(tickers)}}}})
+
+
+def plausible(price: float, reference: float) -> bool:
+    """Whether a price is between 1/`LARGEST_FACTOR` and `LARGEST_FACTOR` times `reference`.
+
+    Both are in BRL; `reference` must be positive.
+    """
+    return 1 / LARGEST_FACTOR <= price / reference <= LARGEST_FACTOR
+
+
+def _reference(quote: Quote, last: Mapping[str, Quote]) -> Quote | None:
+    """The last trusted row to compare with, under either of its symbols."""
+    found = _comparable(quote, [last.get(ticker) for ticker in quote.symbols])
+    return max(found, key=lambda each: each.window_start, default=None)
+
+
+def _comparable(quote: Quote, rows: Iterable[Quote | None]) -> list[Quote]:
+    """A made-up price says nothing about a real one, and the other way round."""
+    return [each for each in rows if each and each.made_up == quote.made_up]
+
+
+def _decided(quote: Quote, there: Iterable[Quote | None], last: Quote | None) -> Quote:
+    for accepted in (each for each in _comparable(quote, there) if each.decision == "accepted"):
+        if plausible(quote.price, accepted.price):
+            # The operator's word holds for the window, however often it is observed.
+            return replace(quote, reference_price=accepted.reference_price, decision="accepted")
+    reference = last.price if last else quote.previous_close
+    if reference is None or plausible(quote.price, reference):
+        return replace(quote, reference_price=reference, decision="clear")
+    return replace(quote, reference_price=reference, decision="withheld")
+
+
+def _round_factor(quote: Quote) -> float | None:
+    """The round factor by which both the price and the previous close have moved."""
+    assert quote.reference_price is not None
+    assert quote.previous_close is not None
+    close, price = (each / quote.reference_price for each in (quote.previous_close, quote.price))
+    for factor in ROUND_FACTORS:
+        if _near(close / factor, _CLOSE_TOLERANCE) and _near(price / factor, _PRICE_TOLERANCE):
+            return factor
+    return None
+
+
+def _near(ratio: float, tolerance: float) -> bool:
+    return 1 / tolerance <= ratio <= tolerance

@@ -1,0 +1,178 @@
+"""The record of a price: one row for each instrument and window, and the rule that merges rows."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from itertools import chain
+from typing import Any, Literal
+
+from market_data_pipeline.market.windows import Window
+
+Source = Literal["live", "intraday", "daily"]
+Decision = Literal["clear", "withheld", "accepted"]
+
+# What the sandbox calls itself in the header `Server`: the origin of a price that is made up.
+SANDBOX = "brapi-sandbox"
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What is known of the price of one instrument in one window.
+
+    All instants are aware and in UTC, to the millisecond (what a BSON date holds). Prices are in
+    BRL. The Parquet files and the collection hold these fields, under these names.
+    """
+
+    ticker: str
+    """The symbol that Brapi answers with; an instrument that B3 renamed carries its new one."""
+    name: str | None
+    short_name: str | None
+    price: float
+    """As traded: of a bar the close, never the adjusted one."""
+    volume: int | None
+    """Shares or units traded in the session so far; None where only a part of it is known."""
+    updated_at: datetime
+    """When the market made the price; the end of the window for a bar."""
+    window_start: datetime
+    window_end: datetime
+    observed_at: datetime
+    """When Brapi was asked."""
+    source: Source
+    """`live`: the quote endpoint; `intraday`, `daily`: a bar of the price history."""
+    requested_ticker: str
+    """The symbol of the watchlist."""
+    bar_volume: int | None = None
+    """Shares or units traded in the bar; None for a live quote."""
+    previous_close: float | None = None
+    """The close of the session before, as Brapi had it with this price; None for a bar."""
+    origin: str | None = None
+    """The host that answered, or `brapi-sandbox` for a made-up price; None in old rows."""
+    reference_price: float | None = None
+    """The price that this one was compared with; None if there was none."""
+    decision: Decision = "clear"
+    """`clear`: may be published; `withheld`: moved too far; `accepted`: by an operator, since."""
+    replaces_live: bool = False
+    """Whether an operator let this bar replace a live quote."""
+
+    def replacing_live(self) -> Quote:
+        """This row, as one that a live quote gives way to."""
+        return replace(self, replaces_live=self.source != "live")
+
+    @property
+    def window(self) -> Window:
+        """The window that the price belongs to."""
+        return Window(self.window_start, self.window_end)
+
+    @property
+    def symbols(self) -> tuple[str, str]:
+        """The symbols that it is found by, which differ if the watchlist has an older one."""
+        return self.requested_ticker, self.ticker
+
+    @property
+    def made_up(self) -> bool:
+        """Whether the price comes from the sandbox, not from a market."""
+        return self.origin == SANDBOX
+
+    @property
+    def trusted(self) -> bool:
+        """Whether it may be published, and later prices may be compared with it."""
+        return self.decision != "withheld"
+
+
+COLUMNS: dict[str, tuple[str, str]] = {
+    "ticker": (
+        "string",
+        "Symbol that Brapi answers with; a renamed instrument carries its new one",
+    ),
+    "name": ("string", "Full name"),
+    "short_name": ("string", "Name as the exchange abbreviates it"),
+    "price": ("double", "Price in BRL as traded"),
+    "volume": ("int64", "Shares or units traded in the session so far"),
+    "updated_at": ("timestamp", "When the market made the price, UTC; the window's end for a bar"),
+    "window_start": ("timestamp", "Start of the window, UTC, included"),
+    "window_end": ("timestamp", "End of the window, UTC, not included"),
+    "observed_at": ("timestamp", "When Brapi was asked, UTC"),
+    "source": ("string", "live: the quote endpoint; intraday, daily: a bar of the price history"),
+    "requested_ticker": ("string", "Symbol of the watchlist"),
+    "bar_volume": ("int64", "Shares or units traded in the bar; null for a live quote"),
+    "previous_close": ("double", "Close of the session before, as Brapi had it; null for a bar"),
+    "origin": ("string", f"Host that answered; {SANDBOX} for a made-up price"),
+    "reference_price": ("double", "Price that this one was compared with; null if there was none"),
+    "decision": ("string", "clear, withheld (moved too far) or accepted (by an operator)"),
+    "replaces_live": ("bool", "Whether an operator let this bar replace a live quote"),
+}
+"""Type and description of every field of a row, in their order."""
+
+_DEFAULTS: dict[str, Any] = {"decision": "clear", "replaces_live": False}
+_NAMES = tuple(field.name for field in fields(Quote))
+
+
+def as_row(quote: Quote) -> dict[str, Any]:
+    """The fields of a quote by their names."""
+    return {name: getattr(quote, name) for name in _NAMES}
+
+
+def from_row(row: dict[str, Any]) -> Quote:
+    """The quote of a stored row.
+
+    Args:
+        row: the fields by name. Instants are aware; unknown keys are ignored, and fields that
+            older versions did not have get their defaults.
+    """
+    known = {name: row[name] for name in _NAMES if row.get(name) is not None}
+    return Quote(**{**dict.fromkeys(_NAMES), **_DEFAULTS, **known})
+
+
+def by_window(quotes: Iterable[Quote]) -> dict[Window, list[Quote]]:
+    """The quotes by their window (an empty list for any other), in their order."""
+    grouped: dict[Window, list[Quote]] = defaultdict(list)
+    for quote in quotes:
+        grouped[quote.window].append(quote)
+    return grouped
+
+
+def merge(*rows: Iterable[Quote]) -> list[Quote]:
+    """What is kept of rows for the same instrument and window, in whichever order they come.
+
+    A real price beats a made-up one, a live quote beats a bar (unless an operator let the bar
+    replace it), a newer observation beats an older one, and an accepted price beats the same price
+    withheld. Of windows with the same start and another end (SYNC_INTERVAL_MINUTES was changed) the
+    one that was observed last is kept. A row without a rival stays. Both stores keep what this
+    function says, so they hold the same rows after any sequence of runs.
+
+    Returns:
+        One row for each requested ticker and start of a window, and no two of one symbol there; by
+        start, then in the order of first appearance.
+    """
+    requested = _best(chain(*rows), lambda quote: (quote.requested_ticker, quote.window_start))
+    kept = _best(requested, lambda quote: (quote.ticker, quote.window_start))
+    return sorted(kept, key=lambda quote: quote.window_start)
+
+
+def _best(rows: Iterable[Quote], key: Callable[[Quote], tuple[str, datetime]]) -> list[Quote]:
+    """The best row of each key, in the order of first appearance."""
+    rivals: dict[tuple[str, datetime], list[Quote]] = defaultdict(list)
+    for quote in rows:
+        rivals[key(quote)].append(quote)
+    return [several[0] if len(several) == 1 else _of_rivals(several) for several in rivals.values()]
+
+
+def _of_rivals(rows: Sequence[Quote]) -> Quote:
+    newest = max(rows, key=lambda quote: (not quote.made_up, quote.observed_at, quote.window_end))
+    return max((quote for quote in rows if quote.window_end == newest.window_end), key=_rank)
+
+
+def _rank(quote: Quote) -> tuple[Any, ...]:
+    return (
+        not quote.made_up,
+        quote.source == "live" or quote.replaces_live,
+        quote.observed_at,
+        quote.decision == "accepted",
+        # Nothing but a total order: two runs may ask in the same millisecond.
+        quote.decision,
+        quote.requested_ticker,
+        quote.price,
+    )

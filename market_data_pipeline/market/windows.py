@@ -1,0 +1,245 @@
+"""The windows of B3's sessions: which exist, which one is live, which comes next.
+
+A window is a half-open stretch of a session, `[start, end)`. It is due at its end: what is
+recorded for it is the market as of `end`. This module is the only place that decides what is live.
+"""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from functools import cache
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+
+from market_data_pipeline.market import b3_calendar, clock
+from market_data_pipeline.settings import settings
+
+EXCHANGE_TIMEZONE = ZoneInfo("America/Sao_Paulo")
+KEY_FORMAT = "%Y-%m-%dT%H:%M%z"
+INTERVALS_IN_MINUTES = (5, 10, 15, 20, 30, 60)
+LONGEST_INTERVAL = timedelta(minutes=max(INTERVALS_IN_MINUTES))
+FIRST_HOUR, LAST_HOUR = b3_calendar.OPENING.hour, b3_calendar.CLOSING.hour
+DEFAULT_FIRST_DAY = date(2026, 1, 2)
+# How far the clocks of two machines may differ.
+LARGEST_CLOCK_SKEW = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, order=True)
+class Window:
+    """A half-open stretch `[start, end)` of one session, both ends in UTC."""
+
+    start: datetime
+    end: datetime
+
+    @property
+    def key(self) -> str:
+        """The partition key: the start in São Paulo with its offset, `2026-11-23T10:00-0300`."""
+        return key_of(self.start)
+
+    @property
+    def day(self) -> date:
+        """The session's date in São Paulo."""
+        return self.start.astimezone(EXCHANGE_TIMEZONE).date()
+
+
+class TradingWindows:
+    """The windows of every B3 session from `first_day` on.
+
+    Args:
+        interval_minutes: length of a window; one of 5, 10, 15, 20, 30 and 60.
+        first_day: the first day that has windows.
+
+    Raises:
+        ValueError: the interval is not one of those, or `first_day` lies outside the calendar.
+    """
+
+    def __init__(self, interval_minutes: int = 30, first_day: date = DEFAULT_FIRST_DAY) -> None:
+        if interval_minutes not in INTERVALS_IN_MINUTES:
+            allowed = ", ".join(map(str, INTERVALS_IN_MINUTES))
+            raise ValueError(
+                f"SYNC_INTERVAL_MINUTES is {interval_minutes}: set it to one of {allowed}."
+            )
+        self.interval = timedelta(minutes=interval_minutes)
+        self.first_day = first_day
+        minutes = "0" if interval_minutes == 60 else f"*/{interval_minutes}"
+        self.tick_cron = f"{minutes} {FIRST_HOUR}-{LAST_HOUR} * * 1-5"
+        self._openings = _openings(first_day)
+        self._days = list(self._openings)
+        self._sessions: dict[date, tuple[Window, ...]] = {}
+        # The hour after the last window belongs to the cron, or that window would run until the
+        # next morning; its ticks are then excluded.
+        self.partitions = dg.TimeWindowPartitionsDefinition(
+            start=key_of(midnight(first_day)),
+            fmt=KEY_FORMAT,
+            cron_schedule=self.tick_cron,
+            timezone=EXCHANGE_TIMEZONE.key,
+            end_offset=0,
+            exclusions=[f"{minutes} {LAST_HOUR} * * 1-5", *self._exclusions(minutes)],
+        )
+
+    def last_ended(self, now: datetime) -> Window | None:
+        """The last window whose end is not after `now` (aware); None before the first has ended."""
+        day = now.astimezone(EXCHANGE_TIMEZONE).date()
+        position = bisect_right(self._days, day)
+        for session in reversed(self._days[max(0, position - 2) : position]):
+            for window in reversed(self.of_session(session)):
+                if window.end <= now:
+                    return window
+        return None
+
+    def live(self, now: datetime) -> Window | None:
+        """The window that the current quotes belong to at `now` (aware): the last that has ended.
+
+        None while the first window of a session runs: the market has moved on from the last
+        session, and its quotes must not be filed under that one.
+        """
+        last = self.last_ended(now)
+        return last if last and now < self.live_until(last) else None
+
+    def is_live(self, window: Window, now: datetime) -> bool:
+        """Whether a window, which has ended by some machine's clock, is live at `now` (aware)."""
+        return window.end - LARGEST_CLOCK_SKEW <= now < self.live_until(window)
+
+    def live_until(self, window: Window) -> datetime:
+        """When a window stops being live (UTC).
+
+        That is when the next window of its session ends, or when the next session begins.
+
+        Raises:
+            ValueError: the calendar has no later window.
+        """
+        following = self.after(window)
+        return following.end if following.start == window.end else following.start
+
+    def after(self, window: Window) -> Window:
+        """The window that follows `window`, in the same session or the next.
+
+        Raises:
+            ValueError: the calendar has no later window.
+        """
+        return self.next_ending(window.end)
+
+    def next_ending(self, instant: datetime) -> Window:
+        """The first window that ends after `instant` (aware).
+
+        Raises:
+            ValueError: the calendar has no later window.
+        """
+        position = bisect_left(self._days, instant.astimezone(EXCHANGE_TIMEZONE).date())
+        for day in self._days[position : position + 2]:
+            for window in self.of_session(day):
+                if window.end > instant:
+                    return window
+        raise ValueError(
+            f"The bundled B3 calendar ends on {b3_calendar.LAST_DAY}; upgrade this package."
+        )
+
+    def is_last(self, window: Window) -> bool:
+        """Whether a window (one of `of_session`) is the last of its session."""
+        return self.of_session(window.day)[-1] == window
+
+    def ending_at(self, instant: datetime) -> Window | None:
+        """The window that ends exactly at `instant`, if there is one."""
+        last = self.last_ended(instant)
+        return last if last and last.end == instant else None
+
+    def from_key(self, key: str) -> Window:
+        """The window of a partition key.
+
+        Raises:
+            ValueError: the key is not the start of a window.
+        """
+        start = start_of(key)
+        window = Window(start, start + self.interval)
+        if window not in self.of_session(window.day):
+            raise ValueError(f"{key} is not the start of a window: B3 is closed then.")
+        return window
+
+    def of_session(self, day: date) -> tuple[Window, ...]:
+        """The windows of the session on `day` (São Paulo); none when B3 is closed that day."""
+        if day not in self._sessions:
+            opening = self._openings.get(day, time.max)
+            ticks = (tick for tick in self._ticks(day) if opening <= tick.time())
+            starts = (tick.replace(tzinfo=EXCHANGE_TIMEZONE).astimezone(UTC) for tick in ticks)
+            self._sessions[day] = tuple(Window(start, start + self.interval) for start in starts)
+        return self._sessions[day]
+
+    def _exclusions(self, minutes: str) -> Iterator[str | datetime]:
+        """The ticks of the weekday grid at which B3 is closed, up to the end of the next year.
+
+        Dagster stores all of them with every check of every window of a range, so days on which
+        there is a session in no year (Christmas) are crons, which know no year. The ticks of
+        others, and of late openings, are naive local times.
+        """
+        end = date(clock.utc_now().year + 1, 12, 31)
+        weekdays = list(itertools.takewhile(end.__ge__, _weekdays(self.first_day)))
+        open_in_some_year = {(day.month, day.day) for day in weekdays if day in self._openings}
+        closed = [day for day in weekdays if day not in self._openings]
+        never_open = {(day.month, day.day) for day in closed} - open_in_some_year
+        for month, days in itertools.groupby(sorted(never_open), key=lambda each: each[0]):
+            listed = ",".join(str(day) for _, day in days)
+            yield f"{minutes} {FIRST_HOUR}-{LAST_HOUR - 1} {listed} {month} *"
+        for day in weekdays:
+            if (day.month, day.day) not in never_open:
+                opening = self._openings.get(day, time.max)
+                yield from (tick for tick in self._ticks(day) if tick.time() < opening)
+
+    def _ticks(self, day: date) -> Iterator[datetime]:
+        tick = datetime(day.year, day.month, day.day, FIRST_HOUR)
+        while tick.hour < LAST_HOUR:
+            yield tick
+            tick += self.interval
+
+
+@cache
+def trading_windows() -> TradingWindows:
+    """The windows that the environment asks for (SYNC_INTERVAL_MINUTES, PARTITIONS_START).
+
+    Raises:
+        ValueError: a setting does not say what it must; the message says what to set.
+    """
+    return TradingWindows(settings().sync_interval_minutes, settings().partitions_start)
+
+
+def key_of(start: datetime) -> str:
+    """The partition key of a window that starts at an instant (aware)."""
+    return start.astimezone(EXCHANGE_TIMEZONE).strftime(KEY_FORMAT)
+
+
+def start_of(key: str) -> datetime:
+    """When the window of a partition key starts, UTC."""
+    return datetime.strptime(key, KEY_FORMAT).astimezone(UTC)
+
+
+def in_sao_paulo(instant: datetime) -> str:
+    """An instant (aware) as it is said to people: `Tue 24 Nov 15:30`, in São Paulo."""
+    return f"{instant.astimezone(EXCHANGE_TIMEZONE):%a %d %b %H:%M}"
+
+
+def midnight(day: date) -> datetime:
+    """When a day begins in São Paulo."""
+    return datetime.combine(day, time(), EXCHANGE_TIMEZONE)
+
+
+def _weekdays(first: date) -> Iterable[date]:
+    """The weekdays from one on, to the end of the calendar."""
+    count = (b3_calendar.LAST_DAY - first).days + 1
+    days = (first + timedelta(days=n) for n in range(count))
+    return (day for day in days if day.weekday() < 5)
+
+
+def _openings(first_day: date) -> dict[date, time]:
+    """When each session from `first_day` on opens, in São Paulo."""
+    if not b3_calendar.FIRST_DAY <= first_day <= b3_calendar.LAST_DAY:
+        raise ValueError(
+            f"PARTITIONS_START is {first_day}: set it to a day from {b3_calendar.FIRST_DAY} on; "
+            f"the bundled B3 calendar ends on {b3_calendar.LAST_DAY}."
+        )
+    exceptions = b3_calendar.openings()
+    openings = ((day, exceptions.get(day, b3_calendar.OPENING)) for day in _weekdays(first_day))
+    return {day: opening for day, opening in openings if opening}

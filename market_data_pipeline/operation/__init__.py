@@ -1,0 +1,1 @@
+"""When a run is launched, and who is told what is wrong."""

@@ -1,0 +1,1 @@
+"""The quotes of a window: the asset, its checks, and what the UI shows of it."""

@@ -1,0 +1,294 @@
+"""The quotes of the watchlist, one window at a time."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from math import ceil
+from time import monotonic
+
+import dagster as dg
+from pydantic import Field
+
+from market_data_pipeline.brapi.client import BrapiClient, Progress
+from market_data_pipeline.brapi.errors import BrapiError, OutageError
+from market_data_pipeline.brapi.observe import (
+    Observation,
+    note_unserved,
+    observe_history,
+    observe_live,
+)
+from market_data_pipeline.brapi.pacing import Quota
+from market_data_pipeline.brapi.quota import last_recorded, measured, record
+from market_data_pipeline.brapi.resource import BrapiResource
+from market_data_pipeline.market import clock
+from market_data_pipeline.market.b3_calendar import sessions_back
+from market_data_pipeline.market.price_guard import LOOK_BACK_SESSIONS, decide
+from market_data_pipeline.market.quote import Quote, by_window
+from market_data_pipeline.market.watchlist import load_watchlist
+from market_data_pipeline.market.windows import LARGEST_CLOCK_SKEW, Window
+from market_data_pipeline.quotes.checks import QUOTES_CHECKS, check_quotes
+from market_data_pipeline.quotes.gaps import why_empty
+from market_data_pipeline.quotes.metadata import describe_run, describe_window, failures_of
+from market_data_pipeline.quotes.pictures import MOST_POINTS, describe_market, prices_table
+from market_data_pipeline.quotes.session import (
+    Closes,
+    Course,
+    follow,
+    previous_closes,
+    read_earlier,
+)
+from market_data_pipeline.runs.asset_keys import PUBLICATION, QUOTES
+from market_data_pipeline.runs.common import (
+    GROUP,
+    ONE_RUN_A_RANGE,
+    OWNERS,
+    WINDOWS,
+    failing_clearly,
+    windows_of,
+)
+from market_data_pipeline.runs.filling import HOLDS, holds, tell_filled
+from market_data_pipeline.runs.one_at_a_time import BRAPI, one_at_a_time
+from market_data_pipeline.runs.run_history import OUTAGE_TAG
+from market_data_pipeline.runs.tables import column_schema
+from market_data_pipeline.storage.quote_store import QuoteStore
+
+SECONDS_BETWEEN_PROGRESS_LINES = 5.0
+
+
+class QuotesConfig(dg.Config):
+    """How a run treats what is stored already."""
+
+    overwrite_live: bool = Field(
+        default=False,
+        description="Let a bar of the price history replace a live quote that was observed.",
+    )
+
+
+@dg.asset(
+    key=QUOTES,
+    partitions_def=WINDOWS.partitions,
+    backfill_policy=ONE_RUN_A_RANGE,
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"brapi", "parquet"},
+    check_specs=QUOTES_CHECKS,
+    metadata={"dagster/column_schema": column_schema()},
+)
+def quotes(
+    context: dg.AssetExecutionContext,
+    config: QuotesConfig,
+    brapi: BrapiResource,
+    quote_store: QuoteStore,
+) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
+    """The price of every instrument of the watchlist as of the window's end.
+
+    The live window (the last one that has ended) takes them from Brapi's quote endpoint. Any
+    earlier window takes them from the price history, and where the plan has no bar for a window,
+    the window gets no row. A ticker that fails is reported and costs no other; what is stored of
+    it stays. A price that is far from the last trusted one is withheld from the topic.
+    """
+    windows = windows_of(context)
+    with failing_clearly(), _tagged_after_an_outage(context):
+        _wait_for_the_end(context, windows[-1])
+        tickers = [each.ticker for each in load_watchlist(brapi.watchlist_file)]
+        # Files that cannot be read fail the run here, before a request to Brapi is spent.
+        quote_store.stored(windows[-1].key)
+        with ThreadPoolExecutor(1) as reader:
+            # Read while Brapi is asked, so that it delays nothing.
+            earlier = reader.submit(read_earlier, quote_store, WINDOWS, windows[0], MOST_POINTS)
+            # Also while it stores: what another run stores meanwhile would be lost.
+            with one_at_a_time(context, BRAPI, brapi.min_interval_seconds):
+                observations, quota = _observe(context, brapi, windows, tickers)
+                _report(context, tickers, observations)
+                # The live one, if it is among them: the others can be asked for again.
+                _demand_enough(tickers, observations[0], brapi.min_answered_share)
+                observed = [quote for each in observations for quote in each.quotes]
+                if config.overwrite_live:
+                    observed = [quote.replacing_live() for quote in observed]
+                rows = _decide(quote_store, windows, observed)
+                quote_store.save(rows, [window.key for window in windows])
+    grouped = by_window(rows)
+    rows = [quote for window in windows for quote in grouped[window]]
+    empty = {
+        window: why_empty(window, observation)
+        for observation in observations
+        for window in observation.windows
+        if not grouped[window]
+    }
+    ran = {
+        **tell_filled(context, empty, len(windows)),
+        **describe_run(observations, quota),
+        "path": dg.MetadataValue.path(str(quote_store.folder)),
+    }
+    courses = _courses(context, quote_store, windows, rows, earlier)
+    for observation in observations:
+        for window in observation.windows:
+            of_window, stand = grouped[window], courses.get(window, [])
+            described = {  # the UI shows it in this order
+                HOLDS: holds(len(of_window), "quotes", empty.get(window, "")),
+                **describe_market(window, stand),
+                **describe_window(window, of_window, observation, tickers),
+                **ran,
+            }
+            if stand:
+                described["prices"] = prices_table(stand)
+            context.add_asset_metadata(described, partition_key=window.key)
+    yield dg.MaterializeResult(
+        check_results=check_quotes(
+            windows,
+            rows,
+            observations,
+            brapi.effective_plan.delay_minutes,
+            PUBLICATION.to_python_identifier(),
+        ),
+    )
+
+
+@contextmanager
+def _tagged_after_an_outage(context: dg.AssetExecutionContext) -> Iterator[None]:
+    """Marks a run that ends because Brapi is down: `retry_live_window` launches it once more."""
+    try:
+        yield
+    except OutageError:
+        context.instance.add_run_tags(context.run.run_id, {OUTAGE_TAG: "true"})
+        raise
+
+
+def _wait_for_the_end(context: dg.AssetExecutionContext, window: Window) -> None:
+    """Waits for the end of a window that is a moment away on this machine's clock.
+
+    Raises:
+        dg.Failure: the window ends later than clocks can differ.
+    """
+    missing = window.end - clock.utc_now()
+    if missing > LARGEST_CLOCK_SKEW:
+        raise dg.Failure(
+            f"{window.key} has not ended: materialize it in {missing.total_seconds():.0f} s, or "
+            "set this machine's clock.",
+            allow_retries=False,
+        )
+    if missing > timedelta(0):
+        context.log.info(f"This clock is behind: waiting {missing.total_seconds():.1f} s.")
+        clock.sleep(missing.total_seconds())
+
+
+def _observe(
+    context: dg.AssetExecutionContext,
+    brapi: BrapiResource,
+    windows: list[Window],
+    tickers: list[str],
+) -> tuple[list[Observation], Quota | None]:
+    """One observation of the past windows and one of the live one, whichever are asked for.
+
+    And what is left of the quota, if that is known; it is recorded also when the requests fail.
+    """
+    now = max(clock.utc_now(), windows[-1].end)
+    live = WINDOWS.live(now)
+    past = [window for window in windows if window != live]
+    observations = []
+    with brapi.client() as client:
+        try:
+            # The live one first: it does not stay live for long.
+            if live is not None and live in windows:
+                on_progress = _progress_log(context, f"live window {live.key}")
+                observations.append(observe_live(client, tickers, live, WINDOWS, on_progress))
+            cost = client.account.spent
+            if past:
+                on_progress = _progress_log(context, f"{len(past)} past windows")
+                observations.append(
+                    observe_history(client, tickers, past, WINDOWS, now, on_progress)
+                )
+        except BrapiError as error:
+            if not observations:
+                _record_quota(context, client, 0, now)
+                raise
+            # The live window is not lost with the others.
+            missed = Observation(past, client.plan, failures=dict.fromkeys(tickers, str(error)))
+            note_unserved(missed, tickers, WINDOWS, now)
+            observations.append(missed)
+        return observations, _record_quota(context, client, cost, now)
+
+
+def _record_quota(
+    context: dg.AssetExecutionContext, client: BrapiClient, cost: int, now: datetime
+) -> Quota | None:
+    quota = measured(client, last_recorded(context.instance, now), cost, now)
+    if quota:
+        context.log_event(record(quota))
+    return quota
+
+
+def _decide(store: QuoteStore, windows: list[Window], observed: list[Quote]) -> list[Quote]:
+    """The rows of the windows with what was observed merged in."""
+    stored = store.rows_of([window.key for window in windows])
+    wanted = {symbol for quote in observed for symbol in quote.symbols}
+    trusted = store.last_trusted(
+        wanted,
+        windows[0],
+        sessions_back(windows[0].day, LOOK_BACK_SESSIONS),
+        made_up=any(quote.made_up for quote in observed),
+    )
+    return decide(stored, observed, trusted)
+
+
+def _courses(
+    context: dg.AssetExecutionContext,
+    store: QuoteStore,
+    windows: list[Window],
+    rows: list[Quote],
+    earlier: Future[tuple[list[Window], list[Quote]]],
+) -> dict[Window, list[Course]]:
+    """How the session stood at the end of each window, for its picture; none is worth a price."""
+    try:
+        before, stored = earlier.result()
+        unknown = {quote.ticker for quote in rows if not quote.previous_close}
+        closes = previous_closes(store, windows[0].day, unknown)
+    except Exception as error:
+        context.log.warning(f"The session so far is not known: {type(error).__name__}: {error}")
+        before, stored, closes = [], [], Closes()
+    followed = follow([*before, *windows], [*stored, *rows], closes)
+    return {window: session.courses(window) for window, session in followed}
+
+
+def _progress_log(context: dg.AssetExecutionContext, what: str) -> Callable[[Progress], None]:
+    """Logs how far a fetch is, every few seconds."""
+    last_line = monotonic()
+
+    def log(progress: Progress) -> None:
+        nonlocal last_line
+        if monotonic() - last_line >= SECONDS_BETWEEN_PROGRESS_LINES:
+            last_line = monotonic()
+            context.log.info(
+                f"{what}: {progress.done} of {progress.total} tickers done, "
+                f"{progress.failed} failed, about {progress.seconds_left:.0f} s left"
+            )
+
+    return log
+
+
+def _report(
+    context: dg.AssetExecutionContext, tickers: list[str], observations: list[Observation]
+) -> None:
+    if not any(observation.requests for observation in observations):
+        context.log.info("No request was sent: Brapi has no bar for any of these windows.")
+        return
+    failures = failures_of(observations)
+    for ticker, reason in failures.items():
+        context.log.warning(f"{ticker} failed: {reason}")
+    context.log.info(
+        f"Ingestion completed: {len(tickers) - len(failures)} succeeded, {len(failures)} failed"
+    )
+
+
+def _demand_enough(tickers: list[str], observation: Observation, share: float) -> None:
+    """Raises an OutageError if an observation has too few tickers answered to go on."""
+    answered = len(tickers) - len(observation.failures)
+    needed = max(1, ceil(share * len(tickers)))
+    if answered < needed:
+        reasons = list(observation.failures.values())
+        commonest = max(set(reasons), key=reasons.count)
+        raise OutageError(
+            f"Brapi answered for {answered} of {len(tickers)} tickers, at least {needed} must be; "
+            f"most often because: {commonest}. Nothing was stored; materialize the window again."
+        )

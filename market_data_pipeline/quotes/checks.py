@@ -1,0 +1,255 @@
+"""What is checked of every window, and what to do when a check fails."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import dagster as dg
+
+from market_data_pipeline.brapi.observe import Observation
+from market_data_pipeline.market.price_guard import LARGEST_FACTOR, explain, run_config
+from market_data_pipeline.market.quote import Quote
+from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
+from market_data_pipeline.quotes.gaps import EARLIEST_CLOSE, cannot_be_filled, why_empty
+from market_data_pipeline.quotes.metadata import REASONS, failures_of, missing_in
+from market_data_pipeline.runs.asset_keys import QUOTES
+from market_data_pipeline.runs.checks import ERROR, WARN, of_window, some
+from market_data_pipeline.runs.common import WINDOWS
+from market_data_pipeline.runs.filling import filled, in_words
+from market_data_pipeline.runs.tables import table
+
+MOST_ROWS = 100
+# Beyond the plan's delay, how late after a window's end it may be observed.
+OBSERVATION_GRACE = timedelta(minutes=10)
+
+# Without partitions of their own: a check that has them is stored once for every window of a range,
+# each time with the whole calendar (40 KB), and its evaluation of a range reaches none of these.
+# Each evaluation names its window in the metadata.
+ALL_TICKERS_QUOTED = dg.AssetCheckSpec(
+    "all_tickers_quoted",
+    asset=QUOTES,
+    description="Brapi answered for every ticker of the watchlist, and every window that the plan "
+    "can fill has a row. If not: correct the watchlist, or materialize the windows that are named.",
+)
+WATCHLIST_FREE_OF_RENAMES = dg.AssetCheckSpec(
+    "watchlist_free_of_renames",
+    asset=QUOTES,
+    description="Brapi answers under the symbols of the watchlist. If not: put the new symbols "
+    "into the watchlist.",
+)
+PRICES_PLAUSIBLE = dg.AssetCheckSpec(
+    "prices_plausible",
+    asset=QUOTES,
+    description=f"Every price is positive and between 1/{LARGEST_FACTOR:g} and {LARGEST_FACTOR:g} "
+    "times the last trusted one. If not: it is stored, but withheld from the topic. "
+    "If the move is real (a split, a crash), launch `kafka_publication` for the window with the "
+    "ticker in `accept_moves`, or the job `accept_moves`.",
+)
+QUOTES_RECENT = dg.AssetCheckSpec(
+    "quotes_recent",
+    asset=QUOTES,
+    description="Every live quote is as recent as the plan's delay allows, within the session. If "
+    "not: the instrument is not traded, or Brapi is late; see its status page.",
+)
+OBSERVED_IN_TIME = dg.AssetCheckSpec(
+    "observed_in_time",
+    asset=QUOTES,
+    description="The live quotes were observed within the plan's delay and ten minutes after the "
+    "window's end, or after the session. If not: the run was late, and its prices are later than "
+    "the window.",
+)
+QUOTES_CHECKS = [
+    ALL_TICKERS_QUOTED,
+    WATCHLIST_FREE_OF_RENAMES,
+    PRICES_PLAUSIBLE,
+    QUOTES_RECENT,
+    OBSERVED_IN_TIME,
+]
+
+
+def check_quotes(
+    windows: Sequence[Window],
+    rows: Sequence[Quote],
+    observations: Sequence[Observation],
+    delay_minutes: int,
+    publication: str,
+) -> list[dg.AssetCheckResult]:
+    """The checks of `quotes`, which speak of the windows of one run.
+
+    Args:
+        windows: the windows, in the order of time.
+        rows: what is stored of them now.
+        observations: what the run observed, with the account of what is missing.
+        delay_minutes: how late the plan's quotes may be.
+        publication: the name of the op that publishes, for the run config that accepts a move.
+    """
+    live = [quote for quote in rows if quote.source == "live"]
+    delay = timedelta(minutes=delay_minutes)
+    quoted = Counter(quote.window_start for quote in rows)
+    results = [
+        _all_tickers_quoted(quoted, observations, rows),
+        _free_of_renames(observations),
+        _prices_plausible(rows, publication),
+        _quotes_recent(live, delay),
+        _observed_in_time(live, delay),
+    ]
+    return [of_window(result, windows) for result in results]
+
+
+def _all_tickers_quoted(
+    quoted: Mapping[datetime, int], observations: Sequence[Observation], rows: Sequence[Quote]
+) -> dg.AssetCheckResult:
+    failures = failures_of(observations)
+    kept = {
+        quote.requested_ticker
+        for observation in observations
+        for quote in rows
+        if quote.window in observation.windows and quote.requested_ticker in observation.failures
+    }
+    coverage = sorted(
+        (window, quoted.get(window.start, 0), missing_in(window, observation))
+        for observation in observations
+        for window in observation.windows
+    )
+    empty = {
+        window: observation
+        for observation in observations
+        for window in observation.windows
+        if not quoted.get(window.start)
+    }
+    lacking = [each for each, asked in sorted(empty.items()) if not cannot_be_filled(each, asked)]
+    reasons = {window: why_empty(window, observation) for window, observation in empty.items()}
+    sentences = [
+        f"{len(failures)} tickers failed: {some(list(failures))}." if failures else "",
+        f"An earlier quote is kept for {len(kept)} of them." if kept else "",
+        f"{filled(reasons, len(coverage))}." if empty else "",
+        f"Materialize again: {in_words(lacking)}." if lacking else "",
+    ]
+    return dg.AssetCheckResult(
+        check_name=ALL_TICKERS_QUOTED.name,
+        passed=not failures and not lacking,
+        severity=WARN,
+        description=" ".join(filter(None, sentences)) or "Every ticker was answered.",
+        metadata={
+            "failed": failures,
+            "coverage": table(
+                [
+                    {"window": window.key, "quotes": rows}
+                    | {reason: some(missing[reason]) for reason in REASONS}
+                    for window, rows, missing in coverage
+                ]
+            ),
+        },
+    )
+
+
+def _free_of_renames(observations: Sequence[Observation]) -> dg.AssetCheckResult:
+    renamed = {old: new for each in observations for old, new in each.renamed.items()}
+    pairs = [f"{old} is now {new}" for old, new in renamed.items()]
+    return dg.AssetCheckResult(
+        check_name=WATCHLIST_FREE_OF_RENAMES.name,
+        passed=not renamed,
+        severity=WARN,
+        description=(
+            f"{', '.join(pairs)}: stored and published under the new symbol; put it into the "
+            "watchlist."
+            if renamed
+            else "No instrument was answered under another symbol."
+        ),
+        metadata={"renamed": renamed},
+    )
+
+
+def _prices_plausible(rows: Sequence[Quote], publication: str) -> dg.AssetCheckResult:
+    withheld = [quote for quote in rows if not quote.trusted]
+    accepting = run_config(publication, {quote.ticker for quote in withheld[:MOST_ROWS]})
+    return dg.AssetCheckResult(
+        check_name=PRICES_PLAUSIBLE.name,
+        passed=not withheld,
+        severity=ERROR,
+        description=(
+            f"{len(withheld)} of {len(rows)} prices have moved too far: "
+            f"{some([explain(quote) for quote in withheld], '; ')}. They are stored, but withheld "
+            "from the topic. If a move is real, launch `kafka_publication` for the window, with "
+            f"those tickers that are right in `accept_moves`: {accepting}"
+            if withheld
+            else f"All {len(rows)} prices are plausible."
+        ),
+        metadata=_rows(
+            "withheld",
+            [
+                {
+                    "ticker": quote.ticker,
+                    "window": quote.window.key,
+                    "price": quote.price,
+                    "reference_price": quote.reference_price,
+                    "previous_close": quote.previous_close,
+                }
+                for quote in withheld[:MOST_ROWS]
+            ],
+        ),
+    )
+
+
+def _quotes_recent(live: Sequence[Quote], delay: timedelta) -> dg.AssetCheckResult:
+    late = [quote for quote in live if _is_late(quote, delay)]
+    return dg.AssetCheckResult(
+        check_name=QUOTES_RECENT.name,
+        passed=not late,
+        severity=WARN,
+        description=(
+            f"{len(late)} of {len(live)} live quotes are older than they should be: "
+            f"{some([quote.ticker for quote in late])}. The instruments are not traded, or Brapi "
+            "is late: see its status page."
+            if late
+            else f"All {len(live)} live quotes are recent."
+        ),
+        metadata=_rows(
+            "late",
+            [
+                {"ticker": quote.ticker, "updated_at": quote.updated_at.isoformat()}
+                for quote in late[:MOST_ROWS]
+            ],
+        ),
+    )
+
+
+def _observed_in_time(live: Sequence[Quote], delay: timedelta) -> dg.AssetCheckResult:
+    late = [quote for quote in live if _lateness(quote) > delay + OBSERVATION_GRACE]
+    latest = max(map(_lateness, late), default=timedelta(0)).total_seconds() / 60
+    return dg.AssetCheckResult(
+        check_name=OBSERVED_IN_TIME.name,
+        passed=not late,
+        severity=WARN,
+        description=(
+            f"{len(late)} of {len(live)} live quotes were observed up to {latest:.0f} minutes "
+            "after the window's end: their prices may be later than the window."
+            if late
+            else f"All {len(live)} live quotes were observed in time."
+        ),
+    )
+
+
+def _lateness(quote: Quote) -> timedelta:
+    """How long after its window's end a quote was observed, while the session went on."""
+    session_end = WINDOWS.of_session(quote.window.day)[-1].end
+    return min(quote.observed_at, session_end) - quote.window_end
+
+
+def _is_late(quote: Quote, delay: timedelta) -> bool:
+    """Whether the market's last price should be newer, by the plan and the session.
+
+    An instrument may go without a trade for as long as a window. Before the session is that old,
+    its first price will do; after its close, the closing price is as new as can be.
+    """
+    start, end = quote.window_start, quote.window_end
+    day = start.astimezone(EXCHANGE_TIMEZONE).date()
+    close = datetime.combine(day, EARLIEST_CLOSE, EXCHANGE_TIMEZONE)
+    due = min(end, close) - delay - (end - start)
+    return quote.updated_at < due and due >= WINDOWS.of_session(day)[0].start
+
+
+def _rows(name: str, records: list[dict[str, Any]]) -> dict[str, Any]:
+    """A table in the metadata, if it has a row."""
+    return {name: table(records)} if records else {}

@@ -1,0 +1,1 @@
+"""What Dagster knows of the runs, and what the assets of a run share."""

@@ -1,0 +1,34 @@
+"""What the results of all checks have in common."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from market_data_pipeline.market.windows import Window
+
+ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
+WINDOW = "window"
+
+
+def as_evaluation(asset_key: dg.AssetKey, result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
+    """The same result as an event that needs no step of the asset."""
+    assert result.check_name is not None
+    return dg.AssetCheckEvaluation(
+        asset_key=asset_key,
+        check_name=result.check_name,
+        passed=result.passed,
+        severity=result.severity,
+        description=result.description,
+        metadata=result.metadata,
+    )
+
+
+def of_window(result: dg.AssetCheckResult, windows: Sequence[Window]) -> dg.AssetCheckResult:
+    """The same result, with the window that it speaks of in the metadata."""
+    return result.with_metadata({**result.metadata, WINDOW: windows[-1].key})
+
+
+def some(texts: Sequence[str], between: str = ", ") -> str:
+    """A few of them, the others counted."""
+    shown = between.join(texts[:10])
+    return shown if len(texts) <= 10 else f"{shown} and {len(texts) - 10} more"

@@ -1,0 +1,137 @@
+"""Which runs there were of a window, and what of it is materialized, as the instance knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+from dagster import DagsterRunStatus as Status
+
+from market_data_pipeline.market.windows import LARGEST_CLOCK_SKEW, Window, start_of
+from market_data_pipeline.runs.dagster_internals import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_TAG,
+)
+
+# On a run that an outage of Brapi has ended.
+OUTAGE_TAG = "market_data/brapi_outage"
+# On a run that has accepted prices while MongoDB was down.
+NOT_RECORDED_TAG = "market_data/acceptance_not_recorded"
+UNFINISHED = [Status.QUEUED, Status.NOT_STARTED, Status.STARTING, Status.STARTED]
+_MOST_RECORDS = 10_000  # Dagster returns no more
+# A window is materialized once or twice; a backfill that is launched again adds one each.
+_WINDOWS_A_QUERY = 400
+_MOST_RUNS = 200
+_EVER = datetime.min.replace(tzinfo=UTC)
+
+
+def runs_of(
+    instance: dg.DagsterInstance,
+    window: Window,
+    asset: dg.AssetKey,
+    wanted: dg.RunsFilter | None = None,
+) -> list[dg.RunRecord]:
+    """The runs that were to materialize a window of an asset, alone or in a range; newest first.
+
+    Args:
+        instance: where the runs are.
+        window: the window.
+        asset: the asset.
+        wanted: which runs to look at; by default all. Only the newest 200 of those are looked at.
+    """
+    return [
+        record
+        for record in instance.get_run_records(wanted, limit=_MOST_RUNS)
+        if covers(record.dagster_run, window) and _was_to_materialize(instance, record, asset)
+    ]
+
+
+def unsuccessful_runs(
+    instance: dg.DagsterInstance, windows: Sequence[Window], asset: dg.AssetKey
+) -> dict[Window, str]:
+    """The newest failed or cancelled run for each of some windows of an asset that had one."""
+    if not windows:
+        return {}
+    wanted = dg.RunsFilter(
+        statuses=[Status.FAILURE, Status.CANCELED], created_after=min(windows).start
+    )
+    found: dict[Window, str] = {}
+    for record in instance.get_run_records(wanted, limit=_MOST_RUNS):
+        run = record.dagster_run
+        of_run = [each for each in windows if each not in found and covers(run, each)]
+        if of_run and _was_to_materialize(instance, record, asset):
+            found |= dict.fromkeys(of_run, run.run_id)
+    return found
+
+
+def began(instance: dg.DagsterInstance, asset: dg.AssetKey) -> datetime | None:
+    """When the first run of an asset was planned (UTC); None before it."""
+    found = [
+        record.timestamp
+        for fetch in (instance.fetch_planned_materializations, instance.fetch_materializations)
+        for record in fetch(asset, limit=1, ascending=True).records
+    ]
+    return datetime.fromtimestamp(min(found), UTC) if found else None
+
+
+def _was_to_materialize(
+    instance: dg.DagsterInstance, record: dg.RunRecord, asset: dg.AssetKey
+) -> bool:
+    planned = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+    events = instance.get_records_for_run(record.dagster_run.run_id, of_type=planned).records
+    return any(event.asset_key == asset for event in events)
+
+
+def covers(run: dg.DagsterRun, window: Window) -> bool:
+    """Whether a window is among the partitions of a run."""
+    first = run.tags.get(PARTITION_TAG) or run.tags.get(ASSET_PARTITION_RANGE_START_TAG)
+    last = run.tags.get(PARTITION_TAG) or run.tags.get(ASSET_PARTITION_RANGE_END_TAG)
+    if first is None or last is None:
+        return False
+    return start_of(first) <= window.start <= start_of(last)
+
+
+def told(event: dg.AssetMaterialization, name: str) -> Any:
+    """A value of the metadata of a materialization; None if it is not there."""
+    return event.metadata[name].value if name in event.metadata else None
+
+
+def materialized(
+    instance: dg.DagsterInstance,
+    asset: dg.AssetKey,
+    windows: Sequence[Window],
+    since: datetime = _EVER,
+) -> list[Window]:
+    """Those of some windows that are materialized of an asset, since an instant."""
+    found = materializations(instance, asset, windows, since)
+    return [window for window, events in found.items() if events]
+
+
+def materializations(
+    instance: dg.DagsterInstance,
+    asset: dg.AssetKey,
+    windows: Sequence[Window],
+    since: datetime = _EVER,
+) -> dict[Window, list[dg.AssetMaterialization]]:
+    """The materializations of some windows of an asset, newest first; a window may have none.
+
+    A materialization from before the end of its window belongs to a shorter window with the same
+    start, from before SYNC_INTERVAL_MINUTES was changed: it is left out. Of up to 400 windows at a
+    time, the newest 10,000 are read.
+    """
+    found: dict[Window, list[dg.AssetMaterialization]] = {window: [] for window in windows}
+    by_key = {window.key: window for window in windows}
+    keys = list(by_key)
+    for start in range(0, len(keys), _WINDOWS_A_QUERY):
+        some = keys[start : start + _WINDOWS_A_QUERY]
+        wanted = dg.AssetRecordsFilter(asset_key=asset, asset_partitions=some)
+        records = instance.fetch_materializations(wanted, limit=_MOST_RECORDS).records
+        for record in records:
+            window, event = by_key[record.partition_key or ""], record.asset_materialization
+            earliest = max(since, window.end - LARGEST_CLOCK_SKEW)
+            if event and record.timestamp >= earliest.timestamp():
+                found[window].append(event)
+    return found

@@ -1,0 +1,22 @@
+"""Tables of Dagster's UI."""
+
+from typing import Any
+
+import dagster as dg
+
+from market_data_pipeline.market.quote import COLUMNS
+
+
+def column_schema() -> dg.TableSchema:
+    """The columns of a quote."""
+    return dg.TableSchema(
+        [
+            dg.TableColumn(name, kind, description=description)
+            for name, (kind, description) in COLUMNS.items()
+        ]
+    )
+
+
+def table(records: list[dict[str, Any]]) -> dg.TableMetadataValue:
+    """A table of the UI; every record has the same keys."""
+    return dg.MetadataValue.table([dg.TableRecord(record) for record in records])

@@ -1,0 +1,126 @@
+"""Events to publish, and eyes that see what was published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+
+from market_data_pipeline.market.quote import Quote
+from market_data_pipeline.publication.event import Event, quote_event
+
+WINDOW_START = datetime(2026, 11, 23, 13, 0, tzinfo=UTC)
+
+
+def a_quote(ticker: str = "PETR4", window: int = 0, **changes: Any) -> Quote:
+    """A live quote in the `window`-th window of a day."""
+    start = WINDOW_START + timedelta(minutes=30 * window)
+    fields: dict[str, object] = {
+        "ticker": ticker,
+        "name": "Petróleo Brasileiro S.A. - Petrobras",
+        "short_name": "PETROBRAS PN",
+        "price": 35.5,
+        "volume": 15234567,
+        "updated_at": start + timedelta(minutes=29, seconds=58),
+        "window_start": start,
+        "window_end": start + timedelta(minutes=30),
+        "observed_at": start + timedelta(minutes=30, seconds=5),
+        "source": "live",
+        "requested_ticker": ticker,
+    }
+    return Quote(**{**fields, **changes})
+
+
+def a_window(window: int = 0, size: int = 50) -> list[Event]:
+    """The events of one window, one a ticker."""
+    return [quote_event(a_quote(f"TICK{n}", window)) for n in range(size)]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One message as a consumer got it."""
+
+    partition: int
+    offset: int
+    event: Event
+
+    @property
+    def ce_id(self) -> str:
+        return dict(self.event.headers)["ce_id"].decode()
+
+
+def read(
+    bootstrap_servers: str,
+    topic: str,
+    isolation: str = "read_committed",
+    *,
+    open_transaction: bool = False,
+) -> list[Seen]:
+    """Everything that a consumer can see on a topic, in the order of each partition.
+
+    Without an open transaction: the end of one that was committed may take the broker a moment
+    more to write, and is waited for. With one, a `read_committed` consumer gets no further than to
+    its start.
+    """
+    consumer = _consumer(bootstrap_servers, isolation)
+    ends = _ends(bootstrap_servers, topic)
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in ends])
+    seen: list[Seen] = []
+    while ends:
+        message = consumer.poll(30)
+        assert message is not None, f"{topic} did not answer"
+        error = message.error()
+        if error is None:
+            seen.append(_seen(message))
+        elif error.code() != KafkaError._PARTITION_EOF:
+            raise AssertionError(error)
+        elif open_transaction or (message.offset() or 0) >= ends[message.partition() or 0]:
+            del ends[message.partition() or 0]
+    consumer.close()
+    return seen
+
+
+def _ends(bootstrap_servers: str, topic: str) -> dict[int, int]:
+    """Where each partition ends, with what is not committed yet."""
+    consumer = _consumer(bootstrap_servers, "read_uncommitted")
+    partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+    return {
+        partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1]
+        for partition in partitions
+    }
+
+
+def _consumer(bootstrap_servers: str, isolation: str) -> Consumer:
+    return Consumer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "group.id": "tests",
+            "isolation.level": isolation,
+            "enable.partition.eof": True,
+            "enable.auto.commit": False,
+            "log_level": 0,
+        }
+    )
+
+
+def _seen(message: Message[bytes, bytes]) -> Seen:
+    headers = cast(list[tuple[str, bytes]], message.headers())
+    event = Event(message.key() or b"", message.value() or b"", tuple(headers))
+    return Seen(message.partition() or 0, message.offset() or 0, event)
+
+
+def producer_that(before_produce: Callable[[int], None]) -> type[Producer]:
+    """A producer that calls back before it takes its n-th message, counted from 0."""
+
+    class Observed(Producer):
+        taken = 0
+
+        def produce(self, *arguments: Any, **options: Any) -> None:
+            before_produce(self.taken)
+            super().produce(*arguments, **options)
+            self.taken += 1
+
+    return Observed

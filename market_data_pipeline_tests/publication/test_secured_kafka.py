@@ -1,0 +1,209 @@
+"""A broker that asks for TLS, a password and rights."""
+
+from __future__ import annotations
+
+import logging
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    NewTopic,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from market_data_pipeline.publication.errors import AccessRefusedError, BrokerUnreachableError
+from market_data_pipeline.publication.publisher import Publisher
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
+from market_data_pipeline_tests.observed import checks
+from market_data_pipeline_tests.publication.helpers import a_window, read
+from market_data_pipeline_tests.services.kafka_broker import KafkaCluster
+from market_data_pipeline_tests.supervised import wait_until
+
+pytestmark = pytest.mark.services
+
+PASSWORD = "correct-horse-battery"
+STORE_PASSWORD = "store-password"
+
+
+@dataclass(frozen=True)
+class Secured:
+    """A broker whose plain listener is for its owner, and the other for the user `writer`."""
+
+    cluster: KafkaCluster
+    certificate: Path
+
+    @property
+    def config(self) -> dict[str, str]:
+        return {
+            "security.protocol": "SASL_SSL",
+            "sasl.mechanism": "PLAIN",
+            "sasl.username": "writer",
+            "sasl.password": PASSWORD,
+            "ssl.ca.location": str(self.certificate),
+        }
+
+    def publisher(self, topic: str, **changes: str) -> Publisher:
+        return Publisher(
+            self.cluster.extra_address,
+            topic,
+            transactional_id=f"id-{topic}",
+            timeout_seconds=5,
+            config={**self.config, **changes},
+        )
+
+    def allow(self, kind: ResourceType, name: str, *operations: AclOperation) -> None:
+        admin = AdminClient({"bootstrap.servers": self.cluster.bootstrap_servers})
+        literal, allowed = ResourcePatternType.LITERAL, AclPermissionType.ALLOW
+        acls = [
+            AclBinding(kind, name, literal, "User:writer", "*", operation, allowed)
+            for operation in operations
+        ]
+        for future in admin.create_acls(acls).values():
+            future.result()
+        # The broker follows its controller a moment later.
+        any_of_it = AclBindingFilter(
+            kind, name, literal, "User:writer", "*", AclOperation.ANY, allowed
+        )
+        wait_until(
+            lambda: set(acls) <= set(admin.describe_acls(any_of_it).result()), "the broker knows"
+        )
+
+    def create(self, topic: str) -> None:
+        admin = AdminClient({"bootstrap.servers": self.cluster.bootstrap_servers})
+        admin.create_topics([NewTopic(topic, 4, 1)])[topic].result()
+
+
+@pytest.fixture(scope="module")
+def secured(kafka_services: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    folder = tmp_path_factory.mktemp("secured")
+    keystore, certificate = folder / "broker.p12", folder / "broker.pem"
+    store = ["-keystore", str(keystore), "-storepass", STORE_PASSWORD, "-alias", "broker"]
+    _keytool(
+        "-genkeypair", *store, "-keyalg", "EC", "-dname", "CN=broker", "-ext", "SAN=IP:127.0.0.1"
+    )
+    _keytool("-exportcert", *store, "-rfc", "-file", str(certificate))
+    users = (
+        f'username="admin" password="{PASSWORD}" user_admin="{PASSWORD}" user_writer="{PASSWORD}"'
+    )
+    properties = {
+        "ssl.keystore.location": str(keystore),
+        "ssl.keystore.password": STORE_PASSWORD,
+        "ssl.keystore.type": "PKCS12",
+        "sasl.enabled.mechanisms": "PLAIN",
+        "listener.name.sasl_ssl.plain.sasl.jaas.config": (
+            f"org.apache.kafka.common.security.plain.PlainLoginModule required {users};"
+        ),
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS",
+        "allow.everyone.if.no.acl.found": "false",
+    }
+    with KafkaCluster(folder / "cluster", 1, properties, "SASL_SSL") as cluster:
+        yield Secured(cluster, certificate)
+
+
+def test_a_user_with_the_rights_publishes(secured: Secured, topic: str) -> None:
+    secured.allow(ResourceType.TOPIC, topic, AclOperation.CREATE, AclOperation.WRITE)
+    secured.allow(ResourceType.TRANSACTIONAL_ID, f"id-{topic}", AclOperation.WRITE)
+    assert secured.publisher(topic).publish(a_window()).published == 50
+    assert len(read(secured.cluster.bootstrap_servers, topic)) == 50
+
+
+def test_a_wrong_password_is_an_error_at_once_and_not_shown(
+    secured: Secured, topic: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    started = time.monotonic()
+    wrong = secured.publisher(topic, **{"sasl.password": "wrong-horse"})
+    with pytest.raises(AccessRefusedError, match=r"_AUTHENTICATION.*check KAFKA_CONFIG_") as caught:
+        wrong.publish(a_window())
+    assert time.monotonic() - started < 30  # seconds; librdkafka goes on for minutes
+    assert "wrong-horse" not in f"{caught.value} {caught.value.__cause__} {caplog.text}"
+
+
+def test_an_unknown_certificate_is_named(secured: Secured, topic: str) -> None:
+    unknown = secured.publisher(topic, **{"ssl.ca.location": "probe"})
+    with pytest.raises(
+        BrokerUnreachableError, match=r"_SSL.*certificate verify failed.*SSL_CA_LOCATION"
+    ):
+        unknown.publish(a_window())
+
+
+def test_the_wrong_protocol_is_named(secured: Secured, topic: str) -> None:
+    with pytest.raises(BrokerUnreachableError, match="KAFKA_CONFIG_SECURITY_PROTOCOL"):
+        Publisher(secured.cluster.extra_address, topic, timeout_seconds=3).publish(a_window())
+
+
+def test_no_right_to_see_the_topic(secured: Secured, topic: str) -> None:
+    with pytest.raises(AccessRefusedError, match=f"{topic}.*TOPIC_AUTHORIZATION_FAILED.*grant"):
+        secured.publisher(topic).publish(a_window())
+
+
+def test_no_right_to_write_to_the_topic(secured: Secured, topic: str) -> None:
+    secured.create(topic)
+    secured.allow(ResourceType.TOPIC, topic, AclOperation.DESCRIBE)
+    secured.allow(ResourceType.TRANSACTIONAL_ID, f"id-{topic}", AclOperation.WRITE)
+    with pytest.raises(AccessRefusedError, match=r"TOPIC_AUTHORIZATION_FAILED.*grant this user"):
+        secured.publisher(topic).publish(a_window())
+
+
+def test_no_right_to_the_transactional_id(secured: Secured, topic: str) -> None:
+    secured.create(topic)
+    secured.allow(ResourceType.TOPIC, topic, AclOperation.WRITE)
+    with pytest.raises(AccessRefusedError, match=r"TRANSACTIONAL_ID_AUTHORIZATION_FAILED.*grant"):
+        secured.publisher(topic).publish(a_window())
+
+
+@pytest.fixture
+def writer(pipeline: Pipeline, secured: Secured) -> Pipeline:
+    """The pipeline as the user `writer`, with a topic and no right."""
+    pipeline.bootstrap_servers = secured.cluster.extra_address
+    pipeline.kafka = {
+        "timeout_seconds": 5,
+        "transactional_id": f"id-{pipeline.topic}",
+        "client_properties": {name: str(value) for name, value in secured.config.items()},
+    }
+    secured.create(pipeline.topic)
+    return pipeline
+
+
+def test_runs_without_a_right_say_which_until_they_have_all(
+    writer: Pipeline, secured: Secured
+) -> None:
+    topic, identity = writer.topic, f"id-{writer.topic}"
+
+    def said() -> str:
+        run = writer.run(LIVE_ON_TUESDAY, select=select)
+        assert not run.success
+        return checks(run)["every_quote_delivered"][1].partition(" is not on the topic: ")[2]
+
+    select = "*"
+    the_topic = r"TOPIC_AUTHORIZATION_FAILED: .*\): grant this user WRITE and DESCRIBE on the topic"
+    assert re.match(rf"Topic {topic} of Kafka at .* cannot be used \({the_topic}", said())
+    select = "kafka_publication"
+    secured.allow(ResourceType.TOPIC, topic, AclOperation.DESCRIBE)
+    assert re.match(
+        rf"Kafka opened no transaction for {identity} \(TRANSACTIONAL_ID_AUTHORIZATION_FAILED: .*"
+        r"\): grant this user WRITE and DESCRIBE on the transactional id, or turn transactions off "
+        r"with KAFKA_TRANSACTIONS=false\.$",
+        said(),
+    )
+    secured.allow(ResourceType.TRANSACTIONAL_ID, identity, AclOperation.WRITE)
+    assert re.search(rf"rolled back and consumers see none of them \({the_topic}", said())
+    secured.allow(ResourceType.TOPIC, topic, AclOperation.WRITE)
+    assert writer.run(LIVE_ON_TUESDAY, select=select).success
+    assert len(read(secured.cluster.bootstrap_servers, topic)) == len(writer.documents())
+
+
+def _keytool(*arguments: str) -> None:
+    subprocess.run(["keytool", *arguments], check=True, capture_output=True)
