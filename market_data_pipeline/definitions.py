@@ -20,8 +20,11 @@ from market_data_pipeline.publication.asset import kafka_publication
 from market_data_pipeline.publication.event import FORMAT_NOT_CHOSEN
 from market_data_pipeline.publication.resource import KafkaResource, kafka_client_properties
 from market_data_pipeline.quotes.asset import quotes
-from market_data_pipeline.report.reporting import report_sessions
-from market_data_pipeline.report.session_report import session_report, session_report_asset
+from market_data_pipeline.report.session_report import (
+    every_session,
+    session_report,
+    session_report_asset,
+)
 from market_data_pipeline.settings import secret, settings
 from market_data_pipeline.storage.price_history import mongo_price_history
 from market_data_pipeline.storage.quote_store import QuoteStore
@@ -72,8 +75,8 @@ defs = dg.Definitions(
     assets=[*ASSETS, session_report_asset],
     asset_checks=[freshness],
     jobs=[market_data_job, accept_moves, session_report],
-    schedules=[every_window],
-    sensors=[at_startup, retry_live_window, alerts, watch_freshness, report_sessions],
+    schedules=[every_window, every_session],
+    sensors=[at_startup, retry_live_window, alerts, watch_freshness],
     resources={
         "brapi": brapi,
         "mongo": mongo,

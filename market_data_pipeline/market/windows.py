@@ -221,6 +221,16 @@ def in_sao_paulo(instant: datetime) -> str:
     return f"{instant.astimezone(EXCHANGE_TIMEZONE):%a %d %b %H:%M}"
 
 
+def duration(span: timedelta) -> str:
+    """A length of time as it is said to people: `27 s`, `9 min`, `5 h 39 min`, `2 d 4 h`."""
+    seconds = round(span.total_seconds())
+    if seconds < 180:
+        return f"{seconds} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    units = ((hours // 24, "d"), (hours % 24, "h"), (minutes, "min"))
+    return " ".join([f"{count} {unit}" for count, unit in units if count][:2])
+
+
 def midnight(day: date) -> datetime:
     """When a day begins in São Paulo."""
     return datetime.combine(day, time(), EXCHANGE_TIMEZONE)

@@ -26,18 +26,16 @@ from market_data_pipeline.market.b3_calendar import sessions_back
 from market_data_pipeline.market.price_guard import LOOK_BACK_SESSIONS, decide
 from market_data_pipeline.market.quote import Quote, by_window
 from market_data_pipeline.market.watchlist import load_watchlist
-from market_data_pipeline.market.windows import LARGEST_CLOCK_SKEW, Window
+from market_data_pipeline.market.windows import LARGEST_CLOCK_SKEW, Window, duration
 from market_data_pipeline.quotes.checks import QUOTES_CHECKS, check_quotes
-from market_data_pipeline.quotes.gaps import why_empty
-from market_data_pipeline.quotes.metadata import describe_run, describe_window, failures_of
-from market_data_pipeline.quotes.pictures import MOST_POINTS, describe_market, prices_table
-from market_data_pipeline.quotes.session import (
-    Closes,
-    Course,
-    follow,
-    previous_closes,
-    read_earlier,
+from market_data_pipeline.quotes.gaps import failures_of, why_empty
+from market_data_pipeline.quotes.metadata import (
+    describe_market,
+    describe_run,
+    describe_window,
+    prices_table,
 )
+from market_data_pipeline.quotes.session import Sessions, stored_sessions
 from market_data_pipeline.runs.asset_keys import PUBLICATION, QUOTES
 from market_data_pipeline.runs.common import (
     GROUP,
@@ -96,7 +94,7 @@ def quotes(
         quote_store.stored(windows[-1].key)
         with ThreadPoolExecutor(1) as reader:
             # Read while Brapi is asked, so that it delays nothing.
-            earlier = reader.submit(read_earlier, quote_store, WINDOWS, windows[0], MOST_POINTS)
+            earlier = reader.submit(stored_sessions, quote_store, windows[0].day)
             # Also while it stores: what another run stores meanwhile would be lost.
             with one_at_a_time(context, BRAPI, brapi.min_interval_seconds):
                 observations, quota = _observe(context, brapi, windows, tickers)
@@ -121,18 +119,18 @@ def quotes(
         **describe_run(observations, quota),
         "path": dg.MetadataValue.path(str(quote_store.folder)),
     }
-    courses = _courses(context, quote_store, windows, rows, earlier)
+    sessions = _sessions(context, {window: grouped[window] for window in windows}, earlier)
     for observation in observations:
         for window in observation.windows:
-            of_window, stand = grouped[window], courses.get(window, [])
+            of_window, instruments = grouped[window], sessions.at(window)
             described = {  # the UI shows it in this order
                 HOLDS: holds(len(of_window), "quotes", empty.get(window, "")),
-                **describe_market(window, stand),
+                **(describe_market(window, instruments) if of_window else {}),
                 **describe_window(window, of_window, observation, tickers),
                 **ran,
             }
-            if stand:
-                described["prices"] = prices_table(stand)
+            if of_window:
+                described["prices"] = prices_table(instruments)
             context.add_asset_metadata(described, partition_key=window.key)
     yield dg.MaterializeResult(
         check_results=check_quotes(
@@ -164,7 +162,7 @@ def _wait_for_the_end(context: dg.AssetExecutionContext, window: Window) -> None
     missing = window.end - clock.utc_now()
     if missing > LARGEST_CLOCK_SKEW:
         raise dg.Failure(
-            f"{window.key} has not ended: materialize it in {missing.total_seconds():.0f} s, or "
+            f"{window.key} has not ended: materialize it in {duration(missing)}, or "
             "set this machine's clock.",
             allow_retries=False,
         )
@@ -232,23 +230,17 @@ def _decide(store: QuoteStore, windows: list[Window], observed: list[Quote]) -> 
     return decide(stored, observed, trusted)
 
 
-def _courses(
+def _sessions(
     context: dg.AssetExecutionContext,
-    store: QuoteStore,
-    windows: list[Window],
-    rows: list[Quote],
-    earlier: Future[tuple[list[Window], list[Quote]]],
-) -> dict[Window, list[Course]]:
-    """How the session stood at the end of each window, for its picture; none is worth a price."""
+    rows: dict[Window, list[Quote]],
+    earlier: Future[dict[Window, list[Quote]]],
+) -> Sessions:
+    """The windows with those before them, for the pages; no price depends on these."""
     try:
-        before, stored = earlier.result()
-        unknown = {quote.ticker for quote in rows if not quote.previous_close}
-        closes = previous_closes(store, windows[0].day, unknown)
+        return Sessions({**earlier.result(), **rows})
     except Exception as error:
         context.log.warning(f"The session so far is not known: {type(error).__name__}: {error}")
-        before, stored, closes = [], [], Closes()
-    followed = follow([*before, *windows], [*stored, *rows], closes)
-    return {window: session.courses(window) for window, session in followed}
+        return Sessions(rows)
 
 
 def _progress_log(context: dg.AssetExecutionContext, what: str) -> Callable[[Progress], None]:
@@ -259,9 +251,10 @@ def _progress_log(context: dg.AssetExecutionContext, what: str) -> Callable[[Pro
         nonlocal last_line
         if monotonic() - last_line >= SECONDS_BETWEEN_PROGRESS_LINES:
             last_line = monotonic()
+            left = duration(timedelta(seconds=progress.seconds_left))
             context.log.info(
                 f"{what}: {progress.done} of {progress.total} tickers done, "
-                f"{progress.failed} failed, about {progress.seconds_left:.0f} s left"
+                f"{progress.failed} failed, about {left} left"
             )
 
     return log

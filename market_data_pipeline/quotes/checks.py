@@ -10,9 +10,15 @@ import dagster as dg
 from market_data_pipeline.brapi.observe import Observation
 from market_data_pipeline.market.price_guard import LARGEST_FACTOR, explain, run_config
 from market_data_pipeline.market.quote import Quote
-from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
-from market_data_pipeline.quotes.gaps import EARLIEST_CLOSE, cannot_be_filled, why_empty
-from market_data_pipeline.quotes.metadata import REASONS, failures_of, missing_in
+from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window, duration
+from market_data_pipeline.quotes.gaps import (
+    EARLIEST_CLOSE,
+    REASONS,
+    cannot_be_filled,
+    failures_of,
+    missing_in,
+    why_empty,
+)
 from market_data_pipeline.runs.asset_keys import QUOTES
 from market_data_pipeline.runs.checks import ERROR, WARN, of_window, some
 from market_data_pipeline.runs.common import WINDOWS
@@ -217,14 +223,14 @@ def _quotes_recent(live: Sequence[Quote], delay: timedelta) -> dg.AssetCheckResu
 
 def _observed_in_time(live: Sequence[Quote], delay: timedelta) -> dg.AssetCheckResult:
     late = [quote for quote in live if _lateness(quote) > delay + OBSERVATION_GRACE]
-    latest = max(map(_lateness, late), default=timedelta(0)).total_seconds() / 60
     return dg.AssetCheckResult(
         check_name=OBSERVED_IN_TIME.name,
         passed=not late,
         severity=WARN,
         description=(
-            f"{len(late)} of {len(live)} live quotes were observed up to {latest:.0f} minutes "
-            "after the window's end: their prices may be later than the window."
+            f"{len(late)} of {len(live)} live quotes were observed up to "
+            f"{duration(max(map(_lateness, late)))} after the window's end: their prices may be "
+            "later than the window."
             if late
             else f"All {len(live)} live quotes were observed in time."
         ),

@@ -1,26 +1,36 @@
-"""Why a window of `quotes` has no row, in words."""
+"""Which tickers have no row in a window of `quotes`, and why."""
 
+from collections.abc import Sequence
 from datetime import time
+from typing import get_args
 
+from market_data_pipeline.brapi.bars import Gap
 from market_data_pipeline.brapi.observe import Observation
 from market_data_pipeline.brapi.plans import Plan
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
-from market_data_pipeline.quotes.metadata import REASONS, missing_in
 
+# Why a ticker has no row in a window.
+REASONS = (*get_args(Gap), "failed")
 # Stocks close at 17:00 while New York has daylight saving time, and at 17:55 otherwise.
 EARLIEST_CLOSE = time(17)
 
 
-def commonest_gap(window: Window, observation: Observation) -> str:
-    """The most common reason why a ticker has no row in a window."""
-    missing = missing_in(window, observation)
-    gap: str = max(REASONS, key=lambda reason: len(missing[reason]))
-    return gap
+def failures_of(observations: Sequence[Observation]) -> dict[str, str]:
+    """The tickers that Brapi gave nothing for, and why."""
+    return {ticker: why for each in observations for ticker, why in each.failures.items()}
+
+
+def missing_in(window: Window, observation: Observation) -> dict[str, list[str]]:
+    """The tickers without a row in one of the observed windows, by the reason why."""
+    gaps = observation.gaps.get(window, {})
+    missing = {why: [each for each in gaps if gaps[each] == why] for why in REASONS}
+    missing["failed"] = [ticker for ticker in observation.failures if ticker not in gaps]
+    return missing
 
 
 def why_empty(window: Window, observation: Observation) -> str:
-    """Why a window of `quotes` has no row, in words."""
-    return explain(commonest_gap(window, observation), observation.plan)
+    """The most common reason for a window to have no row, in words."""
+    return explain(_commonest(window, observation), observation.plan)
 
 
 def explain(gap: str, plan: Plan) -> str:
@@ -28,10 +38,10 @@ def explain(gap: str, plan: Plan) -> str:
     words = {
         "plan": f"the {plan.name} plan has daily bars only",
         "too far back": f"the history of the {plan.name} plan reaches back {plan.longest_range}",
-        "no trade": "no instrument was traded",
+        "no trade": "there was no trade",
         "off the grid": "Brapi's bars do not start where the window starts",
         "too early": f"its bars are not complete until {plan.delay_minutes} minutes after its end",
-        "failed": "Brapi did not answer for any ticker",
+        "failed": "Brapi gave no usable answer",
     }
     return words[gap]
 
@@ -41,6 +51,11 @@ def cannot_be_filled(window: Window, observation: Observation) -> bool:
 
     No plan has bars for the windows after the close.
     """
-    gap = commonest_gap(window, observation)
+    gap = _commonest(window, observation)
     after_the_close = window.start.astimezone(EXCHANGE_TIMEZONE).time() >= EARLIEST_CLOSE
     return gap in {"plan", "too far back"} or (gap == "no trade" and after_the_close)
+
+
+def _commonest(window: Window, observation: Observation) -> str:
+    missing = missing_in(window, observation)
+    return max(missing, key=lambda reason: len(missing[reason]))

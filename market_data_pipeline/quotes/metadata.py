@@ -1,64 +1,78 @@
-"""What a materialization says about itself: numbers that the UI plots, and tables to read."""
+"""What Dagster's UI shows of a window: the market, numbers that it plots, and tables.
+
+The UI shows Markdown inline if it is shorter than 1,000 characters, and behind a link otherwise. A
+table is always inline, with its values as they are.
+"""
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, get_args
+from math import isnan
+from typing import Any
 
-from market_data_pipeline.brapi.bars import Gap
+import dagster as dg
+
 from market_data_pipeline.brapi.observe import Observation
 from market_data_pipeline.brapi.pacing import Quota
 from market_data_pipeline.market.quote import Quote
-from market_data_pipeline.market.windows import Window
+from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
+from market_data_pipeline.quotes.gaps import explain, failures_of, missing_in
+from market_data_pipeline.quotes.session import Instrument, breadth
 from market_data_pipeline.runs.tables import table
 
-# Why a ticker has no row in a window.
-REASONS = (*get_args(Gap), "failed")
-LEGEND = {
-    "no trade": "not traded in the window",
-    "plan": "the plan of the token has no bar for this window",
-    "too far back": "the plan's history begins later",
-    "off the grid": "Brapi's bars do not start where the window starts",
-    "too early": "the window ended so recently that its bar may be incomplete",
-    "failed": "Brapi gave no usable answer",
-}
+MOVERS = 5
+# Points of a sparkline: the previous close, and the windows since.
+MOST_POINTS = 17
+# A smaller range of prices than this share of them is not drawn as if it were a move.
+SMALLEST_RANGE = 0.001
+_MINUTE = timedelta(minutes=1)
+_BARS = "▁▂▃▄▅▆▇█"
+# The UI breaks the lines of a cell at every other space.
+NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
-def failures_of(observations: Sequence[Observation]) -> dict[str, str]:
-    """The tickers that Brapi gave nothing for, and why."""
-    return {ticker: why for each in observations for ticker, why in each.failures.items()}
-
-
-def missing_in(window: Window, observation: Observation) -> dict[str, list[str]]:
-    """The tickers without a row in one of the observed windows, by the reason why."""
-    gaps = observation.gaps.get(window, {})
-    missing: dict[str, list[str]] = {reason: [] for reason in REASONS}
-    for ticker, reason in gaps.items():
-        missing[reason].append(ticker)
-    missing["failed"] = [ticker for ticker in observation.failures if ticker not in gaps]
-    return missing
+def describe_market(window: Window, instruments: Sequence[Instrument]) -> dict[str, Any]:
+    """How the market stood: its breadth and largest moves to read, and numbers for the plots."""
+    market = breadth(instruments)
+    trusted = [each for each in instruments if each.quote.trusted]
+    withheld = len(instruments) - len(trusted)
+    lines = [
+        f"**{window.end.astimezone(EXCHANGE_TIMEZONE):%a %-d %b %Y, %H:%M}**: {_in_words(market)}"
+        f"{f'; {withheld} withheld' if withheld else ''}."
+    ]
+    rising = [each for each in trusted if each.change > 0][:MOVERS]
+    falling = [each for each in reversed(trusted) if each.change < 0][:MOVERS]
+    for title, movers in (("Up", rising), ("Down", falling)):
+        if movers:
+            lines += ["", f"| {title} | BRL | Day | Session |", "|:--|--:|--:|:--|"]
+            lines += [
+                f"| {quote.ticker} | {price(quote.price)} | {percent(change)} | "
+                f"{sparkline([close, *prices])} |"
+                for quote, close, change, prices in movers
+            ]
+    return {"market": dg.MetadataValue.md("\n".join(lines)), **market}
 
 
 def describe_window(
     window: Window, rows: Sequence[Quote], observation: Observation, tickers: Sequence[str]
 ) -> dict[str, Any]:
-    """What one window holds, and lacks of the watchlist's tickers: numbers that the UI plots."""
+    """What one window holds, and lacks of the watchlist's tickers."""
     covered = {quote.requested_ticker for quote in rows}.intersection(tickers)
-    missing = missing_in(window, observation)
-    live = [quote for quote in rows if quote.source == "live"]
+    missing = {why: each for why, each in missing_in(window, observation).items() if each}
     described: dict[str, Any] = {
         "dagster/partition_row_count": len(rows),
         "quotes": len(rows),
         "coverage_percent": round(len(covered) / len(tickers) * 100, 1),
         "withheld": sum(not quote.trusted for quote in rows),
-        **{f"tickers_without_row ({why})": len(each) for why, each in missing.items() if each},
+        **{f"tickers_without_row ({why})": len(each) for why, each in missing.items()},
     }
-    if why := "; ".join(f"{each}: {LEGEND[each]}" for each in missing if missing[each]):
-        described["without_row"] = why
-    if live:
+    if missing:
+        reasons = (f"{why}: {explain(why, observation.plan)}" for why in missing)
+        described["without_row"] = "; ".join(reasons)
+    if live := [quote for quote in rows if quote.source == "live"]:
         latest = max(quote.observed_at for quote in live) - window.end
-        described["observed_minutes_after_end"] = _minutes(latest)
         oldest = max(quote.observed_at - quote.updated_at for quote in live)
-        described["oldest_quote_minutes"] = _minutes(oldest)
+        described["observed_minutes_after_end"] = round(latest / _MINUTE, 1)
+        described["oldest_quote_minutes"] = round(oldest / _MINUTE, 1)
     return described
 
 
@@ -68,21 +82,96 @@ def describe_run(observations: Sequence[Observation], quota: Quota | None) -> di
     It stands on every window of a range, so what grows with the range stays out of it.
     """
     failures = failures_of(observations)
-    metadata: dict[str, Any] = {
+    described: dict[str, Any] = {
         "failures": len(failures),
         "requests": sum(each.requests for each in observations),
         "fetch_seconds": round(sum(each.seconds for each in observations), 1),
     }
     if quota:
-        metadata["quota_left"] = quota.left
+        described["quota_left"] = quota.left
         # The day that Brapi counts from, which begins at midnight UTC.
-        metadata["quota"] = f"{quota.left:,} of {quota.limit:,} until {quota.until:%-d %b}"
+        described["quota"] = f"{quota.left:,} of {quota.limit:,} until {quota.until:%-d %b}"
     if failures:
-        metadata["failed"] = table(
-            [{"ticker": ticker, "reason": why} for ticker, why in failures.items()]
-        )
-    return metadata
+        reasons = [{"ticker": ticker, "reason": why} for ticker, why in failures.items()]
+        described["failed"] = table(reasons)
+    return described
 
 
-def _minutes(span: timedelta) -> float:
-    return round(span.total_seconds() / 60, 1)
+def prices_table(instruments: Sequence[Instrument]) -> dg.TableMetadataValue:
+    """Every instrument in the given order, without columns that are empty."""
+    records = [
+        {
+            "ticker": quote.ticker,
+            "price": price(quote.price),
+            "day": percent(change),
+            "session": sparkline([close, *prices]),
+            "volume": volume(quote.volume),
+            "time": clock_time(quote),
+            "decision": quote.decision.replace("clear", ""),
+            "name": (quote.short_name or "").replace(" ", NO_BREAK),
+        }
+        for quote, close, change, prices in instruments
+    ]
+    filled = [name for name in records[0] if any(record[name] for record in records)]
+    return table([{name: record[name] for name in filled} for record in records])
+
+
+def sparkline(prices: Sequence[float]) -> str:
+    """A line of at most `MOST_POINTS` characters; `·` is a price that is not known.
+
+    Of more prices, the last of each stretch is shown.
+    """
+    step = -(-len(prices) // MOST_POINTS) or 1
+    shown = heights(prices[::-step][::-1])
+    return "".join("·" if isnan(each) else _BARS[round(each * (len(_BARS) - 1))] for each in shown)
+
+
+def heights(prices: Sequence[float]) -> list[float]:
+    """The prices as heights of a line, from 0 for the lowest to 1 for the highest; NaN stays.
+
+    A range smaller than `SMALLEST_RANGE` is not stretched, so that a rounding is no move.
+    """
+    known = [each for each in prices if not isnan(each)]
+    low, high = min(known, default=1.0), max(known, default=1.0)
+    spare = max(0.0, SMALLEST_RANGE * high - (high - low))
+    # What is flat lies in the middle of a character.
+    return [(each - low + spare * 4 / 7) / (high - low + spare) for each in prices]
+
+
+def price(value: float) -> str:
+    """In BRL: `1,234.50`."""
+    return f"{value:,.2f}"
+
+
+def percent(value: float) -> str:
+    """With its sign: `+1.24%`; empty if it is not known."""
+    return "" if isnan(value) else f"{round(value, 2) + 0:+.2f}%"
+
+
+def volume(value: int | None) -> str:
+    """`36.6 M`; empty if it is not known."""
+    if value is None:
+        return ""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.1f}{NO_BREAK}{unit}"
+    return str(value)
+
+
+def clock_time(quote: Quote) -> str:
+    """When the market made a price, in São Paulo; with the date if that is not the session's."""
+    local = quote.updated_at.astimezone(EXCHANGE_TIMEZONE)
+    if quote.source != "live":
+        return f"by{NO_BREAK}{local:%H:%M}"  # a bar does not say when its last trade was
+    same_day = local.date() == quote.window.day
+    return f"{local:%H:%M:%S}" if same_day else f"{local:%-d %b %H:%M}".replace(" ", NO_BREAK)
+
+
+def _in_words(market: dict[str, Any]) -> str:
+    if not market:
+        return "no previous close is known, because the previous session is not stored"
+    unchanged = f", {market['unchanged']} unchanged" if market["unchanged"] else ""
+    return (
+        f"{market['advancers']} up, {market['decliners']} down{unchanged}, "
+        f"median {percent(market['median_change_percent'])}"
+    )

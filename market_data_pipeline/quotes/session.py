@@ -1,185 +1,142 @@
-"""A session so far: how each instrument has moved, window by window."""
+"""A session so far: the prices of its instruments, window by window, since the previous close."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
-from statistics import median
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, timedelta
+from itertools import groupby
+from math import isnan, nan
+from typing import Any, NamedTuple
+
+import dagster as dg
+import pandas as pd
 
 from market_data_pipeline.market.b3_calendar import CLOSING, sessions_back
-from market_data_pipeline.market.quote import Quote, by_window
-from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, TradingWindows, Window
-from market_data_pipeline.storage.quote_store import QuoteStore
+from market_data_pipeline.market.quote import Quote
+from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window, midnight, start_of
+from market_data_pipeline.runs.common import WINDOWS
+from market_data_pipeline.storage.quote_store import QuoteStore, QuoteStoreError
 
-# The previous close in BRL, by symbol and whether it is made up.
-Closes = dict[tuple[str, bool], float]
+Rows = Mapping[Window, Sequence[Quote]]
+# The symbol, and whether the price is made up: such a one says nothing about a real one.
+Key = tuple[str, bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Course:
-    """What one instrument did in a session, up to a window."""
+class Instrument(NamedTuple):
+    """An instrument at the end of a window. What is not known is NaN."""
 
     quote: Quote
-    """Its last row."""
-    previous_close: float | None
-    """The close of the session before, in BRL; None if it is not known."""
-    prices: tuple[float | None, ...]
-    """One for each window since the first that has rows; None where it has no trusted price."""
-
-    @property
-    def change(self) -> float | None:
-        """Since the previous close, in percent; None if that is not known."""
-        return (self.quote.price / self.previous_close - 1) * 100 if self.previous_close else None
+    close: float
+    """The previous one, in BRL."""
+    change: float
+    """Since that, in percent."""
+    prices: list[float]
+    """The trusted ones in BRL, in each window since the first of the session that has rows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Breadth:
-    """How many trusted prices are above and below their previous close."""
-
-    advancers: int
-    decliners: int
-    unchanged: int
-    median_change: float
-    """In percent."""
-
-
-class SessionSoFar:
-    """The rows of one session, added one window after the other.
+class Sessions:
+    """The prices of sessions that follow each other.
 
     Args:
-        day: the session's date in São Paulo.
-        closes: the previous closes in BRL, by symbol and whether the price is made up. A
-            live quote that carries its own previous close replaces the one given here.
+        rows: of their windows. The previous close is the one that a live quote brings, or else the
+            last trusted price of the session before, if that is here up to its last window.
     """
 
-    def __init__(self, day: date, closes: Mapping[tuple[str, bool], float]) -> None:
-        self.day = day
-        self.windows: list[Window] = []
-        """Those since the first with rows."""
-        self._closes = dict(closes)
-        self._prices: dict[str, list[float | None]] = {}
-        self._last: dict[str, Quote] = {}
+    def __init__(self, rows: Rows) -> None:
+        self._rows = {window: rows[window] for window in sorted(rows)}
+        self._symbols = _changed_symbols(rows)
+        self._prices: dict[tuple[Key, Window], float] = {}
+        self._closes: dict[date, dict[Key, float]] = {}
+        last: dict[Key, float] = {}
+        for day, windows in groupby(self._rows, lambda window: window.day):
+            closes, last = last, {}
+            for window in windows:
+                for quote in self._rows[window]:
+                    key = self._key(quote)
+                    if quote.previous_close:
+                        closes[key] = quote.previous_close
+                    if quote.trusted:
+                        last[key] = self._prices[key, window] = quote.price
+            self._closes[day] = closes
+            if window.end.astimezone(EXCHANGE_TIMEZONE).time() < CLOSING:
+                last = {}
 
-    def add(self, window: Window, rows: Iterable[Quote]) -> None:
-        """Adds the rows of the next window: windows come in the order of time, each once."""
-        rows = list(rows)
-        if not rows and not self.windows:
-            return
-        self.windows.append(window)
-        for quote in rows:
-            ticker = quote.ticker
-            self._rename(quote.requested_ticker, ticker)
-            self._last[ticker] = quote
-            if quote.previous_close:
-                self._closes[ticker, quote.made_up] = quote.previous_close
-            if quote.trusted:
-                prices = self._prices.setdefault(ticker, [])
-                prices += [None] * (len(self.windows) - 1 - len(prices))
-                prices.append(quote.price)
+    def at(self, window: Window) -> list[Instrument]:
+        """The instruments with a row in a window, the one that rose most first."""
+        return self._instruments(window, self._rows[window])
 
-    def _rename(self, old: str, new: str) -> None:
-        """Lets an instrument go on under its new symbol."""
-        if old == new:
-            return
-        for made_up in (True, False):
-            if close := self._closes.pop((old, made_up), None):
-                self._closes.setdefault((new, made_up), close)
-        if old in self._last:
-            self._last.setdefault(new, self._last.pop(old))
-        if old in self._prices:
-            self._prices.setdefault(new, self._prices.pop(old))
+    def until(self, window: Window) -> list[Instrument]:
+        """The instruments with a row in the session up to a window, in the same order."""
+        windows = (each for each in self._rows if each.day == window.day and each <= window)
+        newest = {self._key(quote)[0]: quote for each in windows for quote in self._rows[each]}
+        return self._instruments(window, newest.values())
 
-    def courses(self, window: Window | None = None) -> list[Course]:
-        """Each instrument (with a row in `window`, if given), the one that rose most first."""
-        courses = [
-            self._course(ticker, quote)
-            for ticker, quote in self._last.items()
-            if window is None or quote.window_start == window.start
-        ]
-        known = [course for course in courses if course.change is not None]
-        unknown = [course for course in courses if course.change is None]
-        return sorted(known, key=lambda course: -(course.change or 0)) + unknown
+    def _key(self, quote: Quote) -> Key:
+        return self._symbols.get(quote.ticker, quote.ticker), quote.made_up
 
-    def closes(self) -> Closes:
-        """The last trusted prices: those of its close once it is over."""
-        trusted = [quote for quote in self._last.values() if quote.trusted]
-        return {(quote.ticker, quote.made_up): quote.price for quote in trusted}
-
-    def _course(self, ticker: str, quote: Quote) -> Course:
-        prices = self._prices.get(ticker, [])
-        missing = len(self.windows) - len(prices)
-        close = self._closes.get((ticker, quote.made_up))
-        return Course(quote, close, (*prices, *[None] * missing))
+    def _instruments(self, window: Window, quotes: Iterable[Quote]) -> list[Instrument]:
+        of_session = [each for each in WINDOWS.of_session(window.day) if each <= window]
+        first = min((each for each in of_session if self._rows.get(each)), default=window)
+        windows = [each for each in of_session if first <= each]
+        instruments = []
+        for quote in quotes:
+            key = self._key(quote)
+            close = self._closes[window.day].get(key, nan)
+            prices = [self._prices.get((key, each), nan) for each in windows]
+            instruments.append(Instrument(quote, close, (quote.price / close - 1) * 100, prices))
+        return sorted(instruments, key=lambda each: (isnan(each.change), -each.change))
 
 
-def read_earlier(
-    store: QuoteStore, trading: TradingWindows, window: Window, most: int
-) -> tuple[list[Window], list[Quote]]:
-    """The windows of a session before one (at most `most`, evenly spread) and their rows."""
-    earlier = [each for each in trading.of_session(window.day) if each < window]
-    step = -(-len(earlier) // most) or 1
-    windows = earlier[::-step][::-1]
-    return windows, store.rows_of([each.key for each in windows])
+def breadth(instruments: Sequence[Instrument]) -> dict[str, Any]:
+    """How the market moved since the previous close, by trusted prices; empty if none is known."""
+    trusted = [each.change for each in instruments if each.quote.trusted]
+    changes = pd.Series(trusted, dtype=float).dropna()
+    if changes.empty:
+        return {}
+    shown = changes.round(2)
+    return {
+        "advancers": int((shown > 0).sum()),
+        "decliners": int((shown < 0).sum()),
+        "unchanged": int((shown == 0).sum()),
+        "median_change_percent": round(float(changes.median()), 2),
+    }
 
 
-def previous_closes(store: QuoteStore, day: date, tickers: Iterable[str]) -> Closes:
-    """The closes before the session on a day: as its own live quotes have them, else as stored.
+def median_changes(instruments: Sequence[Instrument]) -> list[float]:
+    """The median change since the previous close in each window, in percent."""
+    prices = pd.DataFrame([each.prices for each in instruments])
+    closes = pd.Series([each.close for each in instruments])
+    medians: list[float] = (prices.div(closes, axis=0) - 1).mul(100).median().tolist()
+    return medians
 
-    A session that is not stored up to its end has no close: its last row is of an earlier moment.
+
+def stored_sessions(store: QuoteStore, day: date) -> dict[Window, list[Quote]]:
+    """What is stored of the session on a day and of the one before, by window.
+
+    If a file cannot be read, the log says so, and windows before it are left out.
+
+    Raises:
+        QuoteStoreError: none can be read.
     """
-    wanted, found = set(tickers), Closes()
-    for rows in _newest_first(store, day, wanted):
-        for quote in rows:
-            if quote.previous_close:
-                found.setdefault((quote.ticker, quote.made_up), quote.previous_close)
-    before = sessions_back(day, 1)
-    missing = wanted - {ticker for ticker, _ in found}
-    for number, rows in enumerate(_newest_first(store, before, missing)):
-        if number == 0 and all(quote.window_end < _close(before) for quote in rows):
-            break
-        for quote in rows:
-            if quote.trusted:
-                found.setdefault((quote.ticker, quote.made_up), quote.price)
-    return found
+    stored: dict[Window, list[Quote]] = {}
+    newest_first = store.newest_first(midnight(day + timedelta(days=1)), sessions_back(day, 1))
+    try:
+        for key, rows in newest_first:
+            start = start_of(key)
+            stored[Window(start, start + WINDOWS.interval)] = rows
+    except QuoteStoreError as error:
+        if not stored:
+            raise
+        dg.get_dagster_logger().warning(f"The session so far is not known whole: {error}")
+    return stored
 
 
-def _newest_first(store: QuoteStore, day: date, tickers: Iterable[str]) -> Iterator[list[Quote]]:
-    """The rows of a session's windows, the last first, until each of some tickers has had one."""
-    missing, windows = set(tickers), store.newest_first(_close(day), day)
-    while missing and (window := next(windows, None)):
-        yield window[1]
-        missing -= {quote.ticker for quote in window[1]}
-
-
-def _close(day: date) -> datetime:
-    return datetime.combine(day, CLOSING, EXCHANGE_TIMEZONE)
-
-
-def follow(
-    windows: Sequence[Window], rows: Iterable[Quote], closes: Closes
-) -> Iterator[tuple[Window, SessionSoFar]]:
-    """Each of some windows, with its session up to it.
-
-    Args:
-        windows: in the order of time, of one session or of several that follow each other.
-        rows: what is stored of them.
-        closes: those before the first session.
-    """
-    grouped = by_window(rows)
-    session: SessionSoFar | None = None
-    for window in windows:
-        if session is None or session.day != window.day:
-            session = SessionSoFar(window.day, session.closes() if session else closes)
-        session.add(window, grouped[window])
-        yield window, session
-
-
-def breadth(courses: Iterable[Course]) -> Breadth | None:
-    """How the market moved since the previous close; None if no previous close is known."""
-    changes = [each.change for each in courses if each.change is not None and each.quote.trusted]
-    if not changes:
-        return None
-    rounded = [round(change, 2) for change in changes]
-    up, down = sum(each > 0 for each in rounded), sum(each < 0 for each in rounded)
-    return Breadth(up, down, len(rounded) - up - down, round(median(changes), 2))
+def _changed_symbols(rows: Rows) -> dict[str, str]:
+    """The symbols that others were answered under, unless both have a row in one window."""
+    windows = defaultdict(set)
+    for window, quotes in rows.items():
+        for quote in quotes:
+            windows[quote.ticker].add(window)
+    asked_and_answered = {quote.symbols for quotes in rows.values() for quote in quotes}
+    return {old: new for old, new in sorted(asked_and_answered) if not windows[old] & windows[new]}

@@ -5,7 +5,8 @@ windows of the three assets. A job writes it.
 """
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
+from itertools import groupby
 from statistics import median
 from typing import Any
 
@@ -13,15 +14,15 @@ import dagster as dg
 from pydantic import Field
 
 from market_data_pipeline.market import b3_calendar, clock
-from market_data_pipeline.market.quote import Quote, by_window
-from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
+from market_data_pipeline.market.quote import Quote
+from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window, duration
 from market_data_pipeline.publication.asset import SECONDS_AFTER
 from market_data_pipeline.publication.publications import PUBLISHED
-from market_data_pipeline.quotes.pictures import describe_market, prices_table
-from market_data_pipeline.quotes.session import SessionSoFar, follow, previous_closes
-from market_data_pipeline.report.session_page import Facts, page
+from market_data_pipeline.quotes.metadata import describe_market, prices_table
+from market_data_pipeline.quotes.session import Instrument, Sessions, stored_sessions
+from market_data_pipeline.report.session_page import local_time, page
 from market_data_pipeline.runs.asset_keys import PREFIX, PUBLICATION, QUOTES, SESSION_REPORT
-from market_data_pipeline.runs.common import GROUP, OWNERS, WINDOWS
+from market_data_pipeline.runs.common import GROUP, OWNERS, WINDOWS, failing_clearly
 from market_data_pipeline.runs.run_history import materializations, told
 from market_data_pipeline.storage.quote_store import QuoteStore
 
@@ -43,8 +44,8 @@ session_report_asset = dg.AssetSpec(
     deps=[QUOTES],
     description="How a session went: the day's prices with a sparkline for each instrument, which "
     "windows have prices, which prices were withheld, the quota, and how soon the prices were on "
-    "the topic. `report` is the path of the same as an HTML page. The job `session_report` writes "
-    "it ten minutes after the session, and again whenever its quotes change.",
+    "the topic. `report` is the path of the same as an HTML page. The schedule `every_session` "
+    "launches the job `session_report`, which writes it.",
     group_name=GROUP,
     owners=OWNERS,
     kinds={"html"},
@@ -60,97 +61,127 @@ class ReportConfig(dg.Config):
         description="Days such as 2026-11-23; by default the latest session, even if not over.",
     )
 
+    def days(self) -> list[date]:
+        """The days of the sessions.
+
+        Raises:
+            dg.Failure: one is not a day. The text does not show it: run config can hold the value
+                of any variable.
+        """
+        try:
+            days = [date.fromisoformat(each) for each in self.sessions]
+        except ValueError:
+            raise dg.Failure(
+                "`sessions` has a value that is not a day: write days as 2026-11-23.",
+                allow_retries=False,
+            ) from None
+        latest = WINDOWS.last_ended(clock.utc_now())
+        return days or [latest.day if latest else WINDOWS.first_day]
+
 
 @dg.op(name="_".join(filter(None, [PREFIX, "report"])))
 def report(context: dg.OpExecutionContext, config: ReportConfig, quote_store: QuoteStore) -> None:
     """Writes the page of each session that has quotes, and records it for the UI."""
-    for day in [_day(text) for text in config.sessions] or [_latest()]:
-        ended = clock.utc_now()
-        windows = [window for window in WINDOWS.of_session(day) if window.end <= ended]
+    for day in config.days():
+        windows = [each for each in WINDOWS.of_session(day) if each.end <= clock.utc_now()]
         if not windows:
             raise dg.Failure(
                 f"No window has ended on {day}: choose a day with a session, from "
                 f"PARTITIONS_START ({WINDOWS.first_day}) on.",
                 allow_retries=False,
             )
-        session, rows = _read(quote_store, windows)
-        if not rows:
-            context.log.warning(f"{day}: no prices are stored, so there is nothing to report.")
-            continue
-        facts = _facts(context.instance, windows, rows)
-        path = quote_store.folder_of(SESSION_REPORT) / f"{day}.html"
-        quote_store.write({path: page(session, facts).encode()})
-        described = _describe(session, facts, str(path))
+        with failing_clearly():
+            stored = stored_sessions(quote_store, day)
+            rows = [quote for window in windows for quote in stored.get(window, ())]
+            if not rows:
+                context.log.warning(f"{day}: no prices are stored, so there is nothing to report.")
+                continue
+            instruments = Sessions(stored).until(windows[-1])
+            path = quote_store.folder_of(SESSION_REPORT) / f"{day}.html"
+            shown = _describe(context.instance, windows, rows, instruments)
+            quote_store.write({path: page(windows, rows, instruments, shown).encode()})
         context.log_event(
-            dg.AssetMaterialization(SESSION_REPORT, partition=f"{day}", metadata=described)
+            dg.AssetMaterialization(
+                SESSION_REPORT,
+                partition=f"{day}",
+                metadata={
+                    "market": shown.pop("market"),
+                    "report": dg.MetadataValue.path(str(path)),
+                    **shown,
+                    "prices": prices_table(instruments),
+                },
+            )
         )
         context.log.info(f"{day}: {path}")
 
 
 @dg.job(
     name="session_report",
-    description="Writes the report on the latest session, or on those given. A sensor launches it "
-    "after the last window of a session, and whenever quotes of a past session have changed.",
+    description="Writes the report on the latest session, or on those given. `every_session` "
+    "launches it; launch it by hand after the quotes of a session have changed.",
 )
 def session_report() -> None:
     """The op alone."""
     report()
 
 
-def _day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise dg.Failure(
-            f"sessions: {text!r} is not a day such as 2026-11-23.", allow_retries=False
-        ) from None
+@dg.schedule(
+    job=session_report,
+    cron_schedule="0 19 * * 1-5",
+    execution_timezone=EXCHANGE_TIMEZONE.key,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Launches the job `session_report` at 19:00 after each session.",
+)
+def every_session(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """A run for the session of the tick's day; by then its last window has its closing prices."""
+    day = context.scheduled_execution_time.astimezone(EXCHANGE_TIMEZONE).date()
+    if not WINDOWS.of_session(day):
+        return dg.SkipReason(f"B3 has no session on {day:%a %d %b}.")
+    config = {"ops": {report.name: {"config": {"sessions": [f"{day}"]}}}}
+    return dg.RunRequest(run_key=f"{day}", run_config=config)
 
 
-def _latest() -> date:
-    """The day of the last session of which a window has ended."""
-    window = WINDOWS.last_ended(clock.utc_now())
-    if window is None:
-        raise dg.Failure("No window has ended yet.", allow_retries=False)
-    return window.day
-
-
-def _read(store: QuoteStore, windows: Sequence[Window]) -> tuple[SessionSoFar, list[Quote]]:
-    grouped = by_window(store.rows_of([window.key for window in windows]))
-    rows = [quote for window in windows for quote in grouped[window]]
-    tickers = {quote.ticker for quote in rows if not quote.previous_close}
-    closes = previous_closes(store, windows[0].day, tickers)
-    *_, (_, session) = follow(windows, rows, closes)
-    return session, rows
-
-
-def _facts(instance: dg.DagsterInstance, windows: Sequence[Window], rows: list[Quote]) -> Facts:
+def _describe(
+    instance: dg.DagsterInstance,
+    windows: Sequence[Window],
+    rows: Sequence[Quote],
+    instruments: Sequence[Instrument],
+) -> dict[str, Any]:
+    starts = {quote.window_start for quote in rows}
+    with_prices = [window for window in windows if window.start in starts]
     asked = materializations(instance, QUOTES, windows)
     quotas = [told(event, "quota") for window in windows for event in asked[window][:1]]
-    seconds = [
+    seconds = _seconds_to_topic(instance, windows)
+    return {
+        **describe_market(windows[-1], instruments),
+        "windows": _coverage(windows, with_prices),
+        "on_the_topic": _to_topic(seconds),
+        "quota": next(filter(None, reversed(quotas)), "not known"),
+        "windows_with_prices": len(with_prices),
+        "withheld": sum(not quote.trusted for quote in rows),
+        **({"median_seconds_after_window_end": round(median(seconds), 1)} if seconds else {}),
+    }
+
+
+def _coverage(windows: Sequence[Window], with_prices: Sequence[Window]) -> str:
+    text = f"{len(with_prices)} of {len(windows)}"
+    gaps = [[*gap] for there, gap in groupby(windows, with_prices.__contains__) if not there]
+    spans = [f"{local_time(gap[0].start)} to {local_time(gap[-1].end)}" for gap in gaps]
+    return f"{text}, none for {', '.join(spans)}" if spans else text
+
+
+def _seconds_to_topic(instance: dg.DagsterInstance, windows: Sequence[Window]) -> list[float]:
+    """From the end of each published window to its publication."""
+    published = [
         [told(event, SECONDS_AFTER) for event in events if told(event, PUBLISHED)]
         for events in materializations(instance, PUBLICATION, windows).values()
     ]
-    return Facts(
-        windows=windows,
-        rows=rows,
-        quota=next(filter(None, reversed(quotas)), ""),
-        seconds_to_topic=sorted(min(each) for each in seconds if each),
-    )
+    return [min(seconds) for seconds in published if seconds]
 
 
-def _describe(session: SessionSoFar, facts: Facts, path: str) -> dict[str, Any]:
-    courses, seconds = session.courses(), facts.seconds_to_topic
-    market = describe_market(session.windows[-1], courses)
-    described: dict[str, Any] = {
-        "market": market["market"],
-        "report": dg.MetadataValue.path(path),
-        "windows": facts.coverage(),
-        "on_the_topic": facts.to_topic(),
-        "quota": facts.quota or "not known",
-        **market,
-        "windows_with_prices": len(facts.with_prices),
-        "withheld": len(facts.withheld),
-    }
-    if seconds:
-        described["median_seconds_after_window_end"] = round(median(seconds), 1)
-    return {**described, "prices": prices_table(courses)}
+def _to_topic(seconds: Sequence[float]) -> str:
+    if not seconds:
+        return "no window was published"
+    middle, most = (duration(timedelta(seconds=each)) for each in (median(seconds), max(seconds)))
+    count = "1 window" if len(seconds) == 1 else f"{len(seconds)} windows"
+    return f"{count}, median {middle} after the end, at most {most}"

@@ -26,15 +26,9 @@ def tell_filled(
     count: int,
     verb: str = "filled",
 ) -> dict[str, str]:
-    """Logs how many windows a run filled, and returns the same sentence as a metadata entry.
+    """Logs what `filled` says of a run, and returns it as metadata.
 
-    A run of a single window that is filled logs nothing and returns no entry.
-
-    Args:
-        context: of the step; its log is used.
-        empty: the reason for each window that is empty.
-        count: how many windows the run had.
-        verb: what happened to the windows that are not empty.
+    Of a single window that is filled, nothing.
     """
     if count == 1 and not empty:
         return {}
@@ -44,13 +38,7 @@ def tell_filled(
 
 
 def filled(empty: Mapping[Window, str], count: int, verb: str = "filled") -> str:
-    """`13 of 208 windows filled`, and why the others are not.
-
-    Args:
-        empty: the reason for each window that is empty.
-        count: how many windows there are.
-        verb: what happened to the windows that are not empty.
-    """
+    """`13 of 208 windows filled`, and the reasons why the others are `empty`."""
     reasons = Counter(empty.values())
     because = ", ".join(
         reason if len(reasons) == 1 else f"{reason} ({windows})"
@@ -60,10 +48,9 @@ def filled(empty: Mapping[Window, str], count: int, verb: str = "filled") -> str
 
 
 def in_words(windows: Sequence[Window]) -> str:
-    """Windows in the form that the *Materialize* dialog accepts: keys, or `[first...last]`.
+    """Windows, in the order of time, as the *Materialize* dialog takes them: keys and ranges.
 
-    Args:
-        windows: in the order of time. Windows that follow each other without a gap form a range.
+    A range, `[first...last]`, is of windows that follow each other without a gap.
     """
     stretches: list[list[Window]] = []
     for window in windows:

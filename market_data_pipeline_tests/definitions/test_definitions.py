@@ -109,12 +109,13 @@ def test_every_config_field_is_described() -> None:
     }
 
 
-def test_schedule_and_sensor_run_by_default() -> None:
+def test_schedules_and_sensors_run_by_default() -> None:
     repository = defs.get_repository_def()
 
-    (schedule,) = repository.schedule_defs
-    assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
-    assert schedule.execution_timezone == "America/Sao_Paulo"
+    assert {each.name for each in repository.schedule_defs} == {"every_window", "every_session"}
+    for schedule in repository.schedule_defs:
+        assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
+        assert schedule.execution_timezone == "America/Sao_Paulo"
     sensors = {sensor.name: sensor.default_status for sensor in repository.sensor_defs}
     assert sensors["at_startup"] == dg.DefaultSensorStatus.RUNNING
 

@@ -1,6 +1,7 @@
 """What a person sees first of a window: its movers, and a line for each instrument."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -137,6 +138,22 @@ def test_a_session_that_is_not_stored_to_its_end_has_no_close(
         assert "day" not in told["prices"][0]
 
 
+def test_a_made_up_close_says_nothing_of_real_prices(make_pipeline: Callable[..., Any]) -> None:
+    with make_pipeline(plan="pro") as pipeline:
+        pipeline.run(*MONDAY)
+        keys = [path.name.removesuffix(".parquet") for path in pipeline.store.folder.iterdir()]
+        moment = timedelta(seconds=1)
+        real = [
+            replace(each, origin="brapi.dev", observed_at=each.observed_at + moment)
+            for each in pipeline.store.load(keys)
+        ]
+        pipeline.store.save(real, keys)
+
+        told = metadata(pipeline.run("2026-11-17T10:00-0300"), "quotes")
+
+        assert "no previous close is known" in told["market"]
+
+
 def test_a_window_of_the_session_that_cannot_be_read_costs_no_price(
     pipeline: Pipeline, set_clock: SetClock
 ) -> None:
@@ -148,13 +165,14 @@ def test_a_window_of_the_session_that_cannot_be_read_costs_no_price(
 
     assert result.success
     assert len(pipeline.documents()) == len(pipeline.events()) == 100
-    assert "The session so far is not known" in logs(pipeline, result)
+    assert "2026-11-17T10:00-0300.parquet is damaged" in logs(pipeline, result)
+    assert {len(row["session"]) for row in metadata(result, "quotes")["prices"]} == {3}
 
 
 def test_a_gap_is_told_with_what_it_means(make_pipeline: Callable[..., Any]) -> None:
     with make_pipeline() as pipeline:
         told = metadata(pipeline.run("2026-11-16T16:30-0300"), "quotes")
 
-        assert told["without_row"] == "plan: the plan of the token has no bar for this window"
+        assert told["without_row"] == "plan: the free plan has daily bars only"
         assert told["coverage_percent"] == 0
         assert "market" not in told

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
 from brapi_sandbox.faults import Fault
 
 from market_data_pipeline.definitions import defs
-from market_data_pipeline.market.windows import TradingWindows
-from market_data_pipeline.report.reporting import report_sessions
-from market_data_pipeline.report.session_report import session_report
+from market_data_pipeline.report.session_report import every_session, session_report
 from market_data_pipeline.storage.quote_store import QuoteStore
-from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
+from market_data_pipeline_tests.conftest import (
+    LIVE_ON_TUESDAY,
+    TUESDAY_15_00,
+    Pipeline,
+    SetClock,
+    SetWatchlist,
+    at,
+)
 from market_data_pipeline_tests.observed import logs
+from market_data_pipeline_tests.record.helpers import HALF_AN_HOUR, SECOND
 
-SetClock = Callable[[datetime], None]
 MONDAY, TUESDAY = "2026-11-16", "2026-11-17"
 
 
-def report(pipeline: Pipeline, *days: str, store: QuoteStore | None = None) -> Any:
+def report(pipeline: Pipeline, *days: str | dict[str, str], store: QuoteStore | None = None) -> Any:
     """A run of the job."""
     return session_report.execute_in_process(
         instance=pipeline.instance,
@@ -140,7 +145,7 @@ def test_a_session_without_a_price_is_no_report(pipeline: Pipeline) -> None:
             "2026-11-15",
             "No window has ended on 2026-11-15: choose a day with a session, from PARTITIONS_",
         ),
-        ("17/11/2026", "sessions: '17/11/2026' is not a day such as 2026-11-23."),
+        ("17/11/2026", "`sessions` has a value that is not a day: write days as 2026-11-23."),
     ],
 )
 def test_a_day_without_a_session_is_refused(pipeline: Pipeline, day: str, why: str) -> None:
@@ -148,6 +153,15 @@ def test_a_day_without_a_session_is_refused(pipeline: Pipeline, day: str, why: s
 
     assert not result.success
     assert why in logs(pipeline, result)
+
+
+def test_what_is_no_day_is_not_shown(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MONGO_URI", "mongodb://user:word-77aa@db.example/")
+
+    result = report(pipeline, {"env": "MONGO_URI"})
+
+    assert not result.success
+    assert "word-77aa" not in logs(pipeline, result)
 
 
 def test_an_object_store_holds_the_page_next_to_the_quotes(pipeline: Pipeline) -> None:
@@ -162,99 +176,76 @@ def test_an_object_store_holds_the_page_next_to_the_quotes(pipeline: Pipeline) -
     assert "B3 session of Tuesday" in path.read_text("utf-8")
 
 
-class Watch:
-    """The sensor as the daemon looks with it, at moments in São Paulo."""
-
-    def __init__(self, instance: dg.DagsterInstance, set_clock: SetClock) -> None:
-        self.instance = instance
-        self.cursor: str | None = None
-        self._set_clock = set_clock
-
-    def store(self, *keys: str, asset: str = "quotes") -> None:
-        for key in keys:
-            self.instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=key))
-
-    def at(self, text: str) -> list[str]:
-        """The sessions that it launches a run for then."""
-        local = datetime.fromisoformat(text).replace(tzinfo=ZoneInfo("America/Sao_Paulo"))
-        self._set_clock(local.astimezone(UTC))
-        context = dg.build_sensor_context(
-            instance=self.instance, cursor=self.cursor, repository_def=defs.get_repository_def()
-        )
-        data = report_sessions.evaluate_tick(context)
-        self.cursor = data.cursor
-        requests = data.run_requests or []
-        return [
-            day
-            for request in requests
-            for day in request.run_config["ops"]["report"]["config"]["sessions"]
-        ]
-
-
-@pytest.fixture
-def watch(set_clock: SetClock) -> Iterator[Watch]:
-    with dg.instance_for_test() as instance:
-        yield Watch(instance, set_clock)
-
-
-# What is stored has the time of the real clock, which is after these days.
-def test_a_session_is_reported_once_ten_minutes_after_its_end(watch: Watch) -> None:
-    assert watch.at(f"{TUESDAY}T17:50") == []
-    watch.store(f"{TUESDAY}T17:00-0300")
-    assert watch.at(f"{TUESDAY}T17:51") == []
-    watch.store(f"{TUESDAY}T17:30-0300")
-    assert watch.at(f"{TUESDAY}T18:09") == []
-    assert watch.at(f"{TUESDAY}T18:10") == [TUESDAY]
-    assert watch.at(f"{TUESDAY}T18:11") == []
-    assert watch.at("2026-11-18T12:00") == []
-
-
-def test_a_session_that_is_filled_later_is_reported_again(watch: Watch) -> None:
-    assert watch.at("2026-11-18T12:00") == []
-    watch.store(f"{MONDAY}T10:00-0300", f"{TUESDAY}T10:00-0300", "2026-11-18T11:30-0300")
-    assert watch.at("2026-11-18T12:01") == [MONDAY, TUESDAY]
-    watch.store(f"{TUESDAY}T10:00-0300", asset="kafka_publication")
-    assert watch.at("2026-11-18T12:02") == [TUESDAY]
-    assert watch.at("2026-11-18T12:03") == []
-
-
-def test_more_than_one_look_takes_in(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("market_data_pipeline.report.reporting.MOST_EVENTS", 2)
-    assert watch.at("2026-11-18T12:00") == []
-    watch.store(*(f"{MONDAY}T1{hour}:00-0300" for hour in (0, 1)), f"{TUESDAY}T10:00-0300")
-    assert watch.at("2026-11-18T12:01") == [MONDAY]
-    assert watch.at("2026-11-18T12:02") == [TUESDAY]
-
-
-def test_no_session_is_left_out_if_the_daemon_was_down_for_longer(watch: Watch) -> None:
-    assert watch.at(f"{MONDAY}T10:40") == []
-    watch.store(f"{MONDAY}T10:00-0300")
-    assert watch.at(f"{MONDAY}T11:40") == []
-    watch.store(f"{TUESDAY}T17:30-0300")
-    assert watch.at("2026-11-18T09:40") == [MONDAY, TUESDAY]
-    assert watch.at("2026-11-18T09:41") == []
-
-
-def test_a_session_without_quotes_is_not_reported(watch: Watch) -> None:
-    assert watch.at(f"{TUESDAY}T17:50") == []
-    assert watch.at(f"{TUESDAY}T18:10") == []
-    assert watch.at("2026-11-20T12:00") == []  # a holiday
-
-
-def test_a_deployment_that_has_quotes_already_reports_the_last_session(watch: Watch) -> None:
-    watch.store(f"{TUESDAY}T17:30-0300")
-
-    assert watch.at("2026-11-18T09:00") == [TUESDAY]
-
-
-def test_the_first_session_of_a_deployment_is_not_reported_before_its_end(
-    watch: Watch, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("four_instruments")
+def test_a_file_that_cannot_be_read_costs_its_window_alone(
+    pipeline: Pipeline, set_clock: SetClock
 ) -> None:
-    """PARTITIONS_START is today."""
-    today = TradingWindows(first_day=date.fromisoformat(TUESDAY))
-    monkeypatch.setattr("market_data_pipeline.report.reporting.WINDOWS", today)
-    watch.store(f"{TUESDAY}T10:00-0300")
-    assert watch.at(f"{TUESDAY}T10:45") == []
-    watch.store(f"{TUESDAY}T10:30-0300")
-    assert watch.at(f"{TUESDAY}T11:15") == []
-    assert watch.at(f"{TUESDAY}T18:10") == [TUESDAY]
+    pipeline.run(LIVE_ON_TUESDAY)
+    set_clock(TUESDAY_15_00 + HALF_AN_HOUR)
+    pipeline.run(SECOND)
+    (pipeline.store.folder / f"{LIVE_ON_TUESDAY}.parquet").write_bytes(b"no Parquet")
+
+    result = report(pipeline, TUESDAY)
+
+    assert told(result)[TUESDAY]["windows"] == "1 of 11, none for 10:00 to 15:00"
+    assert f"{LIVE_ON_TUESDAY}.parquet is damaged" in logs(pipeline, result)
+
+
+@pytest.mark.usefixtures("four_instruments")
+def test_how_late_a_window_was_is_said_in_hours(pipeline: Pipeline, set_clock: SetClock) -> None:
+    pipeline.run(LIVE_ON_TUESDAY, select="quotes")
+    set_clock(at("2026-11-17T20:39"))
+    publish = {"kafka_publication": {"publish_history": True}}
+    pipeline.run(LIVE_ON_TUESDAY, select="kafka_publication", config=publish)
+
+    shown = told(report(pipeline, TUESDAY))[TUESDAY]
+
+    late = "1 window, median 5 h 39 min after the end, at most 5 h 39 min"
+    assert shown["on_the_topic"] == late
+    assert late in Path(shown["report"]).read_text("utf-8")
+
+
+@pytest.mark.parametrize(("price", "flat"), [(50.0001, True), (49.9999, True), (50.5, False)])
+def test_a_rounding_is_drawn_as_no_move(
+    pipeline: Pipeline, watchlist: SetWatchlist, price: float, flat: bool
+) -> None:
+    watchlist(["VALE3"])
+    fields = {"regularMarketPrice": price, "regularMarketPreviousClose": 50}
+    pipeline.sandbox.faults = [Fault(fields=fields)]
+    pipeline.run(LIVE_ON_TUESDAY)
+
+    shown = told(report(pipeline, TUESDAY))[TUESDAY]
+
+    market, instrument = re.findall(
+        r'class="course" d="M0.0,([\d.]+)h0L[\d.]+,([\d.]+)"', Path(shown["report"]).read_text()
+    )
+    for y, height in ((market, 120), (instrument, 28)):
+        assert (abs(float(y[0]) - float(y[1])) < height / 20) == flat
+
+
+def tick(instance: dg.DagsterInstance, time: str) -> dg.RunRequest | str | None:
+    """What the schedule launches at a time in São Paulo, or why it launches nothing."""
+    context = dg.build_schedule_context(instance=instance, scheduled_execution_time=at(time))
+    data = every_session.evaluate_tick(context)
+    return data.run_requests[0] if data.run_requests else data.skip_message
+
+
+def test_every_session_is_reported_an_hour_after_its_end(
+    pipeline: Pipeline, instance: dg.DagsterInstance, set_clock: SetClock
+) -> None:
+    pipeline.run(LIVE_ON_TUESDAY)
+    set_clock(at("2026-11-19T09:00"))  # the daemon was down, and catches up
+
+    request = tick(instance, f"{TUESDAY}T19:00")
+
+    assert isinstance(request, dg.RunRequest)
+    result = session_report.execute_in_process(
+        run_config=request.run_config, resources={"quote_store": pipeline.store}
+    )
+    assert told(result).keys() == {TUESDAY}
+    schedule = defs.get_schedule_def(every_session.name)
+    assert schedule.cron_schedule == "0 19 * * 1-5"
+
+
+def test_without_a_session_there_is_nothing_to_report(instance: dg.DagsterInstance) -> None:
+    assert tick(instance, "2026-11-20T19:00") == "B3 has no session on Fri 20 Nov."

@@ -104,8 +104,11 @@ def test_after_the_close_no_plan_has_a_bar_and_nothing_is_wrong(make_pipeline: M
 
         assert checks(result)["all_tickers_quoted"] == (
             True,
-            "1 of 3 windows filled: no instrument was traded.",
+            "1 of 3 windows filled: there was no trade.",
         )
+        pipeline.sandbox.faults = []
+        (price,) = metadata(pipeline.run("2026-10-06T10:00-0300"), "quotes")["prices"]
+        assert price["day"]  # since the close at 17:00
 
 
 def test_a_window_of_the_session_without_any_trade_is_named(make_pipeline: Make) -> None:
@@ -118,6 +121,5 @@ def test_a_window_of_the_session_without_any_trade_is_named(make_pipeline: Make)
         passed, why = checks(result)["all_tickers_quoted"]
         assert not passed
         assert why == (
-            "2 of 3 windows filled: no instrument was traded. "
-            "Materialize again: 2026-11-16T13:00-0300."
+            "2 of 3 windows filled: there was no trade. Materialize again: 2026-11-16T13:00-0300."
         )
