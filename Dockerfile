@@ -32,4 +32,4 @@ EXPOSE 4000
 # Of a code location, which is what this image runs by itself; compose has one for each process.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s \
   CMD ["dagster", "api", "grpc-health-check", "--host", "127.0.0.1", "--port", "4000"]
-CMD ["python", "-m", "market_data_pipeline.operation.code_server", "--host", "0.0.0.0", "--port", "4000", "--module-name", "market_data_pipeline.definitions"]
+CMD ["dagster", "api", "grpc", "--lazy-load-user-code", "--host", "0.0.0.0", "--port", "4000", "--module-name", "market_data_pipeline.definitions"]

@@ -11,11 +11,9 @@ from dagster_mongo import MongoResource
 from market_data_pipeline.brapi.connection import NOT_SET
 from market_data_pipeline.brapi.resource import BrapiResource
 from market_data_pipeline.dotenv import warn_of_misspelled
-from market_data_pipeline.operation.accept_moves import accept_moves
 from market_data_pipeline.operation.alerts import alerts
-from market_data_pipeline.operation.automation import at_startup, every_window, market_data_job
-from market_data_pipeline.operation.freshness import freshness, watch_freshness
-from market_data_pipeline.operation.retries import retry_live_window
+from market_data_pipeline.operation.freshness import freshness
+from market_data_pipeline.operation.launching import JOB, every_window, launch_missing
 from market_data_pipeline.publication.asset import kafka_publication
 from market_data_pipeline.publication.event import FORMAT_NOT_CHOSEN
 from market_data_pipeline.publication.resource import KafkaResource, kafka_client_properties
@@ -26,7 +24,7 @@ from market_data_pipeline.report.session_report import (
     session_report_asset,
 )
 from market_data_pipeline.settings import secret, settings
-from market_data_pipeline.storage.price_history import mongo_price_history
+from market_data_pipeline.storage.price_history import MongoService, mongo_price_history
 from market_data_pipeline.storage.quote_store import QuoteStore
 
 warn_of_misspelled()
@@ -71,16 +69,25 @@ kafka = KafkaResource(
 if os.environ.get("KAFKA_BOOTSTRAP_SERVERS") and not kafka.updated_at_format:
     logging.getLogger(__name__).warning(FORMAT_NOT_CHOSEN)
 
+fresh, watch_freshness = freshness([asset.key for asset in ASSETS])
+market_data_job = dg.define_asset_job(
+    JOB,
+    # `fresh` looks at what is there between the runs.
+    selection=dg.AssetSelection.assets(*ASSETS) - dg.AssetSelection.checks(fresh),
+    description="The quotes of a window, into MongoDB and to Kafka.",
+)
+
 defs = dg.Definitions(
     assets=[*ASSETS, session_report_asset],
-    asset_checks=[freshness],
-    jobs=[market_data_job, accept_moves, session_report],
+    asset_checks=[fresh],
+    jobs=[market_data_job, session_report],
     schedules=[every_window, every_session],
-    sensors=[at_startup, retry_live_window, alerts, watch_freshness],
+    sensors=[launch_missing, alerts, watch_freshness],
     resources={
         "brapi": brapi,
         "mongo": mongo,
         "kafka": kafka,
+        "services": [kafka, MongoService(mongo)],
         "quote_store": QuoteStore(
             path=SETTINGS.quotes_path,
             publish_made_up_prices=SETTINGS.publish_made_up_prices,

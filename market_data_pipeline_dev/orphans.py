@@ -1,7 +1,6 @@
 """Closes the records of runs whose processes ended with a supervisor that was killed.
 
-Dagster would take them for running: the run at startup would wait for them, and so would every
-run for their place in the pool.
+Dagster would take them for running, and their windows would not be launched again.
 """
 
 from __future__ import annotations
@@ -18,13 +17,11 @@ def close_orphans(home: Path) -> int:
     import dagster as dg
     from dagster import DagsterRunStatus as Status
 
-    from market_data_pipeline.runs.dagster_internals import fail_run
-
     if not (home / "dagster.yaml").exists():
         return 0
     unfinished = [Status.NOT_STARTED, Status.STARTING, Status.STARTED, Status.CANCELING]
     with dg.DagsterInstance.from_config(str(home)) as instance:
         orphans = instance.get_runs(dg.RunsFilter(statuses=unfinished))
         for run in orphans:
-            fail_run(instance, run, "`make dev` was killed while the run was under way.")
+            instance.report_run_failed(run, "`make dev` was killed while the run was under way.")
     return len(orphans)

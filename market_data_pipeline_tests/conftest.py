@@ -81,7 +81,6 @@ class Pipeline:
         # Imported here: a test may have changed the settings.
         from market_data_pipeline.brapi.resource import BrapiResource
         from market_data_pipeline.definitions import ASSETS
-        from market_data_pipeline.operation.accept_moves import accept_moves
         from market_data_pipeline.publication.resource import KafkaResource
         from market_data_pipeline.storage.quote_store import QuoteStore
 
@@ -99,13 +98,13 @@ class Pipeline:
         }
         return dg.Definitions(
             assets=ASSETS,
-            jobs=[accept_moves],
             resources={
                 "brapi": BrapiResource(**(settings | self.brapi)),
                 "mongo": mongo,
                 "kafka": KafkaResource(
                     bootstrap_servers=self.bootstrap_servers, topic=self.topic, **self.kafka
                 ),
+                "services": [],
                 "quote_store": QuoteStore(**self.store.model_dump()),
             },
             executor=dg.in_process_executor,

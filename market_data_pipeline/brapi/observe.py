@@ -133,6 +133,20 @@ def observe_history(
     return observation
 
 
+def as_stored(
+    plan: Plan, windows: Sequence[Window], rows: Sequence[Quote], tickers: Sequence[str]
+) -> Observation:
+    """What is stored of some windows, as if it had just been observed."""
+    there = {quote.requested_ticker for quote in rows}
+    return Observation(
+        windows,
+        plan,
+        list(rows),
+        failures={each: "no quote is stored" for each in tickers if each not in there},
+        renamed={q.requested_ticker: q.ticker for q in rows if q.ticker != q.requested_ticker},
+    )
+
+
 def note_unserved(
     observation: Observation,
     tickers: Sequence[str],

@@ -1,6 +1,6 @@
-"""Run or skip: spreads what is left of the quota over the windows that it has to last for.
+"""Run or skip: spreads what is left of the quota over the observations that it has to last for.
 
-Each session's last window comes first, the others are spread evenly. What was skipped is not made
+Each session's last one comes first, the others are spread evenly. What was skipped is not made
 up for, nor is what others have spent: every decision starts from what is left.
 """
 
@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, TypeVar
-
-from market_data_pipeline.market.windows import Window
 
 T = TypeVar("T")
 Kind = Literal["billing-cycle", "rolling-30d", "assumed"]
@@ -45,15 +43,15 @@ class Quota:
 
 
 def next_run(
-    window: Window, sessions: Sequence[Sequence[Window]], ran: int, quota: Quota
-) -> Window | None:
-    """The first window from `window` on that has a run; None if none has as long as quota lasts.
+    instant: datetime, sessions: Sequence[Sequence[datetime]], ran: int, quota: Quota
+) -> datetime | None:
+    """When Brapi is asked next, from an instant on; None if not at all as long as quota lasts.
 
     Args:
-        window: the window at hand.
-        sessions: the windows until the quota's time is over, by session, from the first window of
-            the one at hand.
-        ran: how many windows of the session at hand had a run before `window`.
+        instant: that of the observation at hand.
+        sessions: when Brapi is to be asked until the quota's time is over, by session, from the
+            first observation of the session at hand.
+        ran: how many observations of the session at hand had a run before `instant`.
         quota: what is left now.
     """
     if quota.kind == "rolling-30d":
@@ -63,14 +61,14 @@ def next_run(
         chosen = planned(sessions, quota.runs + ran)
     if quota.runs < 2:
         chosen = [session[-1] for session in sessions if session[-1] in chosen]
-    return next((each for each in chosen if each >= window), None)
+    return next((each for each in chosen if each >= instant), None)
 
 
-def planned(sessions: Sequence[Sequence[Window]], runs: int) -> list[Window]:
-    """Those windows that so many runs are spent on, in order.
+def planned(sessions: Sequence[Sequence[datetime]], runs: int) -> list[datetime]:
+    """Those observations that so many runs are spent on, in order.
 
-    With fewer runs than sessions, every second session's last window (or third, …) has one, to the
-    end; with none, all last windows have: one of them finds that there is quota again.
+    With fewer runs than sessions, every second session's last one (or third, …) has one, to the
+    end; with none, all last ones have: one of them finds that there is quota again.
     """
     lasts = [session[-1] for session in sessions]
     if runs < len(lasts):
@@ -78,7 +76,7 @@ def planned(sessions: Sequence[Sequence[Window]], runs: int) -> list[Window]:
         return lasts[::-1][::every][::-1]
     others = sum(len(session) - 1 for session in sessions)
     spare = min(others, max(0, runs - len(lasts) - 1))  # one run is kept for requests repeated
-    chosen: list[Window] = []
+    chosen: list[datetime] = []
     passed = given = 0
     for session in sessions:
         passed += len(session) - 1

@@ -6,12 +6,12 @@ price is stored but not published, and no later price is compared with it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from market_data_pipeline.market.errors import ClearError
 from market_data_pipeline.market.quote import Quote, merge
+from market_data_pipeline.market.watchlist import TICKER
 
 # Hardly any instrument doubles or halves between two windows; a split does, and so does a source
 # that sends cents for reais.
@@ -63,6 +63,8 @@ def accept(rows: Sequence[Quote], tickers: Iterable[str]) -> list[Quote]:
         AcceptanceError: a ticker has no row here that is withheld or accepted.
     """
     tickers = set(tickers)
+    if not all(map(TICKER.fullmatch, tickers)):  # what it is may be a secret
+        raise AcceptanceError("`accept` takes tickers such as MGLU3, and nothing else.")
     known = {quote.ticker for quote in rows if quote.decision != "clear"}
     if unknown := sorted(tickers - known):
         withheld = sorted({quote.ticker for quote in rows if not quote.trusted})
@@ -95,11 +97,6 @@ def explain(quote: Quote) -> str:
     return f"{move}, looks like a {factor:.0f}:1 reverse split or a unit error: {closes}"
 
 
-def run_config(op: str, tickers: Iterable[str]) -> str:
-    """The run config, as JSON, with which `kafka_publication` (the op's name) accepts tickers."""
-    return json.dumps({"ops": {op: {"config": {"accept_moves": sorted(tickers)}}}})
-
-
 def plausible(price: float, reference: float) -> bool:
     """Whether a price is between 1/`LARGEST_FACTOR` and `LARGEST_FACTOR` times `reference`.
 
@@ -122,7 +119,7 @@ def _comparable(quote: Quote, rows: Iterable[Quote | None]) -> list[Quote]:
 def _decided(quote: Quote, there: Iterable[Quote | None], last: Quote | None) -> Quote:
     for accepted in (each for each in _comparable(quote, there) if each.decision == "accepted"):
         if plausible(quote.price, accepted.price):
-            # The operator's word holds for the window, however often it is observed.
+            # An acceptance holds for the window, however often it is observed.
             return replace(quote, reference_price=accepted.reference_price, decision="accepted")
     reference = last.price if last else quote.previous_close
     if reference is None or plausible(quote.price, reference):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import datetime
 from itertools import chain
 from typing import Any, Literal
@@ -54,12 +54,6 @@ class Quote:
     """The price that this one was compared with; None if there was none."""
     decision: Decision = "clear"
     """`clear`: may be published; `withheld`: moved too far; `accepted`: by an operator, since."""
-    replaces_live: bool = False
-    """Whether an operator let this bar replace a live quote."""
-
-    def replacing_live(self) -> Quote:
-        """This row, as one that a live quote gives way to."""
-        return replace(self, replaces_live=self.source != "live")
 
     @property
     def window(self) -> Window:
@@ -102,11 +96,10 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "origin": ("string", f"Host that answered; {SANDBOX} for a made-up price"),
     "reference_price": ("double", "Price that this one was compared with; null if there was none"),
     "decision": ("string", "clear, withheld (moved too far) or accepted (by an operator)"),
-    "replaces_live": ("bool", "Whether an operator let this bar replace a live quote"),
 }
 """Type and description of every field of a row, in their order."""
 
-_DEFAULTS: dict[str, Any] = {"decision": "clear", "replaces_live": False}
+_DEFAULTS: dict[str, Any] = {"decision": "clear"}
 _NAMES = tuple(field.name for field in fields(Quote))
 
 
@@ -137,11 +130,11 @@ def by_window(quotes: Iterable[Quote]) -> dict[Window, list[Quote]]:
 def merge(*rows: Iterable[Quote]) -> list[Quote]:
     """What is kept of rows for the same instrument and window, in whichever order they come.
 
-    A real price beats a made-up one, a live quote beats a bar (unless an operator let the bar
-    replace it), a newer observation beats an older one, and an accepted price beats the same price
-    withheld. Of windows with the same start and another end (SYNC_INTERVAL_MINUTES was changed) the
-    one that was observed last is kept. A row without a rival stays. Both stores keep what this
-    function says, so they hold the same rows after any sequence of runs.
+    A real price beats a made-up one, a live quote beats a bar, a newer observation beats an older
+    one, and an accepted price beats the same price withheld. Of windows with the same start and
+    another end (SYNC_INTERVAL_MINUTES was changed) the one that was observed last is kept. A row
+    without a rival stays. Both stores keep what this function says, so they hold the same rows
+    after any sequence of runs.
 
     Returns:
         One row for each requested ticker and start of a window, and no two of one symbol there; by
@@ -168,7 +161,7 @@ def _of_rivals(rows: Sequence[Quote]) -> Quote:
 def _rank(quote: Quote) -> tuple[Any, ...]:
     return (
         not quote.made_up,
-        quote.source == "live" or quote.replaces_live,
+        quote.source == "live",
         quote.observed_at,
         quote.decision == "accepted",
         # Nothing but a total order: two runs may ask in the same millisecond.

@@ -27,6 +27,11 @@ FIRST_HOUR, LAST_HOUR = b3_calendar.OPENING.hour, b3_calendar.CLOSING.hour
 DEFAULT_FIRST_DAY = date(2026, 1, 2)
 # How far the clocks of two machines may differ.
 LARGEST_CLOCK_SKEW = timedelta(seconds=30)
+# How long before the end of its window a run is launched, to be ready when it ends.
+LAUNCH_AHEAD = timedelta(minutes=1)
+# B3 follows New York: the closing call of stocks ends at 17:00 in São Paulo while New York has
+# daylight saving time, and at 18:00 otherwise.
+NEW_YORK, CLOSE_IN_NEW_YORK = ZoneInfo("America/New_York"), time(16)
 
 
 @dataclass(frozen=True, order=True)
@@ -67,7 +72,10 @@ class TradingWindows:
         self.interval = timedelta(minutes=interval_minutes)
         self.first_day = first_day
         minutes = "0" if interval_minutes == 60 else f"*/{interval_minutes}"
-        self.tick_cron = f"{minutes} {FIRST_HOUR}-{LAST_HOUR} * * 1-5"
+        grid_cron = f"{minutes} {FIRST_HOUR}-{LAST_HOUR} * * 1-5"
+        ticks = ",".join(str(end - 1) for end in range(interval_minutes, 61, interval_minutes))
+        self.launch_cron = f"{ticks} {FIRST_HOUR}-{LAST_HOUR - 1} * * 1-5"
+        """`LAUNCH_AHEAD` of the end of each window."""
         self._openings = _openings(first_day)
         self._days = list(self._openings)
         self._sessions: dict[date, tuple[Window, ...]] = {}
@@ -76,7 +84,7 @@ class TradingWindows:
         self.partitions = dg.TimeWindowPartitionsDefinition(
             start=key_of(midnight(first_day)),
             fmt=KEY_FORMAT,
-            cron_schedule=self.tick_cron,
+            cron_schedule=grid_cron,
             timezone=EXCHANGE_TIMEZONE.key,
             end_offset=0,
             exclusions=[f"{minutes} {LAST_HOUR} * * 1-5", *self._exclusions(minutes)],
@@ -219,6 +227,11 @@ def start_of(key: str) -> datetime:
 def in_sao_paulo(instant: datetime) -> str:
     """An instant (aware) as it is said to people: `Tue 24 Nov 15:30`, in São Paulo."""
     return f"{instant.astimezone(EXCHANGE_TIMEZONE):%a %d %b %H:%M}"
+
+
+def close_of(day: date) -> datetime:
+    """When the closing call of a session's stocks ends (UTC)."""
+    return datetime.combine(day, CLOSE_IN_NEW_YORK, NEW_YORK).astimezone(UTC)
 
 
 def duration(span: timedelta) -> str:

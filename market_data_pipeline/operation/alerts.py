@@ -1,4 +1,4 @@
-"""Tells a chat what is wrong and when it is resolved, in Slack's format, by ALERT_WEBHOOK_URL.
+"""Tells a chat which checks fail and which runs failed, by ALERT_WEBHOOK_URL.
 
 The address is a secret: it lets its holder write to the chat. It is in no log and no error.
 """
@@ -8,210 +8,207 @@ from __future__ import annotations
 import html
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from urllib.parse import urlencode, urlsplit
 
+import apprise
 import dagster as dg
-import requests
 
 from market_data_pipeline.market import clock
-from market_data_pipeline.market.quote import by_window
-from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, trading_windows
-from market_data_pipeline.operation.incidents import (
-    Incident,
-    Rows,
-    failed_runs,
-    missing_windows,
-    quota_running_out,
-    recent_windows,
-    unpublished_windows,
-    withheld_prices,
-)
-from market_data_pipeline.runs.dagster_internals import is_of_this_location
+from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, start_of
+from market_data_pipeline.operation.freshness import GRACE
+from market_data_pipeline.runs.checks import ERROR, NAMED, WINDOW
+from market_data_pipeline.runs.common import WINDOWS
+from market_data_pipeline.runs.dagster_internals import is_of_this_location, last_evaluations
+from market_data_pipeline.runs.run_history import windows_of_run
 from market_data_pipeline.settings import settings
-from market_data_pipeline.storage.quote_store import QuoteStore
 
-URL = "ALERT_WEBHOOK_URL"
-WINDOWS = trading_windows()
-# A tick ends after 60 s whatever it does, and the other sensors wait for it.
-SECONDS_FOR_AN_ANSWER = 20.0
-LONGEST_WAIT = timedelta(hours=1)
+URL, SLACK = "ALERT_WEBHOOK_URL", "hooks.slack.com"
 AFTER_THE_SESSION = timedelta(hours=1)
-# Slack cuts a text at 40,000 characters. What does not fit is in the message of the next tick.
-MOST_IN_A_MESSAGE = 20
 # What fails while a tick looks may be visible to the next one only.
 OVERLAP = timedelta(minutes=1)
-
-
-class AlertError(Exception):
-    """The message was not accepted; the text says why, without the address."""
-
-    def __init__(self, reason: str, wait: timedelta = timedelta(0)) -> None:
-        super().__init__(reason)
-        self.wait = wait
-        """How long the receiver asked us to wait."""
+LONGEST_REASON = 1_000  # characters
+MOST_RUNS = 20
+# Seconds to connect and to answer: a sensor's tick ends after a minute, whatever it does.
+TIMEOUTS = {"cto": "10", "rto": "20"}
+# Slack's format, which others take too: Apprise's names of the fields, and ours; blank for none.
+SLACK_FORMAT = {":message": "text", ":title": "", ":version": "", ":type": "", ":attachments": ""}
 
 
 @dataclass(frozen=True)
-class Told:
-    """The sensor's cursor: what the chat knows. Instants are seconds since 1970."""
+class Cursor:
+    """What the chat knows."""
 
-    runs_since: float
-    """Runs that failed before are known, or were made good."""
-    wait_until: float = 0
-    """The receiver asked for a pause until then."""
-    open: dict[str, list[str]] = field(default_factory=dict)
-    """The keys of the incidents that were told and are not over, by the kind of incident."""
-
-    def cursor(self) -> str:
-        """As JSON."""
-        return json.dumps(asdict(self))
-
-
-def _url() -> str:
-    return settings().alert_webhook_url.get_secret_value()
+    since: float
+    """Runs that failed before are known; seconds since 1970."""
+    checks: dict[str, list[str]] = field(default_factory=dict)
+    """The checks that were told and still fail, with the instruments that were named."""
+    runs: list[str] = field(default_factory=list)
+    """The failures of runs that were told, lately."""
 
 
 @dg.sensor(
     name="alerts",
     minimum_interval_seconds=60,
-    default_status=(dg.DefaultSensorStatus.RUNNING if _url() else dg.DefaultSensorStatus.STOPPED),
-    description=f"Tells the chat of {URL} what is wrong, once per incident, and when it is "
-    "resolved; during the session and an hour after. It launches no run."
-    + ("" if _url() else f" It is off because {URL} is not set."),
+    default_status=(
+        dg.DefaultSensorStatus.RUNNING
+        if settings().alert_webhook_url.get_secret_value()
+        else dg.DefaultSensorStatus.STOPPED
+    ),
+    description=f"Tells the chat of {URL} which checks fail, once each, and when they pass again, "
+    "and which runs failed; during the session and an hour after. It launches no run.",
 )
-def alerts(
-    context: dg.SensorEvaluationContext, quote_store: QuoteStore
-) -> dg.SensorResult | dg.SkipReason:
+def alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """One message with what is new and what is over, kept as told once it is accepted."""
-    url, now = _url(), clock.utc_now()
+    url, now = settings().alert_webhook_url.get_secret_value(), clock.utc_now()
     if not url:
         return dg.SkipReason(f"{URL} is not set: no message is sent.")
-    if context.cursor is None:
-        # The startup run has had no time to finish. Earlier failures are not sent.
-        told = Told(runs_since=clock.record_now().timestamp())
-        return dg.SensorResult(skip_reason="First check in one minute.", cursor=told.cursor())
-    told = Told(**json.loads(context.cursor))
-    if reason := _why_quiet(now, told):
-        return dg.SkipReason(reason)
-    looked_at = clock.record_now()
-    found = _look(context, quote_store, now, told)
-    told, said = _tell(context, url, now, told, found)
-    if "runs" in found:
-        standing = [each.since for each in found["runs"] if each.since]
-        since = (min([looked_at, *standing]) - OVERLAP).timestamp()
-        told = replace(told, runs_since=max(told.runs_since, since))
-    return dg.SensorResult(skip_reason=said, cursor=told.cursor())
-
-
-def send(url: str, text: str) -> None:
-    """Posts a message.
-
-    Raises:
-        AlertError: it was not accepted, or no answer came in time.
-    """
-    # At DEBUG it logs the path, which is the secret.
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
-    try:
-        # Nothing of the answer but its status and headers is read.
-        with requests.post(
-            url,
-            json={"text": text},
-            timeout=SECONDS_FOR_AN_ANSWER,
-            allow_redirects=False,
-            stream=True,
-        ) as answer:
-            status, wait = answer.status_code, answer.headers.get("retry-after", "")
-    except Exception as error:
-        raise AlertError(type(error).__name__) from None
-    if status >= 300:
-        seconds = timedelta(seconds=int(wait[:9])) if wait.isdecimal() else timedelta(0)
-        raise AlertError(f"the answer was {status}", min(seconds, LONGEST_WAIT))
-
-
-def message(new: Sequence[Incident], over: Sequence[str]) -> str:
-    """What the chat reads of incidents that are new, and of the keys of those that are over."""
-    paragraphs = [f"*Resolved: {_escaped(key)}.*" for key in over]
-    for incident in new:
-        lines = [f"> {_escaped(line)}" for line in incident.text.splitlines()]
-        if incident.run_id:
-            lines.append(f"Run {incident.run_id} {_link(incident.run_id)}".rstrip())
-        paragraphs.append("\n".join([f"*{_escaped(incident.key)}*", *lines]))
-    return "\n\n".join(paragraphs)
-
-
-def _why_quiet(now: datetime, told: Told) -> str | None:
-    """Why nothing is told now."""
+    known = _read(context.cursor)
+    if known is None:
+        # The first run has had no time to finish. Earlier failures are not sent.
+        first = Cursor(clock.record_now().timestamp())
+        return dg.SensorResult(skip_reason="First look in one minute.", cursor=_written(first))
     session = WINDOWS.of_session(now.astimezone(EXCHANGE_TIMEZONE).date())
     if not session or not session[0].start <= now < session[-1].end + AFTER_THE_SESSION:
-        return "B3 is closed: what is still open when the next session begins is sent then."
-    if now.timestamp() < told.wait_until:
-        return f"The receiver asked for a pause: {told.wait_until - now.timestamp():.0f} s left."
-    return None
-
-
-def _look(
-    context: dg.SensorEvaluationContext, store: QuoteStore, now: datetime, told: Told
-) -> dict[str, list[Incident]]:
-    """What is wrong, by kind; a kind that could not be looked at is left out."""
-    instance, windows = context.instance, recent_windows(now)
-
-    @cache
-    def rows() -> Rows:
-        stored = store.rows_of([window.key for window in windows])
-        grouped = by_window(filter(store.may_leave, stored))
-        return {window: grouped[window] for window in windows}
-
-    looks: dict[str, Callable[[], list[Incident]]] = {
-        "runs": lambda: failed_runs(
-            instance,
-            datetime.fromtimestamp(told.runs_since, UTC),
-            lambda run: is_of_this_location(context, run),
-        ),
-        "missing": lambda: missing_windows(instance, windows, now),
-        "unpublished": lambda: unpublished_windows(instance, rows(), settings().kafka_topic, now),
-        "withheld": lambda: withheld_prices(rows()),
-        "quota": lambda: quota_running_out(instance, now),
-    }
-    found = {}
-    for kind, look in looks.items():
-        try:
-            found[kind] = look()
-        except Exception as error:
-            context.log.warning(f"Incidents of the kind {kind}: {type(error).__name__}")
-    return found
-
-
-def _tell(
-    context: dg.SensorEvaluationContext,
-    url: str,
-    now: datetime,
-    told: Told,
-    found: dict[str, list[Incident]],
-) -> tuple[Told, str]:
-    """What the chat knows after this look, and what the tick says."""
-    known = {(kind, key) for kind, keys in told.open.items() for key in keys}
-    standing = {(kind, each.key): each for kind, several in found.items() for each in several}
-    new = [each for each in standing if each not in known][:MOST_IN_A_MESSAGE]
-    over = sorted(each for each in known - standing.keys() if each[0] in found)[:MOST_IN_A_MESSAGE]
-    if not new and not over:
-        return told, f"Nothing new; open incidents: {len(known)}."
-    try:
-        send(url, message([standing[each] for each in new], [key for _, key in over]))
-    except AlertError as error:
-        said = f"Could not send {len(new) + len(over)} incident(s) to {URL}: {error}."
+        return dg.SkipReason("B3 is closed: what still fails when it opens is sent then.")
+    looked_at = clock.record_now()
+    failing, passing = _checks(context, known)
+    runs = dict(_failed_runs(context, known))
+    new = {name: text for name, (text, named) in failing.items() if _is_new(known, name, named)}
+    over = [name for name in known.checks if name in passing]
+    known = replace(
+        known,
+        since=(looked_at - OVERLAP).timestamp(),
+        runs=[*known.runs, *runs][-MOST_RUNS:],
+        checks={
+            name: named
+            for name, named in (known.checks | {n: each[1] for n, each in failing.items()}).items()
+            if name not in over
+        },
+    )
+    if not (new or over or runs):
+        said = f"Nothing new; failing: {', '.join(known.checks) or 'none'}."
+        return dg.SensorResult(skip_reason=said, cursor=_written(known))
+    if not send(url, message({**new, **runs}, over)):
+        said = f"{URL} did not accept the message: sent again in a minute."
         context.log.warning(said)
-        return replace(told, wait_until=(now + error.wait).timestamp()), said
-    still = sorted(known.difference(over).union(new))
-    kinds = {kind: [key for each, key in still if each == kind] for kind, _ in still}
-    return replace(told, open=kinds), f"Sent: {len(new)} new, {len(over)} resolved."
+        return dg.SkipReason(said)
+    said = f"Sent: {len(new) + len(runs)} new, {len(over)} resolved."
+    return dg.SensorResult(skip_reason=said, cursor=_written(known))
+
+
+def send(url: str, text: str) -> bool:
+    """Sends a message; whether it was accepted.
+
+    Args:
+        url: an address of Apprise (`mailto://`, `discord://`, …), or the webhook of a service that
+            Apprise knows; any other takes Slack's format.
+        text: in Slack's markup. What is too long for one message is split.
+    """
+    for name in ("apprise", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # they log the address
+    service = None if urlsplit(url).hostname == SLACK else apprise.Apprise.instantiate(url)
+    service = service or apprise.Apprise.instantiate(_in_slacks_format(url))
+    return bool(service and service.notify(body=text))
+
+
+def message(new: Mapping[str, str], over: list[str]) -> str:
+    """What the chat reads: a paragraph for each thing that is over, or new."""
+    resolved = [f"*Resolved: {_escaped(name)}.*" for name in over]
+    told = [
+        "\n".join([f"*{_escaped(name)}*", *(f"> {_escaped(line)}" for line in text.splitlines())])
+        for name, text in new.items()
+    ]
+    return "\n\n".join([*resolved, *told])
+
+
+def _in_slacks_format(url: str) -> str:
+    """The address, in Apprise's words, of a webhook that takes Slack's format."""
+    parts = urlsplit(url)
+    query = urlencode({**SLACK_FORMAT, **TIMEOUTS, "overflow": "split"})
+    return parts._replace(scheme=parts.scheme.replace("http", "json"), query=query).geturl()
+
+
+def _is_new(known: Cursor, name: str, named: list[str]) -> bool:
+    return name not in known.checks or not set(named) <= set(known.checks[name])
+
+
+def _checks(
+    context: dg.SensorEvaluationContext, known: Cursor
+) -> tuple[dict[str, tuple[str, list[str]]], set[str]]:
+    """The checks that fail for the newest window, with what they say and name; those that pass."""
+    assert context.repository_def
+    newest = WINDOWS.last_ended(clock.utc_now() - GRACE)
+    failing: dict[str, tuple[str, list[str]]] = {}
+    passing = set()
+    keys = context.repository_def.asset_graph.asset_check_keys
+    for evaluation in last_evaluations(context.instance, sorted(keys)):
+        window = evaluation.metadata.get(WINDOW)
+        if window is None or (newest and start_of(str(window.value)) < newest.start):
+            continue
+        name = f"{evaluation.asset_key.to_user_string()}: {evaluation.check_name}"
+        if evaluation.passed:
+            passing.add(name)
+        elif evaluation.severity is ERROR:
+            named = evaluation.metadata.get(NAMED, dg.MetadataValue.json([]))
+            tickers = list(map(str, named.value)) if isinstance(named.value, list) else []
+            failing[name] = f"{window.value}: {evaluation.description}", tickers
+    return failing, passing
+
+
+def _failed_runs(context: dg.SensorEvaluationContext, known: Cursor) -> Iterator[tuple[str, str]]:
+    """The runs that have failed since the last look, each step of a window once."""
+    since = datetime.fromtimestamp(known.since, UTC)
+    wanted = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since)
+    for record in context.instance.get_run_records(wanted, ascending=True):
+        run = record.dagster_run
+        if not is_of_this_location(context, run):
+            continue
+        reasons = _why_it_failed(context.instance, run.run_id)
+        steps = ", ".join(reasons) or run.job_name
+        key = f"{steps} failed{windows_of_run(run)}"
+        if key not in known.runs:
+            lines = [*reasons.values()] or ["No step failed: see the log of the run."]
+            yield key, "\n".join([*lines, _link(run.run_id)])
+
+
+def _why_it_failed(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:
+    """The reason of each step that failed.
+
+    A `Failure` is a sentence of this project, which holds no secret. Of any other error only the
+    name is told: its text may hold anything.
+    """
+    reasons = {}
+    records = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
+    for event in (record.event_log_entry.dagster_event for record in records):
+        if event is None:
+            continue
+        failure = event.step_failure_data
+        sentence = failure.user_failure_data and failure.user_failure_data.description
+        cause = failure.error and (failure.error.cause or failure.error)
+        name = cause.cls_name if cause else "unknown error"
+        reason = " ".join((sentence or f"{name}, see the log of the run").split())
+        reasons[event.step_key or ""] = reason[:LONGEST_REASON]
+    return reasons
+
+
+def _read(cursor: str | None) -> Cursor | None:
+    """The cursor; None at the first tick, and after one of an older version."""
+    try:
+        return Cursor(**json.loads(cursor or "null"))
+    except TypeError:
+        return None
+
+
+def _written(cursor: Cursor) -> str:
+    return json.dumps(asdict(cursor))
 
 
 def _link(run_id: str) -> str:
     base = settings().dagster_url.rstrip("/")
-    return f"<{base}/runs/{run_id}|open>" if base else ""
+    return f"{base}/runs/{run_id}" if base else f"Run {run_id}"
 
 
 def _escaped(text: str) -> str:

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
-from dagster_mongo import DagsterMongoError, MongoResource
 from pydantic import Field
 
 from market_data_pipeline.market import clock
-from market_data_pipeline.market.price_guard import accept
 from market_data_pipeline.market.quote import Quote, by_window
 from market_data_pipeline.market.windows import Window
 from market_data_pipeline.publication.checks import (
@@ -31,11 +29,10 @@ from market_data_pipeline.runs.common import (
     windows_of,
 )
 from market_data_pipeline.runs.filling import HOLDS, holds, tell_filled
-from market_data_pipeline.runs.one_at_a_time import BRAPI, KAFKA, one_at_a_time
-from market_data_pipeline.runs.run_history import NOT_RECORDED_TAG
-from market_data_pipeline.storage.price_history import record_acceptance
+from market_data_pipeline.runs.turn import KAFKA, turn
 from market_data_pipeline.storage.quote_store import QuoteStore
 
+ROW_COUNT = "dagster/partition_row_count"
 SECONDS_AFTER = "seconds_after_window_end"
 
 
@@ -58,11 +55,6 @@ class PublicationConfig(dg.Config):
         description="Publish windows that are not live too. Consumers of the topic then get prices "
         "that are older than those they have.",
     )
-    accept_moves: list[str] = Field(
-        default=[],
-        description="Tickers whose price is withheld in this window although it is right, after a "
-        "split for instance: publish them, and compare the next windows with their new price.",
-    )
 
 
 @dg.asset(
@@ -79,7 +71,6 @@ def kafka_publication(
     context: dg.AssetExecutionContext,
     config: PublicationConfig,
     quote_store: QuoteStore,
-    mongo: MongoResource,
     kafka: KafkaResource,
 ) -> Iterator[Any]:
     """One event for each quote of the live window, in one transaction.
@@ -88,14 +79,9 @@ def kafka_publication(
     the market does now. A price that has moved too far is withheld until an operator accepts it.
     """
     windows = windows_of(context)
-    accepted: list[Quote] = []
     published: dict[Window, Published] = {}
-    failed = ""
     with failing_clearly():
-        keys = [window.key for window in windows]
-        if config.accept_moves:
-            accepted = accept_in_store(context, quote_store, keys, config.accept_moves)
-        rows = by_window(quote_store.load(keys))
+        rows = by_window(quote_store.load([window.key for window in windows]))
         due = [each for each in windows if config.publish_history or _is_live(each)]
         if due and not kafka.updated_at_format:
             context.log.warning(FORMAT_NOT_CHOSEN)
@@ -103,14 +89,10 @@ def kafka_publication(
             try:
                 done = publish_window(context, kafka, quote_store, window, config.publish_history)
             except PublicationError as error:
-                failed = str(error)
-                yield not_delivered(windows, window, failed)
-                break
+                yield not_delivered(windows, window, str(error))
+                raise
             if done:
                 published[window], rows[window] = done, done.rows
-    missed = _record_acceptance(context, mongo, accepted)  # the topic does not wait for the audit
-    if failed:
-        raise dg.Failure(failed, allow_retries=False)
     earlier = sent(context.instance, windows, kafka.topic)
     _describe_windows(context, windows, rows, published, earlier)
     count = sum(each.sent.events for each in published.values())
@@ -118,22 +100,6 @@ def kafka_publication(
     there = {window: [*now.get(window, []), *earlier[window]] for window in windows}
     stored = [quote for window in windows for quote in rows[window]]
     yield dg.MaterializeResult(check_results=[every_quote_delivered(windows, stored, there, count)])
-    if missed:
-        raise dg.Failure(missed, allow_retries=False)
-
-
-def _record_acceptance(
-    context: dg.AssetExecutionContext, mongo: MongoResource, accepted: Sequence[Quote]
-) -> str:
-    """Why an acceptance is not in the collection; `retry_live_window` then has it written."""
-    if not accepted:
-        return ""
-    try:
-        record_acceptance(mongo, accepted)
-    except DagsterMongoError as error:
-        context.instance.add_run_tags(context.run.run_id, {NOT_RECORDED_TAG: "true"})
-        return f"The acceptance is not in the collection: {error}"
-    return ""
 
 
 def _describe_windows(
@@ -153,7 +119,7 @@ def _describe_windows(
     for window, reason in unpublished.items():
         most = max((each.events for each in earlier[window]), default=0)
         held = holds(most, "events", reason)
-        described = {HOLDS: held, PUBLISHED: 0, "reason": reason, **ran}
+        described = {HOLDS: held, PUBLISHED: 0, ROW_COUNT: most, "reason": reason, **ran}
         context.add_asset_metadata(described, partition_key=window.key)
     for window, done in published.items():
         context.add_asset_metadata({**done.described, **ran}, partition_key=window.key)
@@ -169,42 +135,8 @@ def _why_not_published(window: Window, rows: Sequence[Quote], earlier: Sequence[
     return "every quote is withheld or history"
 
 
-def accept_in_store(
-    context: dg.OpExecutionContext | dg.AssetExecutionContext,
-    store: QuoteStore,
-    keys: Sequence[str],
-    tickers: list[str],
-) -> list[Quote]:
-    """Accepts withheld prices in the store, and logs when that takes effect.
-
-    Args:
-        context: of the step; its log is used.
-        store: where the rows are stored.
-        keys: the windows.
-        tickers: the symbols to accept. Those that are already accepted stay so.
-
-    Returns:
-        All rows of the windows, in the order of the keys, with the new decisions.
-
-    Raises:
-        AcceptanceError: a ticker is not withheld there.
-        MissingQuotesError: a window was never stored.
-    """
-    with one_at_a_time(context, BRAPI):  # no run that asks Brapi stores meanwhile
-        accepted = accept(store.load(keys), tickers)
-        store.save(accepted, keys)
-    for window in sorted({quote.window for quote in accepted}):
-        effect = (
-            "published now"
-            if _is_live(window)
-            else "the window is no longer live, so they take effect with the next window"
-        )
-        context.log.info(f"{window.key}: accepted {', '.join(tickers)}; {effect}")
-    return accepted
-
-
 def publish_window(
-    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    context: dg.AssetExecutionContext,
     kafka: KafkaResource,
     store: QuoteStore,
     window: Window,
@@ -229,7 +161,7 @@ def publish_window(
         QuoteStoreError: the rows cannot be read.
     """
     # Two runs with one transactional id would end each other's transactions.
-    with one_at_a_time(context, KAFKA):
+    with turn(context, KAFKA):
         if not (publish_history or _is_live(window)):
             context.log.info(f"{window.key}: not published: the window is not live")
             return None
@@ -252,6 +184,7 @@ def publish_window(
     described = {
         HOLDS: holds(publication.published, "events", reason),
         **there.metadata(publication.topic),
+        ROW_COUNT: publication.published,
         "withheld": len(rows) - len(due),
         "reason": reason,
         SECONDS_AFTER: round((clock.utc_now() - window.end).total_seconds(), 1),

@@ -8,7 +8,7 @@ from market_data_pipeline.market.quote import Quote, by_window
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
 from market_data_pipeline.publication.publications import Sent, missing
 from market_data_pipeline.runs.asset_keys import PUBLICATION
-from market_data_pipeline.runs.checks import ERROR, of_window, some
+from market_data_pipeline.runs.checks import ERROR, NAMED, of_window, some
 from market_data_pipeline.runs.common import WINDOWS
 
 EVERY_QUOTE_DELIVERED = dg.AssetCheckSpec(
@@ -37,22 +37,14 @@ def every_quote_delivered(
     observed = {quote.window for quote in rows if quote.source == "live"}
     never = [each for each in windows if each in observed and not sent[each]]
     later = [
-        (each, lacking)
+        (each, tickers)
         for each in windows
-        if sent[each] and (lacking := missing(grouped[each], sent[each]))
+        if sent[each] and (tickers := missing(grouped[each], sent[each]))
     ]
-    withheld = [quote for quote in rows if not quote.trusted and quote.window in observed]
-    sentences = [
+    withheld = [each.ticker for each in rows if not each.trusted and each.window in observed]
+    lacking = [
         f"{some([_never_sent(window) for window in never])}." if never else "",
         f"{some([_sent_without(*each) for each in later])}." if later else "",
-        (
-            f"{len(withheld)} quotes are withheld, as their prices have moved too far: "
-            f"{some([quote.ticker for quote in withheld])}; the others are on the topic. If a "
-            "move is real, launch `kafka_publication` again with the ticker in "
-            "`accept_moves`."
-            if withheld and not never
-            else ""
-        ),
     ]
     well = f"The broker acknowledged all {published} events."
     if not published:
@@ -61,12 +53,17 @@ def every_quote_delivered(
             if observed
             else "There were no live quotes to send."
         )
+    held_back = f" Withheld, as their prices have moved too far: {some(withheld)}."
     result = dg.AssetCheckResult(
         check_name=EVERY_QUOTE_DELIVERED.name,
-        passed=not any(sentences),
+        passed=not any(lacking),
         severity=ERROR,
-        description=" ".join(filter(None, sentences)) or well,
-        metadata={"published": published, "withheld": [quote.ticker for quote in withheld]},
+        description=(" ".join(filter(None, lacking)) or well) + (held_back if withheld else ""),
+        metadata={
+            "published": published,
+            "withheld": withheld,
+            NAMED: sorted({ticker for _, tickers in later for ticker in tickers}),
+        },
     )
     return of_window(result, windows)
 

@@ -121,6 +121,14 @@ class Publisher:
         finally:
             client.close()
 
+    def find(self) -> None:
+        """Reaches the cluster and the topic, as `publish` does before it sends. Raises as that."""
+        client = Client(self._client_config(), self.timeout_seconds)
+        try:
+            _Attempt(self, client).find_topic()
+        finally:
+            client.close()
+
     def connection(self) -> dict[str, str]:
         """The properties that any client of this cluster needs; they hold its secrets."""
         # What matters comes through the error callback: the log repeats it many times a second.
@@ -164,7 +172,7 @@ class _Attempt:
     def run(self, events: Sequence[Event]) -> Publication:
         transactional_id = self._publisher.transactional_id
         with self._phase("connect"):
-            self._find_topic()
+            self.find_topic()
         if transactional_id:
             with self._phase("begin"):
                 self._begin()
@@ -180,7 +188,7 @@ class _Attempt:
             self._seconds,
         )
 
-    def _find_topic(self) -> None:
+    def find_topic(self) -> None:
         """Reaches the cluster, and creates the topic if it is missing and may be created."""
         publisher, client, topic = self._publisher, self._client, self._publisher.topic
         where = f"Topic {topic} of Kafka at {publisher.bootstrap_servers}"

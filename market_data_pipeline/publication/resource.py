@@ -8,6 +8,7 @@ from typing import Literal
 import dagster as dg
 from pydantic import Field
 
+from market_data_pipeline.publication.errors import PublicationError
 from market_data_pipeline.publication.event import UpdatedAtFormat
 from market_data_pipeline.publication.properties import is_secret, variables
 from market_data_pipeline.publication.publisher import Publisher
@@ -16,20 +17,21 @@ from market_data_pipeline.publication.publisher import Publisher
 class KafkaResource(dg.ConfigurableResource[Publisher]):
     """The Kafka topic that the prices are published to.
 
-    Example:
-        ```python
-        import dagster as dg
-        from market_data_pipeline.publication.event import Event
-        from market_data_pipeline.publication.resource import KafkaResource
+        Example:
+            ```python
+            import dagster as dg
+            from market_data_pipeline.publication.errors import PublicationError
+    from market_data_pipeline.publication.event import Event
+            from market_data_pipeline.publication.resource import KafkaResource
 
-        @dg.asset
-        def greeting(kafka: KafkaResource) -> None:
-            kafka.publisher().publish([Event(key=b"PETR4", value=b"{}", headers=())])
+            @dg.asset
+            def greeting(kafka: KafkaResource) -> None:
+                kafka.publisher().publish([Event(key=b"PETR4", value=b"{}", headers=())])
 
-        defs = dg.Definitions(
-            [greeting], resources={"kafka": KafkaResource(bootstrap_servers="localhost:9092")}
-        )
-        ```
+            defs = dg.Definitions(
+                [greeting], resources={"kafka": KafkaResource(bootstrap_servers="localhost:9092")}
+            )
+            ```
     """
 
     bootstrap_servers: str = Field(description="Brokers, `host:port` with commas between them.")
@@ -59,6 +61,14 @@ class KafkaResource(dg.ConfigurableResource[Publisher]):
         "are `dg.EnvVar`s, so that the UI shows the name of the variable.",
         repr=False,
     )
+
+    def trouble(self) -> str:
+        """Why nothing can be published now; empty if it can."""
+        try:
+            self.publisher().find()
+        except PublicationError as error:
+            return f"Kafka is not ready: {error}"
+        return ""
 
     def publisher(self) -> Publisher:
         """A publisher to the topic.

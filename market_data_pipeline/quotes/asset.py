@@ -1,10 +1,8 @@
 """The quotes of the watchlist, one window at a time."""
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
-from math import ceil
+from threading import Thread
 from time import monotonic
 
 import dagster as dg
@@ -14,6 +12,7 @@ from market_data_pipeline.brapi.client import BrapiClient, Progress
 from market_data_pipeline.brapi.errors import BrapiError, OutageError
 from market_data_pipeline.brapi.observe import (
     Observation,
+    as_stored,
     note_unserved,
     observe_history,
     observe_live,
@@ -23,10 +22,11 @@ from market_data_pipeline.brapi.quota import last_recorded, measured, record
 from market_data_pipeline.brapi.resource import BrapiResource
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.b3_calendar import sessions_back
-from market_data_pipeline.market.price_guard import LOOK_BACK_SESSIONS, decide
+from market_data_pipeline.market.errors import ClearError
+from market_data_pipeline.market.price_guard import LOOK_BACK_SESSIONS, accept, decide
 from market_data_pipeline.market.quote import Quote, by_window
 from market_data_pipeline.market.watchlist import load_watchlist
-from market_data_pipeline.market.windows import LARGEST_CLOCK_SKEW, Window, duration
+from market_data_pipeline.market.windows import LARGEST_CLOCK_SKEW, LAUNCH_AHEAD, Window, duration
 from market_data_pipeline.quotes.checks import QUOTES_CHECKS, check_quotes
 from market_data_pipeline.quotes.gaps import failures_of, why_empty
 from market_data_pipeline.quotes.metadata import (
@@ -36,7 +36,7 @@ from market_data_pipeline.quotes.metadata import (
     prices_table,
 )
 from market_data_pipeline.quotes.session import Sessions, stored_sessions
-from market_data_pipeline.runs.asset_keys import PUBLICATION, QUOTES
+from market_data_pipeline.runs.asset_keys import QUOTES
 from market_data_pipeline.runs.common import (
     GROUP,
     ONE_RUN_A_RANGE,
@@ -46,20 +46,22 @@ from market_data_pipeline.runs.common import (
     windows_of,
 )
 from market_data_pipeline.runs.filling import HOLDS, holds, tell_filled
-from market_data_pipeline.runs.one_at_a_time import BRAPI, one_at_a_time
-from market_data_pipeline.runs.run_history import OUTAGE_TAG
+from market_data_pipeline.runs.service import Service
 from market_data_pipeline.runs.tables import column_schema
+from market_data_pipeline.runs.turn import BRAPI, turn
 from market_data_pipeline.storage.quote_store import QuoteStore
 
 SECONDS_BETWEEN_PROGRESS_LINES = 5.0
 
 
 class QuotesConfig(dg.Config):
-    """How a run treats what is stored already."""
+    """What a run does beside asking Brapi."""
 
-    overwrite_live: bool = Field(
-        default=False,
-        description="Let a bar of the price history replace a live quote that was observed.",
+    accept: list[str] = Field(
+        default=[],
+        description="Tickers whose price is withheld in these windows although it is right, after "
+        "a split for instance. The run then asks Brapi nothing: it records the decision, and the "
+        "sinks follow.",
     )
 
 
@@ -78,6 +80,7 @@ def quotes(
     config: QuotesConfig,
     brapi: BrapiResource,
     quote_store: QuoteStore,
+    services: dg.ResourceParam[Sequence[Service]],
 ) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
     """The price of every instrument of the watchlist as of the window's end.
 
@@ -87,25 +90,29 @@ def quotes(
     it stays. A price that is far from the last trusted one is withheld from the topic.
     """
     windows = windows_of(context)
-    with failing_clearly(), _tagged_after_an_outage(context):
-        _wait_for_the_end(context, windows[-1])
+    with failing_clearly():
+        _refuse_future(windows[-1])
         tickers = [each.ticker for each in load_watchlist(brapi.watchlist_file)]
-        # Files that cannot be read fail the run here, before a request to Brapi is spent.
-        quote_store.stored(windows[-1].key)
-        with ThreadPoolExecutor(1) as reader:
-            # Read while Brapi is asked, so that it delays nothing.
-            earlier = reader.submit(stored_sessions, quote_store, windows[0].day)
-            # Also while it stores: what another run stores meanwhile would be lost.
-            with one_at_a_time(context, BRAPI, brapi.min_interval_seconds):
+        # Also while it stores: what another run stores meanwhile would be lost.
+        with turn(context, BRAPI):
+            entered = monotonic()
+            quote_store.stored(windows[-1].key)
+            earlier = _earlier(context, quote_store, windows[0])
+            if config.accept:
+                rows = _accept(context, quote_store, windows, config.accept)
+                observations = [as_stored(brapi.effective_plan, windows, rows, tickers)]
+                quota = last_recorded(context.instance, clock.utc_now())
+            else:
+                if clock.utc_now() < windows[-1].end:
+                    _prepare(context, services, windows[-1])
+                _wait_for_the_end(windows[-1], entered + brapi.min_interval_seconds)
                 observations, quota = _observe(context, brapi, windows, tickers)
                 _report(context, tickers, observations)
                 # The live one, if it is among them: the others can be asked for again.
-                _demand_enough(tickers, observations[0], brapi.min_answered_share)
+                _demand_an_answer(tickers, observations[0])
                 observed = [quote for each in observations for quote in each.quotes]
-                if config.overwrite_live:
-                    observed = [quote.replacing_live() for quote in observed]
                 rows = _decide(quote_store, windows, observed)
-                quote_store.save(rows, [window.key for window in windows])
+            quote_store.save(rows, [window.key for window in windows])
     grouped = by_window(rows)
     rows = [quote for window in windows for quote in grouped[window]]
     empty = {
@@ -119,7 +126,7 @@ def quotes(
         **describe_run(observations, quota),
         "path": dg.MetadataValue.path(str(quote_store.folder)),
     }
-    sessions = _sessions(context, {window: grouped[window] for window in windows}, earlier)
+    sessions = Sessions({**earlier, **{window: grouped[window] for window in windows}})
     for observation in observations:
         for window in observation.windows:
             of_window, instruments = grouped[window], sessions.at(window)
@@ -138,37 +145,57 @@ def quotes(
             rows,
             observations,
             brapi.effective_plan.delay_minutes,
-            PUBLICATION.to_python_identifier(),
+            quota,
         ),
     )
 
 
-@contextmanager
-def _tagged_after_an_outage(context: dg.AssetExecutionContext) -> Iterator[None]:
-    """Marks a run that ends because Brapi is down: `retry_live_window` launches it once more."""
-    try:
-        yield
-    except OutageError:
-        context.instance.add_run_tags(context.run.run_id, {OUTAGE_TAG: "true"})
-        raise
-
-
-def _wait_for_the_end(context: dg.AssetExecutionContext, window: Window) -> None:
-    """Waits for the end of a window that is a moment away on this machine's clock.
-
-    Raises:
-        dg.Failure: the window ends later than clocks can differ.
-    """
+def _refuse_future(window: Window) -> None:
+    """Raises a failure if a window ends later than a run for it is launched."""
     missing = window.end - clock.utc_now()
-    if missing > LARGEST_CLOCK_SKEW:
+    if missing > LAUNCH_AHEAD + LARGEST_CLOCK_SKEW:
         raise dg.Failure(
             f"{window.key} has not ended: materialize it in {duration(missing)}, or "
             "set this machine's clock.",
             allow_retries=False,
         )
-    if missing > timedelta(0):
-        context.log.info(f"This clock is behind: waiting {missing.total_seconds():.1f} s.")
-        clock.sleep(missing.total_seconds())
+
+
+def _prepare(
+    context: dg.AssetExecutionContext, services: Sequence[Service], window: Window
+) -> None:
+    """Connects to what the sinks write to, until the window ends; what is wrong is told early."""
+    troubles: list[str] = []
+    threads = [
+        Thread(target=lambda each=each: troubles.append(each.trouble()), daemon=True)
+        for each in services
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, (window.end - clock.utc_now()).total_seconds()))
+    for trouble in filter(None, troubles):
+        context.log.warning(trouble)
+
+
+def _wait_for_the_end(window: Window, first_request: float) -> None:
+    """Waits for the end of a window, and for the instant (monotonic) of the first request."""
+    clock.sleep(max(0.0, (window.end - clock.utc_now()).total_seconds()))
+    clock.sleep(max(0.0, first_request - monotonic()))
+
+
+def _accept(
+    context: dg.AssetExecutionContext,
+    store: QuoteStore,
+    windows: Sequence[Window],
+    tickers: Sequence[str],
+) -> list[Quote]:
+    """The rows of the windows with the withheld prices of some tickers accepted."""
+    rows = accept(store.load([window.key for window in windows]), tickers)
+    live = any(WINDOWS.is_live(window, clock.utc_now()) for window in windows)
+    effect = "published now" if live else "not live, so they take effect with the next window"
+    context.log.info(f"Accepted {', '.join(tickers)}: {effect}.")
+    return rows
 
 
 def _observe(
@@ -230,17 +257,15 @@ def _decide(store: QuoteStore, windows: list[Window], observed: list[Quote]) -> 
     return decide(stored, observed, trusted)
 
 
-def _sessions(
-    context: dg.AssetExecutionContext,
-    rows: dict[Window, list[Quote]],
-    earlier: Future[dict[Window, list[Quote]]],
-) -> Sessions:
-    """The windows with those before them, for the pages; no price depends on these."""
+def _earlier(
+    context: dg.AssetExecutionContext, store: QuoteStore, window: Window
+) -> dict[Window, list[Quote]]:
+    """The windows before, for the pages; no price depends on these."""
     try:
-        return Sessions({**earlier.result(), **rows})
-    except Exception as error:
-        context.log.warning(f"The session so far is not known: {type(error).__name__}: {error}")
-        return Sessions(rows)
+        return stored_sessions(store, window.day)
+    except ClearError as error:
+        context.log.warning(f"The session so far is not known: {error}")
+        return {}
 
 
 def _progress_log(context: dg.AssetExecutionContext, what: str) -> Callable[[Progress], None]:
@@ -274,14 +299,12 @@ def _report(
     )
 
 
-def _demand_enough(tickers: list[str], observation: Observation, share: float) -> None:
-    """Raises an OutageError if an observation has too few tickers answered to go on."""
-    answered = len(tickers) - len(observation.failures)
-    needed = max(1, ceil(share * len(tickers)))
-    if answered < needed:
-        reasons = list(observation.failures.values())
+def _demand_an_answer(tickers: list[str], observation: Observation) -> None:
+    """Raises an OutageError if no ticker of an observation was answered."""
+    reasons = list(observation.failures.values())
+    if len(reasons) == len(tickers):
         commonest = max(set(reasons), key=reasons.count)
         raise OutageError(
-            f"Brapi answered for {answered} of {len(tickers)} tickers, at least {needed} must be; "
-            f"most often because: {commonest}. Nothing was stored; materialize the window again."
+            f"Brapi answered for none of {len(tickers)} tickers, most often because: {commonest}. "
+            "Nothing was stored."
         )

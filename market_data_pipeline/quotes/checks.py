@@ -1,14 +1,17 @@
 """What is checked of every window, and what to do when a check fails."""
 
+import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import dagster as dg
 
 from market_data_pipeline.brapi.observe import Observation
-from market_data_pipeline.market.price_guard import LARGEST_FACTOR, explain, run_config
+from market_data_pipeline.brapi.pacing import Quota
+from market_data_pipeline.brapi.planning import shortage
+from market_data_pipeline.market.price_guard import LARGEST_FACTOR, explain
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window, duration
 from market_data_pipeline.quotes.gaps import (
@@ -20,7 +23,7 @@ from market_data_pipeline.quotes.gaps import (
     why_empty,
 )
 from market_data_pipeline.runs.asset_keys import QUOTES
-from market_data_pipeline.runs.checks import ERROR, WARN, of_window, some
+from market_data_pipeline.runs.checks import ERROR, NAMED, WARN, of_window, some
 from market_data_pipeline.runs.common import WINDOWS
 from market_data_pipeline.runs.filling import filled, in_words
 from market_data_pipeline.runs.tables import table
@@ -49,8 +52,8 @@ PRICES_PLAUSIBLE = dg.AssetCheckSpec(
     asset=QUOTES,
     description=f"Every price is positive and between 1/{LARGEST_FACTOR:g} and {LARGEST_FACTOR:g} "
     "times the last trusted one. If not: it is stored, but withheld from the topic. "
-    "If the move is real (a split, a crash), launch `kafka_publication` for the window with the "
-    "ticker in `accept_moves`, or the job `accept_moves`.",
+    "If the move is real (a split, a crash), materialize the window with the ticker in `accept` of "
+    "the config of `quotes`.",
 )
 QUOTES_RECENT = dg.AssetCheckSpec(
     "quotes_recent",
@@ -65,12 +68,19 @@ OBSERVED_IN_TIME = dg.AssetCheckSpec(
     "window's end, or after the session. If not: the run was late, and its prices are later than "
     "the window.",
 )
+QUOTA_LASTS = dg.AssetCheckSpec(
+    "quota_lasts",
+    asset=QUOTES,
+    description="The quota lasts for all but two sessions of the windows until Brapi renews it. If "
+    "not: find out who else uses the token, shorten the watchlist, or move to a larger plan.",
+)
 QUOTES_CHECKS = [
     ALL_TICKERS_QUOTED,
     WATCHLIST_FREE_OF_RENAMES,
     PRICES_PLAUSIBLE,
     QUOTES_RECENT,
     OBSERVED_IN_TIME,
+    QUOTA_LASTS,
 ]
 
 
@@ -79,7 +89,7 @@ def check_quotes(
     rows: Sequence[Quote],
     observations: Sequence[Observation],
     delay_minutes: int,
-    publication: str,
+    quota: Quota | None,
 ) -> list[dg.AssetCheckResult]:
     """The checks of `quotes`, which speak of the windows of one run.
 
@@ -88,7 +98,7 @@ def check_quotes(
         rows: what is stored of them now.
         observations: what the run observed, with the account of what is missing.
         delay_minutes: how late the plan's quotes may be.
-        publication: the name of the op that publishes, for the run config that accepts a move.
+        quota: what is left of it, if that is known.
     """
     live = [quote for quote in rows if quote.source == "live"]
     delay = timedelta(minutes=delay_minutes)
@@ -96,9 +106,10 @@ def check_quotes(
     results = [
         _all_tickers_quoted(quoted, observations, rows),
         _free_of_renames(observations),
-        _prices_plausible(rows, publication),
+        _prices_plausible(rows),
         _quotes_recent(live, delay),
         _observed_in_time(live, delay),
+        _quota_lasts(quota, windows[-1].end),
     ]
     return [of_window(result, windows) for result in results]
 
@@ -167,9 +178,9 @@ def _free_of_renames(observations: Sequence[Observation]) -> dg.AssetCheckResult
     )
 
 
-def _prices_plausible(rows: Sequence[Quote], publication: str) -> dg.AssetCheckResult:
+def _prices_plausible(rows: Sequence[Quote]) -> dg.AssetCheckResult:
     withheld = [quote for quote in rows if not quote.trusted]
-    accepting = run_config(publication, {quote.ticker for quote in withheld[:MOST_ROWS]})
+    accepting = run_config({quote.ticker for quote in withheld[:MOST_ROWS]})
     return dg.AssetCheckResult(
         check_name=PRICES_PLAUSIBLE.name,
         passed=not withheld,
@@ -177,12 +188,12 @@ def _prices_plausible(rows: Sequence[Quote], publication: str) -> dg.AssetCheckR
         description=(
             f"{len(withheld)} of {len(rows)} prices have moved too far: "
             f"{some([explain(quote) for quote in withheld], '; ')}. They are stored, but withheld "
-            "from the topic. If a move is real, launch `kafka_publication` for the window, with "
-            f"those tickers that are right in `accept_moves`: {accepting}"
+            f"from the topic. If a move is real, materialize the window with the config {accepting}"
             if withheld
             else f"All {len(rows)} prices are plausible."
         ),
-        metadata=_rows(
+        metadata={NAMED: sorted(quote.ticker for quote in withheld)}
+        | _rows(
             "withheld",
             [
                 {
@@ -196,6 +207,12 @@ def _prices_plausible(rows: Sequence[Quote], publication: str) -> dg.AssetCheckR
             ],
         ),
     )
+
+
+def run_config(tickers: Iterable[str]) -> str:
+    """The run config, as JSON, with which `quotes` accepts the prices of some tickers."""
+    op = QUOTES.to_python_identifier()
+    return json.dumps({"ops": {op: {"config": {"accept": sorted(tickers)}}}})
 
 
 def _quotes_recent(live: Sequence[Quote], delay: timedelta) -> dg.AssetCheckResult:
@@ -234,6 +251,16 @@ def _observed_in_time(live: Sequence[Quote], delay: timedelta) -> dg.AssetCheckR
             if late
             else f"All {len(live)} live quotes were observed in time."
         ),
+    )
+
+
+def _quota_lasts(quota: Quota | None, now: datetime) -> dg.AssetCheckResult:
+    why = shortage(quota, now) if quota else ""
+    return dg.AssetCheckResult(
+        check_name=QUOTA_LASTS.name,
+        passed=not why,
+        severity=ERROR,
+        description=why or ("The quota lasts." if quota else "The quota is not known yet."),
     )
 
 

@@ -7,7 +7,8 @@ import dagster as dg
 from market_data_pipeline.market.windows import Window
 
 ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
-WINDOW = "window"
+# Keys of a check's metadata: the last window that it speaks of, and the instruments that it names.
+WINDOW, NAMED = "window", "named"
 
 
 def as_evaluation(asset_key: dg.AssetKey, result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -16,16 +15,17 @@ from market_data_pipeline.runs.dagster_internals import (
     PARTITION_TAG,
 )
 
-# On a run that an outage of Brapi has ended.
-OUTAGE_TAG = "market_data/brapi_outage"
-# On a run that has accepted prices while MongoDB was down.
-NOT_RECORDED_TAG = "market_data/acceptance_not_recorded"
-UNFINISHED = [Status.QUEUED, Status.NOT_STARTED, Status.STARTING, Status.STARTED]
+UNFINISHED = [
+    Status.QUEUED,
+    Status.NOT_STARTED,
+    Status.STARTING,
+    Status.STARTED,
+    Status.CANCELING,
+]
 _MOST_RECORDS = 10_000  # Dagster returns no more
 # A window is materialized once or twice; a backfill that is launched again adds one each.
 _WINDOWS_A_QUERY = 400
 _MOST_RUNS = 200
-_EVER = datetime.min.replace(tzinfo=UTC)
 
 
 def runs_of(
@@ -49,34 +49,6 @@ def runs_of(
     ]
 
 
-def unsuccessful_runs(
-    instance: dg.DagsterInstance, windows: Sequence[Window], asset: dg.AssetKey
-) -> dict[Window, str]:
-    """The newest failed or cancelled run for each of some windows of an asset that had one."""
-    if not windows:
-        return {}
-    wanted = dg.RunsFilter(
-        statuses=[Status.FAILURE, Status.CANCELED], created_after=min(windows).start
-    )
-    found: dict[Window, str] = {}
-    for record in instance.get_run_records(wanted, limit=_MOST_RUNS):
-        run = record.dagster_run
-        of_run = [each for each in windows if each not in found and covers(run, each)]
-        if of_run and _was_to_materialize(instance, record, asset):
-            found |= dict.fromkeys(of_run, run.run_id)
-    return found
-
-
-def began(instance: dg.DagsterInstance, asset: dg.AssetKey) -> datetime | None:
-    """When the first run of an asset was planned (UTC); None before it."""
-    found = [
-        record.timestamp
-        for fetch in (instance.fetch_planned_materializations, instance.fetch_materializations)
-        for record in fetch(asset, limit=1, ascending=True).records
-    ]
-    return datetime.fromtimestamp(min(found), UTC) if found else None
-
-
 def _was_to_materialize(
     instance: dg.DagsterInstance, record: dg.RunRecord, asset: dg.AssetKey
 ) -> bool:
@@ -94,19 +66,34 @@ def covers(run: dg.DagsterRun, window: Window) -> bool:
     return start_of(first) <= window.start <= start_of(last)
 
 
+def windows_of_run(run: dg.DagsterRun) -> str:
+    """` for 2026-11-23T10:00-0300`, or the first and the last window; empty if it has none."""
+    first = run.tags.get(PARTITION_TAG) or run.tags.get(ASSET_PARTITION_RANGE_START_TAG)
+    last = run.tags.get(PARTITION_TAG) or run.tags.get(ASSET_PARTITION_RANGE_END_TAG)
+    return f" for {' to '.join(dict.fromkeys((first, last)))}" if first and last else ""
+
+
 def told(event: dg.AssetMaterialization, name: str) -> Any:
     """A value of the metadata of a materialization; None if it is not there."""
     return event.metadata[name].value if name in event.metadata else None
+
+
+def last_materialized(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, window: Window
+) -> float | None:
+    """When a window of an asset was last materialized, in Unix seconds; None if it is not."""
+    wanted = dg.AssetRecordsFilter(asset_key=asset, asset_partitions=[window.key])
+    records = instance.fetch_materializations(wanted, limit=1).records
+    return records[0].timestamp if records and _counts(records[0], window) else None
 
 
 def materialized(
     instance: dg.DagsterInstance,
     asset: dg.AssetKey,
     windows: Sequence[Window],
-    since: datetime = _EVER,
 ) -> list[Window]:
-    """Those of some windows that are materialized of an asset, since an instant."""
-    found = materializations(instance, asset, windows, since)
+    """Those of some windows that are materialized of an asset."""
+    found = materializations(instance, asset, windows)
     return [window for window, events in found.items() if events]
 
 
@@ -114,7 +101,6 @@ def materializations(
     instance: dg.DagsterInstance,
     asset: dg.AssetKey,
     windows: Sequence[Window],
-    since: datetime = _EVER,
 ) -> dict[Window, list[dg.AssetMaterialization]]:
     """The materializations of some windows of an asset, newest first; a window may have none.
 
@@ -131,7 +117,10 @@ def materializations(
         records = instance.fetch_materializations(wanted, limit=_MOST_RECORDS).records
         for record in records:
             window, event = by_key[record.partition_key or ""], record.asset_materialization
-            earliest = max(since, window.end - LARGEST_CLOCK_SKEW)
-            if event and record.timestamp >= earliest.timestamp():
+            if event and _counts(record, window):
                 found[window].append(event)
     return found
+
+
+def _counts(record: dg.EventLogRecord, window: Window) -> bool:
+    return record.timestamp >= (window.end - LARGEST_CLOCK_SKEW).timestamp()

@@ -1,12 +1,12 @@
 """The history of all quotes, for audit: one document for each instrument and window."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 from bson import CodecOptions
-from dagster_mongo import MongoResource
+from dagster_mongo import DagsterMongoError, MongoResource
 from pymongo import DeleteOne, IndexModel, InsertOne, ReplaceOne, WriteConcern
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
@@ -97,23 +97,25 @@ def mongo_price_history(
     )
 
 
+class MongoService:
+    """The database, as a run finds it before it has to write."""
+
+    def __init__(self, mongo: MongoResource) -> None:
+        self._mongo = mongo
+
+    def trouble(self) -> str:
+        """Why nothing can be written now; empty if it can."""
+        try:
+            with self._mongo.errors_in_words():
+                self._mongo.get_collection(COLLECTION).find_one({}, {"_id": 1})
+        except DagsterMongoError as error:
+            return f"MongoDB is not ready: {error}"
+        return ""
+
+
 def document_id(quote: Quote) -> str:
     """`PETR4|2026-11-23T13:00:00Z`: the ticker, and the start of the window in UTC."""
     return f"{quote.ticker}|{quote.window_start.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
-
-
-def record_acceptance(mongo: MongoResource, rows: Iterable[Quote]) -> None:
-    """Marks the documents of accepted prices as accepted; it creates no document.
-
-    Raises:
-        DagsterMongoError: the collection cannot be written to.
-    """
-    with mongo.errors_in_words():
-        documents = _collection(mongo)
-        for quote in rows:
-            if quote.decision == "accepted":
-                same = {"_id": document_id(quote), "observed_at": quote.observed_at}
-                documents.update_one(same, {"$set": {"decision": "accepted"}})
 
 
 def _collection(mongo: MongoResource) -> Documents:

@@ -117,7 +117,7 @@ def test_schedules_and_sensors_run_by_default() -> None:
         assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
         assert schedule.execution_timezone == "America/Sao_Paulo"
     sensors = {sensor.name: sensor.default_status for sensor in repository.sensor_defs}
-    assert sensors["at_startup"] == dg.DefaultSensorStatus.RUNNING
+    assert sensors["launch_missing"] == dg.DefaultSensorStatus.RUNNING
 
 
 def test_loading_needs_no_setting_and_opens_no_connection(

@@ -34,14 +34,6 @@ def row(pipeline: Pipeline, key: str, ticker: str = VICTIM) -> Any:
     return found
 
 
-def launch_accept_moves(pipeline: Pipeline, *tickers: str) -> dg.ExecuteInProcessResult:
-    """A run of the job that accepts withheld prices."""
-    job = pipeline.definitions().resolve_job_def("accept_moves")
-    config = {"ops": {"accept": {"config": {"tickers": list(tickers)}}}}
-    return job.execute_in_process(config, instance=pipeline.instance, raise_on_error=False)
-
-
 def accept(pipeline: Pipeline, key: str, *tickers: str) -> dg.ExecuteInProcessResult:
-    """A run of `kafka_publication` that accepts withheld prices of a window."""
-    config = {"kafka_publication": {"accept_moves": list(tickers)}}
-    return pipeline.run(key, select="kafka_publication", config=config)
+    """A run that accepts withheld prices of a window."""
+    return pipeline.run(key, config={"quotes": {"accept": list(tickers)}})

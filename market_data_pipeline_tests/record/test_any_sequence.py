@@ -157,8 +157,7 @@ def machine(make: Callable[[], Any], set_clock: SetClock, folder: Path) -> type:
             may = known is not None and known.decision != "clear"
             done = self.run(
                 window.key,
-                select="kafka_publication",
-                config={"kafka_publication": {"accept_moves": [ticker]}},
+                config={"quotes": {"accept": [ticker]}},
             )
             assert done is may
             if known and may:

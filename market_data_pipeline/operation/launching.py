@@ -1,0 +1,180 @@
+"""When a run is launched: a minute before the end of every window, and whenever one is missing.
+
+Neither asks Brapi for a window that is stored or in progress, since every request costs quota, nor
+for more windows than the quota that is left can last for.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import takewhile
+
+import dagster as dg
+from dagster import DagsterRunStatus as Status
+
+from market_data_pipeline.brapi.planning import CLOSING_GRACE, once_more, why_not_yet
+from market_data_pipeline.market import clock
+from market_data_pipeline.market.windows import (
+    EXCHANGE_TIMEZONE,
+    LAUNCH_AHEAD,
+    Window,
+    close_of,
+    in_sao_paulo,
+)
+from market_data_pipeline.runs.asset_keys import QUOTES
+from market_data_pipeline.runs.common import WINDOWS
+from market_data_pipeline.runs.dagster_internals import PARTITION_TAG
+from market_data_pipeline.runs.run_history import (
+    UNFINISHED,
+    last_materialized,
+    runs_of,
+)
+from market_data_pipeline.storage.quote_store import QuoteStore
+
+JOB = "market_data_job"
+# The schedule launches until a window's end; what is missing after it is looked for from here on.
+TIME_OF_THE_SCHEDULE = timedelta(seconds=20)
+# Seconds from a run that failed to the next one of the same asset and window; then no more.
+DELAYS = (30, 60, 120, 240, *[480] * 3, *[3600] * 12)
+
+
+@dg.schedule(
+    job_name=JOB,
+    cron_schedule=WINDOWS.launch_cron,
+    execution_timezone=EXCHANGE_TIMEZONE.key,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Launches a run a minute before the end of every window of a B3 session. The run "
+    "gets ready meanwhile, and asks Brapi at the window's end.",
+)
+def every_window(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """A run for the window that ends a minute after this tick, or the reason for none."""
+    end = context.scheduled_execution_time + LAUNCH_AHEAD
+    window = WINDOWS.ending_at(end)
+    if window is None:
+        return dg.SkipReason(_why_closed(end))
+    if clock.utc_now() >= window.end:
+        return dg.SkipReason(f"Late: {window.key} has ended. `launch_missing` takes care of it.")
+    if reason := _why_not_now(context.instance, QUOTES, window) or why_not_yet(
+        context.instance, window.end
+    ):
+        return dg.SkipReason(reason)
+    # As a tag: Dagster refuses the key of a window that has not ended.
+    return dg.RunRequest(run_key=_run_key(window), tags={PARTITION_TAG: window.key})
+
+
+@dg.sensor(
+    job_name=JOB,
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Launches what is missing of the newest window: all assets if it has no quotes, or "
+    "if the closing price can be had by now; an asset alone if it is older than the quotes. After "
+    "a failure it waits longer each time.",
+)
+def launch_missing(
+    context: dg.SensorEvaluationContext, quote_store: QuoteStore
+) -> dg.SensorResult | dg.SkipReason:
+    """The runs that are due now, or why there are none. It keeps no state."""
+    instance, now = context.instance, clock.utc_now()
+    window = WINDOWS.last_ended(now)
+    if window is None:
+        return dg.SkipReason(f"No window has ended yet. {_next_window(now)}")
+    if now < window.end + TIME_OF_THE_SCHEDULE:
+        return dg.SkipReason(f"{window.key} has just ended: its run is the schedule's.")
+    live = WINDOWS.is_live(window, now)
+    if live and not WINDOWS.is_live(window, now + LAUNCH_AHEAD):
+        return dg.SkipReason(f"{window.key} is live for less than a minute. {_next_window(now)}")
+    stored_at = last_materialized(instance, QUOTES, window)
+    due = _closing(window, now, quote_store) if stored_at else window.end
+    if due:
+        if reason := _why_not_now(instance, QUOTES, window) or why_not_yet(instance, due):
+            return dg.SkipReason(reason)
+        return dg.SensorResult([dg.RunRequest(partition_key=window.key)])
+    if not live:
+        return dg.SkipReason(f"The quotes of {window.key} are stored. {_next_window(now)}")
+    behind = {
+        asset: _why_not_now(instance, asset, window)
+        for asset in _downstream(context)
+        if (last_materialized(instance, asset, window) or 0) < (stored_at or 0)
+    }
+    requests = [
+        dg.RunRequest(partition_key=window.key, asset_selection=[asset])
+        for asset, reason in behind.items()
+        if not reason
+    ]
+    if requests:
+        return dg.SensorResult(requests)
+    return dg.SkipReason(
+        " ".join(filter(None, behind.values())) or f"Nothing is missing of {window.key}."
+    )
+
+
+def _closing(window: Window, now: datetime, store: QuoteStore) -> datetime | None:
+    """When a stored window was due to be observed once more, if it was and has not been."""
+    due = once_more(window) if WINDOWS.is_last(window) else None
+    if due is None or now < due or not WINDOWS.is_live(window, now):
+        return None
+    close, rows = close_of(window.day), store.rows_of([window.key])
+    seen_after = any(quote.observed_at >= due - CLOSING_GRACE for quote in rows)
+    made_after = all(quote.updated_at >= close for quote in rows)
+    return None if seen_after or made_after else due
+
+
+def _downstream(context: dg.SensorEvaluationContext) -> Sequence[dg.AssetKey]:
+    """The assets of the job that are made of the quotes."""
+    assert context.repository_def
+    graph = context.repository_def.asset_graph
+    return sorted(
+        key
+        for key in graph.get(QUOTES).child_keys & graph.materializable_asset_keys
+        if graph.get(key).partitions_def == WINDOWS.partitions
+    )
+
+
+def _why_not_now(instance: dg.DagsterInstance, asset: dg.AssetKey, window: Window) -> str | None:
+    """Why no run is launched for a window of an asset: one is in progress, or has just failed."""
+    name, stored_at = asset.to_user_string(), last_materialized(instance, asset, window) or 0
+    records = runs_of(instance, window, asset)
+    runs = [record.dagster_run for record in records]
+    if under_way := [run for run in runs if run.status in UNFINISHED]:
+        return f"Run {under_way[0].run_id[:8]} is in progress for {window.key}."
+    if runs and runs[0].status is Status.CANCELED:
+        return f"Run {runs[0].run_id[:8]} of {window.key} was terminated: materialize {name}."
+    failed = [
+        *takewhile(
+            lambda each: (
+                each.dagster_run.status is Status.FAILURE
+                and each.create_timestamp.replace(tzinfo=UTC).timestamp() > stored_at
+            ),
+            records,
+        )
+    ]
+    if not failed:
+        return None
+    if len(failed) > len(DELAYS):
+        return f"{len(failed)} runs have failed for {window.key}: find out why, then materialize."
+    ended = failed[0].end_time or failed[0].update_timestamp.replace(tzinfo=UTC).timestamp()
+    left = DELAYS[len(failed) - 1] - (clock.record_now().timestamp() - ended)
+    return f"{name} failed for {window.key}: launched again in {left:.0f} s." if left > 0 else None
+
+
+def _run_key(window: Window) -> str:
+    """Tells windows of one start apart that differ in length: SYNC_INTERVAL_MINUTES may change."""
+    return f"{window.key} to {window.end.astimezone(EXCHANGE_TIMEZONE):%H:%M}"
+
+
+def _why_closed(end: datetime) -> str:
+    local = end.astimezone(EXCHANGE_TIMEZONE)
+    session = WINDOWS.of_session(local.date())
+    if local.weekday() >= 5:
+        reason = f"B3 is closed: {local:%A}."
+    elif not session:
+        reason = f"B3 is closed: {local:%a %d %b} is a holiday."
+    else:
+        first, last = (
+            instant.astimezone(EXCHANGE_TIMEZONE) for instant in (session[0].start, session[-1].end)
+        )
+        reason = f"No window ends now: the session goes from {first:%H:%M} to {last:%H:%M}."
+    return f"{reason} {_next_window(end)}"
+
+
+def _next_window(now: datetime) -> str:
+    return f"Next window ends {in_sao_paulo(WINDOWS.next_ending(now).end)}."

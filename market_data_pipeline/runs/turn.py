@@ -1,0 +1,91 @@
+"""One run at a time does a thing, over all runs of an instance, wherever they run.
+
+A turn is a lock that the server or the system releases when the process that holds it is gone,
+however it ended: an advisory lock of PostgreSQL where the instance is on PostgreSQL, a locked file
+in the folder of the instance otherwise.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from zlib import crc32
+
+import dagster as dg
+from filelock import FileLock, Timeout
+from sqlalchemy import NullPool, create_engine
+from sqlalchemy.exc import OperationalError
+
+from market_data_pipeline.runs.dagster_internals import postgres_url
+
+BRAPI, KAFKA = "market_data_brapi", "market_data_kafka"
+SECONDS_BETWEEN_LINES = 60.0
+# A wait is in slices, so that a run can be terminated while it waits.
+SLICE_SECONDS = 1
+# A host that is gone without closing its connections gives its turn back after a minute.
+LOCK_NOT_AVAILABLE = "55P03"
+ON_POSTGRES = f"""
+SET lock_timeout = '{SLICE_SECONDS}s';
+SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;
+"""
+
+# Waits for a slice; says whether the lock is there.
+Acquire = Callable[[], bool]
+
+
+@contextmanager
+def turn(context: dg.AssetExecutionContext, name: str) -> Iterator[None]:
+    """Waits until no other run has the turn of that name, and keeps others out meanwhile.
+
+    The wait has no limit of its own: only the run's `max_runtime` ends it.
+
+    Args:
+        context: of the step that waits; its log says that it does.
+        name: `BRAPI` or `KAFKA`.
+    """
+    url = postgres_url(context.instance)
+    lock = _on_postgres(url, name) if url else _in_a_file(context.instance, name)
+    with lock as acquire:
+        told = float("-inf")
+        while not acquire():
+            if time.monotonic() - told >= SECONDS_BETWEEN_LINES:
+                told = time.monotonic()
+                context.log.info(f"Waiting for another run to leave {name}.")
+        yield
+
+
+@contextmanager
+def _in_a_file(instance: dg.DagsterInstance, name: str) -> Iterator[Acquire]:
+    folder = Path(instance.storage_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{name}.lock", thread_local=False)
+
+    def acquire() -> bool:
+        with suppress(Timeout):
+            lock.acquire(timeout=SLICE_SECONDS, poll_interval=0.02)
+        return lock.is_locked
+
+    try:
+        yield acquire
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _on_postgres(url: str, name: str) -> Iterator[Acquire]:
+    engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:  # which releases the lock when it is closed
+        connection.exec_driver_sql(ON_POSTGRES)
+
+        def acquire() -> bool:
+            try:
+                connection.exec_driver_sql(f"SELECT pg_advisory_lock({crc32(name.encode())})")
+            except OperationalError as error:
+                if getattr(error.orig, "pgcode", "") != LOCK_NOT_AVAILABLE:
+                    raise
+                return False
+            return True
+
+        yield acquire
