@@ -63,7 +63,7 @@ def answers(keys: Sequence[str]) -> Fetch[History]:
     )
     tickers, now = [instrument.ticker for instrument in load_watchlist()], utc_now()
     histories = {
-        ticker: History(ticker, f"{ticker} S.A.", ticker, bars, now, "brapi.dev")
+        ticker: History(ticker, f"{ticker} S.A.", ticker, bars, "30m", now, "brapi.dev")
         for ticker in tickers
     }
     return Fetch(answers=histories, failures={}, requests=3, seconds=0.0)

@@ -45,7 +45,6 @@ brapi = BrapiResource(
     min_interval_seconds=SETTINGS.brapi_min_interval_seconds,
     request_timeout_seconds=SETTINGS.brapi_timeout_seconds,
     step_timeout_seconds=SETTINGS.brapi_step_timeout_seconds,
-    min_answered_share=SETTINGS.brapi_min_answered_share,
 )
 
 mongo = MongoResource(

@@ -78,13 +78,6 @@ class Settings(BaseModel):
     brapi_step_timeout_seconds: float = _setting(
         240.0, "seconds for all requests of a run", SECONDS, gt=0, le=LONGEST
     )
-    brapi_min_answered_share: float = _setting(
-        0.0,
-        "share of the watchlist (0 to 1) that must be answered (always at least one ticker)",
-        SHARE,
-        ge=0,
-        le=1,
-    )
     brapi_quota_share: float = _setting(
         1.0,
         "share of the token's quota (0 to 1) that this code location may spend",

@@ -12,18 +12,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from market_data_pipeline.brapi.errors import TickerError
+from market_data_pipeline.brapi.errors import TickerError, is_error
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.watchlist import TICKER
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
 
-# No instrument of B3 trades above it: a price beyond is a fault of the source.
-HIGHEST_PRICE = 1_000_000.0
+# B3's smallest price; and no instrument trades above the highest: beyond is a fault of the source.
+LOWEST_PRICE, HIGHEST_PRICE = 0.01, 1_000_000.0
 EARLIEST_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 # How far Brapi's clock may be ahead of this one.
 BRAPI_AHEAD_AT_MOST = timedelta(minutes=1)
 LONGEST_NAME = 500
 CURRENCY = "BRL"
+# Characters of a ticker that name the issuer; the number after them is the kind of security.
+ISSUER = 4
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,9 @@ class Asked:
     origin: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Bar:
-    """One bar of the history: its start (UTC), its last traded price in BRL, its volume."""
+    """One bar of the history: its start (UTC), its close in BRL, its volume."""
 
     start: datetime
     close: float | None
@@ -56,13 +58,15 @@ class UsageWindow:
 class History:
     """The bars of an instrument in the order of their time, one for each start.
 
-    `observed_at` is when Brapi was asked, `origin` which host answered.
+    `interval` is how long Brapi says that they are (`30m`; empty if it does not say), `observed_at`
+    when it was asked, `origin` which host answered.
     """
 
     symbol: str
     name: str | None
     short_name: str | None
     bars: tuple[Bar, ...]
+    interval: str
     observed_at: datetime
     origin: str
 
@@ -70,9 +74,9 @@ class History:
 def results_by_ticker(body: Any, tickers: tuple[str, ...]) -> dict[str, Mapping[str, Any]]:
     """The results of an answer, by the ticker that was asked for.
 
-    A result names its symbol and, after a rename, sometimes the one that was asked for. A single
-    result to a single ticker answers that ticker, whatever its symbol. In a batch, one ticker left
-    over and one unclaimed result belong together; with more, it is not known which do.
+    A result names its symbol and, if it has another one now, sometimes the one that was asked for.
+    One ticker left over and one unclaimed result belong together; with more, it is not known which
+    do.
 
     Raises:
         ValueError: the body has not the shape of an answer.
@@ -85,9 +89,9 @@ def results_by_ticker(body: Any, tickers: tuple[str, ...]) -> dict[str, Mapping[
         if not isinstance(result, Mapping) or not _is_ticker(result.get("symbol")):
             continue
         asked_for = result.get("requestedSymbol") or result["symbol"]
-        if asked_for in tickers and asked_for not in claimed:
-            claimed[asked_for] = result
-        elif asked_for not in tickers:
+        if asked_for in tickers:
+            claimed.setdefault(asked_for, result)
+        elif asked_for == result["symbol"]:
             unclaimed.append(result)
     missing = [ticker for ticker in tickers if ticker not in claimed]
     if len(missing) == len(unclaimed) == 1:
@@ -99,9 +103,10 @@ def read_quote(result: Mapping[str, Any], asked: Asked, window: Window) -> Quote
     """The current quote in one result of an answer, filed under a window.
 
     Raises:
-        TickerError: it has no usable price, time, name or currency, or the price is older than the
-            window's session.
+        TickerError: it is of another instrument, has no usable price, time, name or currency, or
+            the price is older than the window's session.
     """
+    name, short_name = _names(result, asked.ticker)
     price = result.get("regularMarketPrice")
     if price is None:
         raise TickerError("no price: the instrument is suspended or newly listed")
@@ -113,7 +118,6 @@ def read_quote(result: Mapping[str, Any], asked: Asked, window: Window) -> Quote
     if updated_at.astimezone(EXCHANGE_TIMEZONE).date() < window.day:
         local = updated_at.astimezone(EXCHANGE_TIMEZONE)
         raise TickerError(f"no price of this session: the last one is of {local:%Y-%m-%d %H:%M}")
-    name, short_name = _names(result)
     return Quote(
         ticker=result["symbol"],
         name=name,
@@ -135,8 +139,10 @@ def read_history(result: Mapping[str, Any], asked: Asked) -> History:
     """The bars in one result of an answer, sorted; a bar without a time is left out.
 
     Raises:
-        TickerError: the result has no list of bars, or no usable name or currency.
+        TickerError: it is of another instrument, or has no list of bars, or no usable name or
+            currency.
     """
+    name, short_name = _names(result, asked.ticker)
     bars = result.get("historicalDataPrice")
     if not isinstance(bars, list):
         raise TickerError("the answer has no price history")
@@ -145,12 +151,13 @@ def read_history(result: Mapping[str, Any], asked: Asked) -> History:
         start = _instant(bar.get("date")) if isinstance(bar, Mapping) else None
         if start is not None:
             by_start[start] = Bar(start, _price(bar.get("close")), _volume(bar.get("volume")))
-    name, short_name = _names(result)
+    interval = result.get("usedInterval")
     return History(
         symbol=result["symbol"],
         name=name,
         short_name=short_name,
         bars=tuple(by_start[start] for start in sorted(by_start)),
+        interval="" if interval is None else str(interval).strip().lower(),
         observed_at=asked.at,
         origin=asked.origin,
     )
@@ -181,7 +188,7 @@ def _number(value: Any) -> float | None:
 
 def _price(value: Any) -> float | None:
     number = _number(value)
-    return number if number is not None and 0 < number <= HIGHEST_PRICE else None
+    return number if number is not None and LOWEST_PRICE <= number <= HIGHEST_PRICE else None
 
 
 def _volume(value: Any) -> int | None:
@@ -189,23 +196,27 @@ def _volume(value: Any) -> int | None:
     return int(number) if number is not None and 0 <= number < 2**63 else None
 
 
-def _names(result: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """The long and the short name of an instrument that is priced in BRL."""
+def _names(result: Mapping[str, Any], ticker: str) -> tuple[str | None, str | None]:
+    """The long and the short name of what was asked for, which is priced in BRL."""
+    if is_error(result):
+        raise TickerError("Brapi answered that it is an error")
+    symbol = result["symbol"]
+    if symbol[ISSUER:] != ticker[ISSUER:]:
+        raise TickerError(
+            f"answered under another symbol, {symbol}, with another number: that is another "
+            f"security, not a new name. Replace or remove {ticker} in the watchlist"
+        )
     currency = result.get("currency")
     if currency not in (None, CURRENCY):
         raise TickerError(f"priced in {_shown(currency)}, not in {CURRENCY}")
     names = _text(result.get("longName")), _text(result.get("shortName"))
-    for name in filter(None, names):
-        if len(name) > LONGEST_NAME:
-            raise TickerError(f"unusable name of {len(name):,} characters")
+    if any(len(name or "") > LONGEST_NAME for name in names):
+        raise TickerError(f"unusable name of more than {LONGEST_NAME} characters")
     return names
 
 
 def _text(value: Any) -> str | None:
-    """A text that can be stored: JSON may hold half a surrogate pair, UTF-8 cannot."""
-    if not isinstance(value, str):
-        return None
-    return value.encode("utf-8", "replace").decode().strip() or None
+    return value.strip() or None if isinstance(value, str) else None
 
 
 def _instant(value: Any) -> datetime | None:

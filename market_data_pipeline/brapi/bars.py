@@ -3,6 +3,10 @@
 The price of a window is the close of the bar that starts at its start (of the last of its bars
 where Brapi has none as long as the window). A daily bar serves the last window of its session and
 no other: the day's close says nothing about the price at noon.
+
+A bar that is longer or shorter than was asked for would be filed under a wrong time. So the length
+that Brapi tells has to agree with the times at which the bars start; where it tells none, these
+have to prove the length.
 """
 
 from __future__ import annotations
@@ -10,18 +14,33 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import pairwise
+from math import gcd
 from typing import Literal
 
 from market_data_pipeline.brapi.answers import Bar, History
-from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
+from market_data_pipeline.market.windows import (
+    EXCHANGE_TIMEZONE,
+    FIRST_HOUR,
+    LAST_HOUR,
+    Window,
+)
 
-Gap = Literal["no trade", "plan", "too far back", "off the grid", "too early"]
+Gap = Literal["no trade", "plan", "too far back", "off the grid", "too early", "other interval"]
 """Why a window has no row although Brapi answered.
 
 `no trade`: the instrument was not traded in it. `plan`: the plan has no bar for it. `too far back`:
 the plan's history begins later. `off the grid`: the only bars that begin in it begin elsewhere than
-at its start. `too early`: it ended so recently that its bar may be incomplete.
+at its start. `too early`: it ended so recently that its bar may be incomplete. `other interval`:
+the bars are longer or shorter than was asked for, or that cannot be told.
 """
+MINUTES_OF_A_DAY = 24 * 60
+# Starts that fit the bars of a longer interval may do so by chance: one in so many at the most.
+CHANCE = 16
+# So many starts prove a length that Brapi does not tell.
+PROOF = 4
+# Sessions are closer together, weekly bars are not.
+DAYS_OF_A_LONGER_BAR = 5
 
 
 def bars_of_windows(
@@ -34,14 +53,54 @@ def bars_of_windows(
         windows: the windows asked for; with daily bars, each the last of its session.
         bar_interval: `1d`, or the length of a bar in minutes: `30m`.
     """
+    told = "60m" if history.interval == "1h" else history.interval
     traded = [bar for bar in history.bars if bar.close is not None]
-    if bar_interval == "1d":
-        by_day = {_day(bar): bar for bar in traded}
-        return {window: by_day.get(window.day, "no trade") for window in windows}
-    size = timedelta(minutes=int(bar_interval.removesuffix("m")))
-    by_start = {bar.start: bar for bar in traded}
-    starts = list(by_start)
-    return {window: _intraday_bar(window, size, by_start, starts) for window in windows}
+    if traded and told in ("", bar_interval):
+        if bar_interval == "1d":
+            return _daily_bars(traded, windows, bool(told))
+        minutes = int(bar_interval.removesuffix("m"))
+        if _have_length([bar.start for bar in history.bars], minutes, bool(told)):
+            by_start = {bar.start: bar for bar in traded}
+            starts, size = list(by_start), timedelta(minutes=minutes)
+            return {window: _intraday_bar(window, size, by_start, starts) for window in windows}
+    return dict.fromkeys(windows, "other interval" if traded else "no trade")
+
+
+def _daily_bars(
+    bars: Sequence[Bar], windows: Sequence[Window], told: bool
+) -> dict[Window, Bar | Gap]:
+    by_day: dict[date, list[Bar]] = {}
+    for bar in bars:
+        by_day.setdefault(_day(bar), []).append(bar)
+    steps = [(later - day).days for day, later in pairwise(sorted(by_day))]
+    longer = sum(step >= DAYS_OF_A_LONGER_BAR for step in steps)
+    if longer > len(steps) / 2 or not (told or steps):
+        return dict.fromkeys(windows, "other interval")
+    served: dict[Window, Bar | Gap] = {}
+    for window in windows:
+        of_day = by_day.get(window.day, [])
+        if len({bar.close for bar in of_day}) > 1:
+            served[window] = "other interval"
+        else:
+            served[window] = of_day[-1] if of_day else "no trade"
+    return served
+
+
+def _have_length(starts: Sequence[datetime], minutes: int, told: bool) -> bool:
+    """Whether bars that start then may be taken for bars of so many minutes."""
+    fitting = [start for start in starts if _fits(start.astimezone(EXCHANGE_TIMEZONE), minutes)]
+    if len(fitting) <= len(starts) / 2:
+        return False
+    steps = [(later - start) // timedelta(minutes=1) for start, later in pairwise(fitting)]
+    times_longer = gcd(MINUTES_OF_A_DAY, *steps) // minutes
+    if told:
+        return int(times_longer ** min(len(steps), CHANCE)) < CHANCE
+    return len(fitting) >= PROOF and times_longer == 1 and steps.count(minutes) > len(steps) / 2
+
+
+def _fits(start: datetime, minutes: int) -> bool:
+    on_the_grid = start.minute % minutes == start.second == start.microsecond == 0
+    return on_the_grid and FIRST_HOUR <= start.hour < LAST_HOUR
 
 
 def _intraday_bar(

@@ -9,9 +9,8 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
-from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from market_data_pipeline.brapi.answers import (
@@ -23,17 +22,17 @@ from market_data_pipeline.brapi.answers import (
     read_usage_window,
     results_by_ticker,
 )
-from market_data_pipeline.brapi.connection import Connection, Reply
+from market_data_pipeline.brapi.connection import Connection, Question, Reply
 from market_data_pipeline.brapi.errors import (
-    BatchTooLargeError,
     BrapiError,
     OutageError,
     TemporaryError,
     TickerError,
+    is_error,
     refusal,
 )
-from market_data_pipeline.brapi.plans import Plan, batches, plan_of_quota
-from market_data_pipeline.brapi.request_queue import Outcome, Pending, RequestQueue, Sent
+from market_data_pipeline.brapi.plans import Plan, batches
+from market_data_pipeline.brapi.request_queue import Outcome, Request, RequestQueue
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import Window
 
@@ -45,6 +44,9 @@ MAX_ATTEMPTS = 4
 FIRST_BACKOFF_SECONDS = 1.0
 # So many failures of Brapi (5xx, time-outs, connections) before its first answer: it is down.
 FAILURES_OF_A_BREAKDOWN = 12
+QUOTES, USAGE = "/api/quote/", "/api/v2/user/usage"
+# Bytes. A quote has 2 KB, a bar up to 180.
+ANSWER_OF_A_TICKER, BAR, ANSWER_WITHOUT_BARS = 2**20, 256, 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -60,14 +62,21 @@ class Fetch(Generic[T]):
     seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class Account:
-    """The requests of a client, those that the quota counted, and the quota by the last answer."""
+    """What the quota counted of a client's requests, and the quota by its answers."""
 
-    requests: int
-    spent: int
-    limit: int | None
-    left: int | None
+    spent: int = 0
+    limit: int | None = None
+    left: int | None = None
+
+    def note(self, reply: Reply) -> None:
+        """Keeps what is left: the least, as answers overtake each other."""
+        left = reply.quota_left
+        if left is not None:
+            self.spent += 1
+            self.limit = reply.quota_limit or self.limit
+            self.left = left if self.left is None else min(self.left, left)
 
 
 @dataclass(frozen=True)
@@ -106,21 +115,14 @@ class BrapiClient:
         self._queue = RequestQueue(
             connection, min_interval, request_timeout, time.monotonic() + step_timeout
         )
-        self._batch_size = plan.tickers_per_request
-        self._reached = self._answered = False
-        self._breakdowns = self._spent = 0
-        self._limit: int | None = None
-        self._left: int | None = None
+        self.account = Account()
+        self._answered = False
+        self._breakdowns = 0
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._connection.close()
 
     def quotes(
@@ -132,7 +134,10 @@ class BrapiClient:
             RunError: the token, the plan or the quota stops everything.
         """
         return self._fetch(
-            tickers, {}, lambda result, asked: read_quote(result, asked, window), on_progress
+            self._question(tickers, {}),
+            tickers,
+            lambda result, asked: read_quote(result, asked, window),
+            on_progress,
         )
 
     def history(
@@ -152,66 +157,62 @@ class BrapiClient:
         """
         parameters = {"interval": self.plan.bar_interval(window_minutes)}
         parameters |= self.plan.history_span(*days, today)
-        return self._fetch(tickers, parameters, read_history, on_progress)
-
-    def adopt_actual_plan(self) -> bool:
-        """Takes the plan that the answers' quota tells of for `plan`; whether that is another.
-
-        To be called when Brapi has refused what `plan` was thought to allow.
-        """
-        actual = plan_of_quota(self._limit or 0)
-        if actual is None or actual.name == self.plan.name:
-            return False
-        self.plan = actual
-        return True
+        bars = self.plan.most_bars(*days, today, window_minutes)
+        question = self._question(tickers, parameters, bars)
+        return self._fetch(question, tickers, read_history, on_progress)
 
     @property
-    def account(self) -> Account:
-        """What the requests so far have cost, and what is left."""
-        return Account(self._queue.requests, self._spent, self._limit, self._left)
+    def requests(self) -> int:
+        """How many have been sent."""
+        return self._queue.requests
 
     def usage_window(self) -> UsageWindow | None:
         """The time that the quota is for, None if Brapi does not tell."""
-        for _, outcome in self._queue.outcomes([Pending(())], {}, "/api/v2/user/usage"):
-            return read_usage_window(outcome.body) if isinstance(outcome, Reply) else None
+        question = Question(USAGE, {}, ANSWER_OF_A_TICKER)
+        for _, outcome in self._queue.outcomes(question, [Request(())]):
+            if isinstance(outcome, Reply):
+                return read_usage_window(self._connection.json(outcome))
         return None
+
+    def _question(
+        self, tickers: Sequence[str], parameters: Mapping[str, str], bars: int = 0
+    ) -> Question:
+        """About quotes, with so many bars of each ticker."""
+        batch = min(len(tickers), self.plan.tickers_per_request) or 1
+        largest = min(batch * ANSWER_OF_A_TICKER, ANSWER_WITHOUT_BARS) + batch * bars * BAR
+        return Question(QUOTES, parameters, largest)
 
     def _fetch(
         self,
+        question: Question,
         tickers: Sequence[str],
-        parameters: Mapping[str, str],
         read: Read[T],
         on_progress: Callable[[Progress], None],
     ) -> Fetch[T]:
-        started, requests_before = time.monotonic(), self._queue.requests
+        started, requests_before = time.monotonic(), self.requests
         answers: dict[str, T] = {}
         failures: dict[str, str] = {}
         ended_because = "no answer within the time of the step"
-        waiting = [Pending(batch) for batch in batches(tickers, self._batch_size)]
-        for sent, outcome in self._queue.outcomes(waiting, parameters):
-            answered: dict[str, T] = {}
-            failed: dict[str, str] = {}
+        size = self.plan.tickers_per_request
+        waiting = [Request(batch) for batch in batches(tickers, size)]
+        for request, outcome in self._queue.outcomes(question, waiting):
             try:
-                answered, failed = self._read(sent, outcome, read)
-            except BatchTooLargeError:
-                self._shrink(len(sent.pending.batch))
-                waiting[:] = [
-                    each for pending in (sent.pending, *waiting) for each in self._parts(pending)
-                ]
+                answered, failed = self._read(question, request, outcome, read)
+                answers |= answered
+                failures |= failed
             except (TemporaryError, TickerError) as error:
-                if pause := self._pause_beyond_the_step(error):
+                pause = error.retry_after if isinstance(error, TemporaryError) else None
+                if pause is not None and not self._queue.hold(pause):
                     waiting.clear()  # what is under way is waited for, as it is paid for
                     ended_because = (
                         f"{error}: Brapi asks to wait {pause:.0f} s, longer than this step may"
                     )
-                    continue
-                again = self._again(sent.pending, error)
-                waiting += again
-                failed = {} if again else dict.fromkeys(sent.pending.batch, str(error))
-            answers |= answered
-            failures |= failed
+                elif again := self._again(request, error):
+                    waiting += again
+                else:
+                    failures |= dict.fromkeys(request.batch, str(error))
             done = len(answers) + len(failures)
-            seconds_left = (len(tickers) - done) / self._batch_size * self._min_interval
+            seconds_left = (len(tickers) - done) / size * self._min_interval
             on_progress(Progress(done, len(failures), len(tickers), seconds_left))
         for ticker in tickers:
             if ticker not in answers:
@@ -219,86 +220,54 @@ class BrapiClient:
         return Fetch(
             answers={ticker: answers[ticker] for ticker in tickers if ticker in answers},
             failures={ticker: failures[ticker] for ticker in tickers if ticker in failures},
-            requests=self._queue.requests - requests_before,
+            requests=self.requests - requests_before,
             seconds=time.monotonic() - started,
         )
 
     def _read(
-        self, sent: Sent, outcome: Outcome, read: Read[T]
+        self, question: Question, request: Request, outcome: Outcome, read: Read[T]
     ) -> tuple[dict[str, T], dict[str, str]]:
         """The answers, and the failures, of the tickers of a request."""
         if isinstance(outcome, BaseException):
             raise outcome
-        self._note(outcome)
-        batch = sent.pending.batch
-        if outcome.status != 200:
+        self.account.note(outcome)
+        body, batch = self._connection.json(outcome), request.batch
+        if outcome.status != 200 or is_error(body):
             # An answer to the many sent at once may lack the header that those before it had.
-            left = self._left if outcome.quota_left is None else outcome.quota_left
-            error = refusal(outcome.status, outcome.body, outcome.retry_after, left)
-            too_large = isinstance(error, BatchTooLargeError)
-            raise TickerError(str(error)) if too_large and len(batch) == 1 else error
+            left = self.account.left if outcome.quota_left is None else outcome.quota_left
+            raise refusal(outcome.status, body, len(batch), outcome.retry_after, left)
         try:
-            results = results_by_ticker(outcome.body, batch)
+            results = results_by_ticker(body, batch)
         except ValueError as error:
             raise TemporaryError(f"the answer cannot be read: {error}") from None
         self._answered = True
-        asked = {ticker: Asked(ticker, sent.asked_at, outcome.origin) for ticker in batch}
+        asked = {ticker: Asked(ticker, request.asked_at, outcome.origin) for ticker in batch}
         return _read_each(batch, results, asked, read)
 
-    def _note(self, reply: Reply) -> None:
-        """Keeps what is left of the quota: the least, as answers overtake each other."""
-        self._reached |= reply.status != 200 or isinstance(reply.body, Mapping)
-        if reply.quota_left is not None:
-            self._spent += 1
-            self._limit = reply.quota_limit or self._limit
-            known = [left for left in (self._left, reply.quota_left) if left is not None]
-            self._left = min(known)
-
-    def _shrink(self, refused: int) -> None:
-        """A batch of that size was refused: the plan is another one than was thought."""
-        plan = plan_of_quota(self._limit) if self._limit else None
-        smaller = plan.tickers_per_request if plan else refused
-        self._batch_size = min(self._batch_size, max(1, min(smaller, refused // 2)))
-
-    def _parts(self, pending: Pending) -> list[Pending]:
-        return [replace(pending, batch=batch) for batch in batches(pending.batch, self._batch_size)]
-
-    def _pause_beyond_the_step(self, error: BrapiError) -> float | None:
-        """The seconds of a pause that the step has no time for; a shorter one is made."""
-        if not isinstance(error, TemporaryError) or error.retry_after is None:
-            return None
-        self._queue.hold(error.retry_after)
-        until = time.monotonic() + error.retry_after
-        return error.retry_after if until >= self._queue.deadline else None
-
-    def _again(self, pending: Pending, error: BrapiError) -> list[Pending]:
+    def _again(self, request: Request, error: BrapiError) -> list[Request]:
         """What to ask after an error: the same later, or its tickers in two halves."""
+        batch = request.batch
         if isinstance(error, TemporaryError):
             self._stop_if_brapi_is_down(error)
-            delay = _backoff(pending.attempt) if error.retry_after is None else error.retry_after
+            delay = _backoff(request.attempt) if error.retry_after is None else error.retry_after
             due = time.monotonic() + delay
-            if pending.attempt < MAX_ATTEMPTS and due < self._queue.deadline:
-                return [replace(pending, attempt=pending.attempt + 1, due=due)]
+            if request.attempt < MAX_ATTEMPTS and due < self._queue.deadline:
+                return [Request(batch, request.attempt + 1, due)]
             if error.too_many:
                 return []
         # One ticker may be what spoils the batch, unless Brapi answers nothing at all.
-        if len(pending.batch) == 1 or not (isinstance(error, TickerError) or self._answered):
+        if len(batch) == 1 or not (isinstance(error, TickerError) or self._answered):
             return []
-        return [Pending(batch) for batch in batches(pending.batch, (len(pending.batch) + 1) // 2)]
+        return [Request(half) for half in batches(batch, (len(batch) + 1) // 2)]
 
     def _stop_if_brapi_is_down(self, error: TemporaryError) -> None:
         self._breakdowns += not error.too_many
-        if self._answered or self._breakdowns < FAILURES_OF_A_BREAKDOWN:
-            return
-        if not self._reached:
+        if not self._answered and self._breakdowns >= FAILURES_OF_A_BREAKDOWN:
             raise OutageError(
-                f"Brapi cannot be reached at {self._connection.host}: {error}. Check "
-                "BRAPI_BASE_URL and the network, then materialize the window again."
+                f"Brapi answered none of the first {FAILURES_OF_A_BREAKDOWN} requests ({error}), "
+                f"so no more were sent. Check BRAPI_BASE_URL ({self._connection.host}), "
+                "BRAPI_TOKEN and the network, then materialize the window again."
             )
-        raise OutageError(
-            f"Brapi is down: none of the first {FAILURES_OF_A_BREAKDOWN} requests was answered "
-            f"({error}), so no more were sent. Materialize the window again while it is live."
-        )
 
 
 def _read_each(

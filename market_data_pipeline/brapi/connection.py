@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -18,22 +19,34 @@ from requests.auth import AuthBase
 from urllib3.exceptions import HTTPError
 
 from market_data_pipeline.brapi.errors import RunError, TemporaryError
+from market_data_pipeline.brapi.texts import Texts
 from market_data_pipeline.market.quote import SANDBOX
 
 NOT_SET = (
     "BRAPI_TOKEN is not set. Put your token into .env (BRAPI_TOKEN=…) or the environment of the "
     "code location, or unset BRAPI_BASE_URL and use `make dev` for the sandbox."
 )
-LARGEST_BODY_BYTES = 64 * 2**20
 # What a bearer token is made of (RFC 6750).
 TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-# A shorter one is no secret, and may be a part of any word.
-SHORTEST_SECRET = 8
+# Python needs up to 100 bytes for each mark of JSON (`,` `:` `[` `{`): of a bound on the bytes of
+# an answer, which has a mark in seven, so many go with each mark.
+BYTES_A_MARK = 12
+TOO_LARGE = "the answer is larger than anything that was asked for"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked for some tickers: a path, the parameters of its query, and how many bytes an
+    answer may have, unpacked."""
+
+    path: str
+    parameters: Mapping[str, str]
+    largest: int
 
 
 @dataclass(frozen=True)
 class Reply:
-    """An HTTP answer: the JSON of its body (None where it is none) and the headers that count.
+    """An HTTP answer: its body, which `Connection.json` reads, and the headers that count.
 
     `origin` is the host that answered, or `brapi-sandbox` if it says that it is one. `retry_after`
     is in seconds; `quota_limit` and `quota_left` are requests in the usage window.
@@ -41,7 +54,7 @@ class Reply:
 
     origin: str
     status: int
-    body: Any
+    content: bytes
     retry_after: float | None
     quota_limit: int | None
     quota_left: int | None
@@ -66,57 +79,58 @@ class Connection:
             raise RunError("BRAPI_TOKEN contains an invalid character: copy it again.")
         self.host = _host(base_url)
         self._base_url = base_url.rstrip("/")
-        self._token = _in_any_form(token)
+        self._texts = Texts(token)
         self._session = requests.Session()
         self._session.auth = _Bearer(token)
+        self._session.headers["Accept-Encoding"] = "gzip"
         adapter = HTTPAdapter(pool_maxsize=size)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, adapter)
 
-    def get(self, path: str, parameters: Mapping[str, str], seconds: float) -> Reply:
-        """Asks for `path`; `seconds` bound each wait for the socket, and the body as a whole.
+    def get(self, question: Question, tickers: Sequence[str], seconds: float) -> Reply:
+        """Asks once; `seconds` bound each wait for the socket, and the body as a whole.
 
         Raises:
-            TemporaryError: it took longer, the connection failed or the body was cut.
+            TemporaryError: it took longer, the connection failed, or the body was cut, too large
+                or packed in a way that was not asked for.
         """
         until = time.monotonic() + seconds
         try:
             with self._session.get(
-                self._base_url + path,
-                params=parameters,
+                self._base_url + question.path + ",".join(tickers),
+                params=question.parameters,
                 timeout=seconds,
                 stream=True,
                 allow_redirects=False,
             ) as response:
-                return self._reply(response, until)
+                headers = response.headers
+                sandbox = headers.get("Server", "").startswith(SANDBOX)
+                return Reply(
+                    origin=SANDBOX if sandbox else self.host,
+                    status=response.status_code,
+                    content=_content(response, question.largest, until),
+                    retry_after=_retry_after(headers.get("Retry-After")),
+                    quota_limit=_rate_limit(headers, "limit"),
+                    quota_left=_rate_limit(headers, "remaining"),
+                )
         except (requests.Timeout, TimeoutError):
             raise TemporaryError(f"no answer within {seconds:.3g} s") from None
-        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
+        except (requests.RequestException, HTTPError, OSError, ValueError, zlib.error) as error:
             raise TemporaryError(f"the connection failed: {_cause(error)}") from None
+
+    def json(self, reply: Reply) -> Any:
+        """The JSON of a body, with clean texts; None where it is none.
+
+        It takes many times the body in memory: to be called for one reply after the other.
+        """
+        try:
+            return self._texts.clean(json.loads(reply.content))
+        except (ValueError, RecursionError):
+            return None
 
     def close(self) -> None:
         """Closes the connections that no request uses."""
         self._session.close()
-
-    def _reply(self, response: requests.Response, until: float) -> Reply:
-        content = bytearray()
-        # One read of the socket at a time, so that a body that comes byte by byte is given up.
-        while chunk := response.raw.read1(65536, decode_content=True):
-            content += chunk
-            if time.monotonic() >= until:
-                raise TimeoutError
-            if len(content) > LARGEST_BODY_BYTES:
-                raise TemporaryError("the answer is too large")
-        headers = response.headers
-        sandbox = headers.get("Server", "").startswith(SANDBOX)
-        return Reply(
-            origin=SANDBOX if sandbox else self.host,
-            status=response.status_code,
-            body=_json(self._token.sub(b"***", bytes(content))),
-            retry_after=_retry_after(headers.get("Retry-After")),
-            quota_limit=_rate_limit(headers, "limit"),
-            quota_left=_rate_limit(headers, "remaining"),
-        )
 
 
 class _Bearer(AuthBase):
@@ -130,14 +144,24 @@ class _Bearer(AuthBase):
         return request
 
 
-def _in_any_form(token: str) -> re.Pattern[bytes]:
-    """Finds the token in a body: as it is, or as JSON or an address may have escaped it."""
-    if len(token) < SHORTEST_SECRET:
-        return re.compile(rb"(?!)")
-    forms = (
-        char if char.isalnum() else rf"(?:\\?[{char}]|%(?i:{ord(char):02x}))" for char in token
-    )
-    return re.compile("".join(forms).encode())
+def _content(response: requests.Response, largest: int, until: float) -> bytes:
+    packing = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if packing not in ("identity", "gzip"):
+        raise TemporaryError("the answer is packed in a way that was not asked for")
+    gzip = zlib.decompressobj(wbits=31) if packing == "gzip" else None
+    content = bytearray()
+    # One read of the socket at a time, so that a body that comes byte by byte is given up.
+    while chunk := response.raw.read1(65536, decode_content=False):
+        content += gzip.decompress(chunk, largest + 1 - len(content)) if gzip else chunk
+        if time.monotonic() >= until:
+            raise TimeoutError
+        if len(content) > largest:
+            raise TemporaryError(TOO_LARGE)
+    if gzip and not gzip.eof:
+        raise TemporaryError("the answer was cut")
+    if sum(map(content.count, b",:[{")) * BYTES_A_MARK > largest:
+        raise TemporaryError(TOO_LARGE)
+    return bytes(content)
 
 
 def _host(base_url: str) -> str:
@@ -170,13 +194,6 @@ def _cause(error: BaseException | None) -> str:
             words = error.strerror
         error = error.__cause__ or error.__context__
     return words
-
-
-def _json(content: bytes) -> Any:
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _rate_limit(headers: Mapping[str, str], name: str) -> int | None:

@@ -1,7 +1,7 @@
 """What can go wrong between a request and its answer, sorted by what helps.
 
-No message holds a token: the client sends it in a header, and no exception of the HTTP library is
-chained to these.
+No message holds a token: the client sends it in a header, no exception of the HTTP library is
+chained to these, and the texts of an answer come without it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from market_data_pipeline.market.errors import ClearError
+
+TOKEN_REFUSED = {"MISSING_TOKEN", "INVALID_TOKEN"}
+NOT_ON_THE_PLAN = {"FEATURE_NOT_AVAILABLE", "INVALID_RANGE", "INVALID_INTERVAL"}
+TOO_MANY_TICKERS = "QUOTES_PER_REQUEST_EXCEEDED"
+# What these statuses say counts with a code only: a CDN, too, answers with them now and then.
+CLAIMS = {
+    401: "BRAPI_TOKEN may be wrong",
+    402: "the quota may be spent",
+    403: "BRAPI_TOKEN or BRAPI_PLAN may be wrong",
+}
+# Beside 5xx.
+REPEATED = {200, *CLAIMS, 408, 409, 425, 429}
 
 
 class BrapiError(ClearError):
@@ -36,54 +48,61 @@ class TickerError(BrapiError):
     """Costs the tickers of this request and nothing else: unknown, suspended, unusable."""
 
 
-class BatchTooLargeError(BrapiError):
-    """The plan takes fewer tickers in one request; smaller batches go through."""
-
-
 class RunError(BrapiError):
     """Every other request would fail too: the run ends, and the text says what to do."""
 
 
 class OutageError(RunError):
-    """Brapi is down or out of reach: another try some minutes later may go through."""
+    """Brapi answers nothing: another try some minutes later may go through."""
 
 
 class PlanError(RunError):
     """The plan does not allow what was asked, or what was to be asked and therefore was not."""
 
 
+def is_error(body: Any) -> bool:
+    """Whether a body, or a result in it, says that it is an error, whatever the status."""
+    return isinstance(body, Mapping) and bool(body.get("error") or body.get("success") is False)
+
+
 def refusal(
-    status: int, body: Any, retry_after: float | None, quota_left: int | None
+    status: int, body: Any, tickers: int, retry_after: float | None, quota_left: int | None
 ) -> BrapiError:
-    """The error that an answer other than 200 stands for.
+    """The error that an answer stands for.
 
     Args:
-        status: the HTTP status.
+        status: the HTTP status; 200 if the body says that it is an error.
         body: the parsed JSON body, None where it is none.
+        tickers: how many were asked for.
         retry_after: seconds, from the header of that name.
-        quota_left: from the header `x-ratelimit-remaining`.
+        quota_left: from the header `x-ratelimit-remaining` of this answer or one before it.
     """
     code, message = _code_and_message(body)
     said = " ".join(filter(None, [f"Brapi answered {status}", code, message and f"({message})"]))
     if status < 500 and not isinstance(body, Mapping):
         said += " with a page that is not from its API (is BRAPI_BASE_URL right?)"
-    if status == 401:
+    if code in TOKEN_REFUSED:
         return RunError(f"{said}: the token is refused. Set BRAPI_TOKEN to a valid one.")
-    if status == 402 or (status == 429 and quota_left == 0):
-        return RunError(
-            f"{said}: the quota of this usage window is spent. Wait for the next one, or move to a "
-            "larger plan."
-        )
-    if status == 403 or code in ("INVALID_RANGE", "INVALID_INTERVAL"):
+    if code in NOT_ON_THE_PLAN:
         return PlanError(
             f"{said}: the plan of this token does not include what was asked. Set BRAPI_PLAN to "
             "the plan you have."
         )
-    if code == "QUOTES_PER_REQUEST_EXCEEDED":
-        return BatchTooLargeError(said)
+    if code == TOO_MANY_TICKERS and tickers > 1:
+        return PlanError(
+            f"{said}: the plan of this token takes fewer than {tickers} tickers in one request. "
+            "Set BRAPI_PLAN to the plan you have, or BRAPI_TICKERS_PER_REQUEST."
+        )
+    if status in (402, 429) and quota_left == 0:
+        return RunError(
+            f"{said}: the quota of this usage window is spent. Wait for the next one, or move to a "
+            "larger plan."
+        )
     if status in (404, 417) and isinstance(body, Mapping):
         return TickerError(f"unknown ticker ({status})")
-    if status == 429 or status >= 500:
+    if status in CLAIMS:
+        return TemporaryError(f"{said}: {CLAIMS[status]}")
+    if status in REPEATED or status >= 500:
         return TemporaryError(said, retry_after, too_many=status == 429)
     return TickerError(said)
 
@@ -92,14 +111,13 @@ def _code_and_message(body: Any) -> tuple[str, str]:
     """The code and the message of either envelope, empty where there is none."""
     if not isinstance(body, Mapping):
         return "", ""
-    error = body.get("error")
-    issues = error.get("issues") if isinstance(error, Mapping) else None
-    if isinstance(issues, list):
-        texts = [issue.get("message") for issue in issues if isinstance(issue, Mapping)]
-        return "", _shown("; ".join(text for text in texts if isinstance(text, str)), 200)
-    return _shown(body.get("code"), 60), _shown(body.get("message"), 200)
+    parts, error = [body], body.get("error")
+    parts.append(error if isinstance(error, Mapping) else {"message": error})
+    if isinstance(issues := parts[1].get("issues"), list):
+        parts += [each for each in issues if isinstance(each, Mapping)]
+    return _first_text(parts[:2], "code", 60), _first_text(parts, "message", 200)
 
 
-def _shown(value: Any, longest: int) -> str:
-    """A text as it can be logged: half a surrogate pair cannot."""
-    return value.encode("utf-8", "replace").decode()[:longest] if isinstance(value, str) else ""
+def _first_text(parts: list[Mapping[str, Any]], name: str, longest: int) -> str:
+    texts = (part.get(name) for part in parts)
+    return next((text for text in texts if text and isinstance(text, str)), "")[:longest]

@@ -10,7 +10,6 @@ from typing import TypeVar
 from market_data_pipeline.brapi.answers import Bar, History
 from market_data_pipeline.brapi.bars import Gap, bars_of_windows
 from market_data_pipeline.brapi.client import BrapiClient, Fetch, Progress
-from market_data_pipeline.brapi.errors import PlanError
 from market_data_pipeline.brapi.plans import Plan
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, TradingWindows, Window
@@ -23,7 +22,8 @@ class Observation:
     """The quotes of some windows, and why there are no more.
 
     `failures` says for each ticker that Brapi gave nothing for why; `gaps` says for each window
-    which tickers have no bar in it; `renamed` maps old symbols of the watchlist to the new ones.
+    which tickers have no bar in it; `answered_as` has the other symbol that a ticker of the
+    watchlist was answered under.
     `plan` is the one by which it was asked, `seconds` how long the requests took.
     """
 
@@ -32,7 +32,7 @@ class Observation:
     quotes: list[Quote] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     gaps: dict[Window, dict[str, Gap]] = field(default_factory=dict)
-    renamed: dict[str, str] = field(default_factory=dict)
+    answered_as: dict[str, str] = field(default_factory=dict)
     requests: int = 0
     seconds: float = 0.0
 
@@ -57,7 +57,7 @@ def observe_live(
         on_progress: called from time to time while the requests are under way.
 
     Returns:
-        A quote or a failure for each ticker; `renamed` names those with a new symbol.
+        A quote or a failure for each ticker; `answered_as` names those with another symbol.
 
     Raises:
         OutageError: Brapi is down.
@@ -86,8 +86,7 @@ def observe_history(
 ) -> Observation:
     """What the market did in windows that have passed, from the bars of the price history.
 
-    Nothing is requested for windows that cannot have a bar. If the token turns out to have another
-    plan than configured, everything is requested once more, as that plan allows.
+    Nothing is requested for windows that cannot have a bar.
 
     Args:
         client: asks Brapi; its rate, retries and time limit apply.
@@ -116,12 +115,7 @@ def observe_history(
             raise client.plan.too_far_back(first, today)
         return observation
     days = (min(window.day for window in served), max(window.day for window in served))
-    try:
-        fetch = client.history(tickers, days, today, minutes, on_progress)
-    except PlanError:
-        if not client.adopt_actual_plan():
-            raise
-        return observe_history(client, tickers, windows, trading_windows, now, on_progress)
+    fetch = client.history(tickers, days, today, minutes, on_progress)
     symbols = {ticker: history.symbol for ticker, history in fetch.answers.items()}
     for ticker in _account(observation, fetch, symbols):
         history = fetch.answers[ticker]
@@ -143,7 +137,7 @@ def as_stored(
         plan,
         list(rows),
         failures={each: "no quote is stored" for each in tickers if each not in there},
-        renamed={q.requested_ticker: q.ticker for q in rows if q.ticker != q.requested_ticker},
+        answered_as={q.requested_ticker: q.ticker for q in rows if q.ticker != q.requested_ticker},
     )
 
 
@@ -191,7 +185,7 @@ def _account(observation: Observation, fetch: Fetch[T], symbols: dict[str, str])
             )
             continue
         if symbol != ticker:
-            observation.renamed[ticker] = symbol
+            observation.answered_as[ticker] = symbol
         accepted.append(ticker)
     return accepted
 

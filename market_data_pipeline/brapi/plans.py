@@ -17,18 +17,18 @@ from market_data_pipeline.brapi.errors import PlanError
 # Every range that reaches back a fixed time from today, the shortest first.
 RANGES = ("1d", "5d", "1mo", "3mo", "6mo", "1y", "2y", "5y", "10y", "max")
 BAR_MINUTES = (60, 30, 15, 5)
+LONGEST_SESSION_MINUTES = 10 * 60
 
 
 @dataclass(frozen=True)
 class Plan:
     """What may be asked: how much at a time, how far back, how fine.
 
-    `requests` is the quota of a usage window, `delay_minutes` how old a quote may be,
-    `longest_range` the furthest that history reaches back from today.
+    `delay_minutes` is how old a quote may be, `longest_range` the furthest that history reaches
+    back from today.
     """
 
     name: str
-    requests: int
     tickers_per_request: int
     delay_minutes: int
     intraday: bool
@@ -73,6 +73,13 @@ class Plan:
             span["endDate"] = (last + timedelta(days=1)).isoformat()
         return span
 
+    def most_bars(self, first: date, last: date, today: date, window_minutes: int) -> int:
+        """How many bars of an instrument the answer for the days `first` to `last` may have."""
+        if not self.intraday:
+            return (today - first).days + 1
+        minutes = int(self.bar_interval(window_minutes).removesuffix("m"))
+        return ((last - first).days + 2) * LONGEST_SESSION_MINUTES // minutes
+
     def adjusted(self, **settings: Any) -> Plan:
         """This plan with those of its fields that are not None."""
         return replace(
@@ -83,9 +90,9 @@ class Plan:
 PLANS = {
     plan.name: plan
     for plan in (
-        Plan("free", 15_000, 1, 30, False, "3mo"),
-        Plan("startup", 150_000, 10, 15, True, "1y"),
-        Plan("pro", 500_000, 20, 5, True, "max"),
+        Plan("free", 1, 30, False, "3mo"),
+        Plan("startup", 10, 15, True, "1y"),
+        Plan("pro", 20, 5, True, "max"),
     )
 }
 
@@ -93,11 +100,6 @@ PLANS = {
 def batches(tickers: Sequence[str], size: int) -> list[tuple[str, ...]]:
     """The tickers in their order, `size` to a request."""
     return [tuple(tickers[start : start + size]) for start in range(0, len(tickers), size)]
-
-
-def plan_of_quota(requests: int) -> Plan | None:
-    """The plan whose quota that is, as the header `x-ratelimit-limit` tells it."""
-    return next((plan for plan in PLANS.values() if plan.requests == requests), None)
 
 
 def _reaches_back_to(name: str, today: date) -> date:

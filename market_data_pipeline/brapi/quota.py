@@ -67,7 +67,7 @@ def measured(client: BrapiClient, last: Quota | None, cost: int, now: datetime) 
     account = client.account
     if account.left is None:
         # No answer told: the requests that were sent are a forecast.
-        return last and replace(last, left=max(0, last.left - account.requests))
+        return last and replace(last, left=max(0, last.left - client.requests))
     limit = account.limit or (last.limit if last else account.left)
     renewed = last and account.left > last.left and last.kind != "rolling-30d"
     if last and last.limit == limit and not (cost and (renewed or last.kind == "assumed")):

@@ -11,37 +11,33 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from market_data_pipeline.brapi.answers import to_milliseconds
-from market_data_pipeline.brapi.connection import Connection, Reply
+from market_data_pipeline.brapi.connection import Connection, Question, Reply
 from market_data_pipeline.brapi.errors import TemporaryError
 from market_data_pipeline.market import clock
 
 MAX_OPEN_REQUESTS = 24
+# Of the answers that may be under way at the same time.
+MAX_OPEN_BYTES = 96 * 2**20
 
 
-@dataclass(frozen=True)
-class Pending:
-    """A request that is to be sent: a batch of tickers, for the `attempt`-th time, not before
-    `due` (by `time.monotonic()`)."""
+@dataclass(eq=False)
+class Request:
+    """A batch of tickers to ask for, for the `attempt`-th time, not before `due`.
+
+    `due` and `until`, when it is given up, are by `time.monotonic()`.
+    """
 
     batch: tuple[str, ...]
     attempt: int = 1
     due: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class Sent:
-    """A request under way."""
-
-    pending: Pending
-    asked_at: datetime
+    asked_at: datetime = field(init=False)
     """When it was sent; aware, UTC, to the millisecond."""
-    until: float
-    """When it is given up, by `time.monotonic()`."""
+    until: float = field(init=False)
 
 
 Outcome = Reply | BaseException
@@ -69,69 +65,63 @@ class RequestQueue:
         """How many have been sent."""
 
     def outcomes(
-        self, waiting: list[Pending], parameters: Mapping[str, str], path: str = "/api/quote/"
-    ) -> Iterator[tuple[Sent, Outcome]]:
+        self, question: Question, waiting: list[Request]
+    ) -> Iterator[tuple[Request, Outcome]]:
         """Sends what waits, in turn, and says what became of it, as it comes.
 
         Ends at the deadline, or before when nothing is under way or may start by then. What the
         caller adds to `waiting` meanwhile is sent too.
         """
-        done: queue.SimpleQueue[tuple[Sent, Outcome]] = queue.SimpleQueue()
-        under_way: set[Sent] = set()
+        done: queue.SimpleQueue[tuple[Request, Outcome]] = queue.SimpleQueue()
+        under_way: set[Request] = set()
+        most = max(1, min(MAX_OPEN_REQUESTS, MAX_OPEN_BYTES // question.largest))
         while waiting or under_way:
             now = time.monotonic()
-            start = self._next(waiting) if len(under_way) < MAX_OPEN_REQUESTS else math.inf
+            due = min((each.due for each in waiting), default=math.inf)
+            start = max(due, self._next_start) if len(under_way) < most else math.inf
             if now >= self.deadline or (start >= self.deadline and not under_way):
                 return
             if now >= start:
-                under_way.add(self._send(_first(waiting), path, parameters, done))
+                request = min(waiting, key=lambda each: each.due)
+                waiting.remove(request)
+                under_way.add(request)
+                self._send(question, request, done)
                 continue
             given_up = min((each.until for each in under_way), default=math.inf)
             try:
-                sent, outcome = done.get(timeout=max(0, min(start, given_up, self.deadline) - now))
+                request, outcome = done.get(
+                    timeout=max(0, min(start, given_up, self.deadline) - now)
+                )
             except queue.Empty:
-                over = [each for each in under_way if each.until <= time.monotonic()]
-                under_way.difference_update(over)
-                for sent in over:
-                    yield sent, TemporaryError(f"no answer within {self._request_timeout:.3g} s")
+                for each in under_way:
+                    if each.until <= time.monotonic():
+                        seconds = self._request_timeout
+                        done.put((each, TemporaryError(f"no answer within {seconds:.3g} s")))
                 continue
-            if sent in under_way:
-                under_way.remove(sent)
-                yield sent, outcome
+            if request in under_way:
+                under_way.remove(request)
+                yield request, outcome
 
-    def hold(self, seconds: float) -> None:
-        """Sends nothing for that many seconds: Brapi asked for a pause."""
+    def hold(self, seconds: float) -> bool:
+        """Sends nothing for that many seconds, as Brapi asks; whether there is time after them."""
         self._next_start = max(self._next_start, time.monotonic() + seconds)
-
-    def _next(self, waiting: list[Pending]) -> float:
-        """When the next request may start."""
-        return max(self._next_start, min((pending.due for pending in waiting), default=math.inf))
+        return self._next_start < self.deadline
 
     def _send(
         self,
-        pending: Pending,
-        path: str,
-        parameters: Mapping[str, str],
-        done: queue.SimpleQueue[tuple[Sent, Outcome]],
-    ) -> Sent:
-        now = time.monotonic()
-        self.requests += 1
-        sent = Sent(pending, to_milliseconds(clock.utc_now()), now + self._request_timeout)
-
+        question: Question,
+        request: Request,
+        done: queue.SimpleQueue[tuple[Request, Outcome]],
+    ) -> None:
         def get() -> None:
             try:
-                whole = path + ",".join(pending.batch)
-                done.put((sent, self._connection.get(whole, parameters, self._request_timeout)))
+                reply = self._connection.get(question, request.batch, self._request_timeout)
+                done.put((request, reply))
             except BaseException as error:
-                done.put((sent, error))
+                done.put((request, error))
 
+        self.requests += 1
+        request.asked_at = to_milliseconds(clock.utc_now())
+        request.until = time.monotonic() + self._request_timeout
         threading.Thread(target=get, name="brapi-request", daemon=True).start()
         self._next_start = time.monotonic() + self._interval
-        return sent
-
-
-def _first(waiting: list[Pending]) -> Pending:
-    """Takes what is due first."""
-    first = min(waiting, key=lambda pending: pending.due)
-    waiting.remove(first)
-    return first

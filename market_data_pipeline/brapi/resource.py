@@ -61,13 +61,6 @@ class BrapiResource(dg.ConfigurableResource[BrapiClient]):
     step_timeout_seconds: float = Field(
         default=240.0, description="Seconds within which all requests of a step end.", gt=0
     )
-    min_answered_share: float = Field(
-        default=0.0,
-        description="Share of the watchlist that must be answered for a run to go on (always at "
-        "least one ticker).",
-        ge=0,
-        le=1,
-    )
 
     def client(self) -> BrapiClient:
         """A client for one step, to be used in a `with` statement.

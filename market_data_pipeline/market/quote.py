@@ -27,11 +27,11 @@ class Quote:
     """
 
     ticker: str
-    """The symbol that Brapi answers with; an instrument that B3 renamed carries its new one."""
+    """The symbol that Brapi answers with; the new one if B3 has renamed the instrument."""
     name: str | None
     short_name: str | None
     price: float
-    """As traded: of a bar the close, never the adjusted one."""
+    """Of a live quote as traded; of a bar the `close` that Brapi has, which may be adjusted."""
     volume: int | None
     """Shares or units traded in the session so far; None where only a part of it is known."""
     updated_at: datetime
@@ -79,11 +79,11 @@ class Quote:
 COLUMNS: dict[str, tuple[str, str]] = {
     "ticker": (
         "string",
-        "Symbol that Brapi answers with; a renamed instrument carries its new one",
+        "Symbol that Brapi answers with; the new one if B3 has renamed the instrument",
     ),
     "name": ("string", "Full name"),
     "short_name": ("string", "Name as the exchange abbreviates it"),
-    "price": ("double", "Price in BRL as traded"),
+    "price": ("double", "Price in BRL: as traded; of a bar Brapi's close, perhaps adjusted"),
     "volume": ("int64", "Shares or units traded in the session so far"),
     "updated_at": ("timestamp", "When the market made the price, UTC; the window's end for a bar"),
     "window_start": ("timestamp", "Start of the window, UTC, included"),

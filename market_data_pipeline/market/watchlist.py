@@ -12,7 +12,7 @@ from pathlib import Path
 from market_data_pipeline.market.errors import ClearError
 
 # B3's trading codes: four characters for the issuer, a number for the kind of security.
-TICKER = re.compile(r"[A-Z][A-Z0-9]{3}\d{1,2}")
+TICKER = re.compile(r"(?:[A-Z][A-Z0-9]|[0-9][A-Z])[A-Z0-9]{2}[0-9]{1,2}")
 
 
 class WatchlistError(ClearError):

@@ -44,8 +44,8 @@ ALL_TICKERS_QUOTED = dg.AssetCheckSpec(
 WATCHLIST_FREE_OF_RENAMES = dg.AssetCheckSpec(
     "watchlist_free_of_renames",
     asset=QUOTES,
-    description="Brapi answers under the symbols of the watchlist. If not: put the new symbols "
-    "into the watchlist.",
+    description="Brapi answers under the symbols of the watchlist. If not, and if B3 has renamed "
+    "the instruments: put the new symbols into the watchlist.",
 )
 PRICES_PLAUSIBLE = dg.AssetCheckSpec(
     "prices_plausible",
@@ -162,19 +162,19 @@ def _all_tickers_quoted(
 
 
 def _free_of_renames(observations: Sequence[Observation]) -> dg.AssetCheckResult:
-    renamed = {old: new for each in observations for old, new in each.renamed.items()}
-    pairs = [f"{old} is now {new}" for old, new in renamed.items()]
+    answered_as = {old: new for each in observations for old, new in each.answered_as.items()}
+    pairs = [f"{old} as {new}" for old, new in answered_as.items()]
     return dg.AssetCheckResult(
         check_name=WATCHLIST_FREE_OF_RENAMES.name,
-        passed=not renamed,
+        passed=not answered_as,
         severity=WARN,
         description=(
-            f"{', '.join(pairs)}: stored and published under the new symbol; put it into the "
-            "watchlist."
-            if renamed
+            f"Answered under another symbol: {', '.join(pairs)}. Stored and published under it; "
+            "if B3 has renamed the instrument, put the new symbol into the watchlist."
+            if answered_as
             else "No instrument was answered under another symbol."
         ),
-        metadata={"renamed": renamed},
+        metadata={"answered_as": answered_as},
     )
 
 

@@ -41,6 +41,7 @@ def explain(gap: str, plan: Plan) -> str:
         "no trade": "there was no trade",
         "off the grid": "Brapi's bars do not start where the window starts",
         "too early": f"its bars are not complete until {plan.delay_minutes} minutes after its end",
+        "other interval": "Brapi's bars are not known to be as long as was asked for",
         "failed": "Brapi gave no usable answer",
     }
     return words[gap]

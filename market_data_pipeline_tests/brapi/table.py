@@ -49,12 +49,24 @@ FAULTS: dict[str, dict[str, Any]] = {
     "range not on the plan": {"status": 400, "code": "INVALID_RANGE"},
     "no token": {"status": 401, "code": "MISSING_TOKEN"},
     "wrong token": {"status": 401, "code": "INVALID_TOKEN"},
-    "payment required": {"status": 402},
+    "refused without a code, once": {"status": 403, "numbers": [1]},
+    "refused without a code": {"status": 403, "body": {"message": "Forbidden"}},
+    "refused with a page": {"status": 403, "body": PAGE},
+    "token refused without a code": {
+        "status": 401,
+        "body": {"error": True, "message": "Limite de requisições atingido"},
+    },
+    "every request refused without a code": {"ticker": None, "status": 403},
+    "payment required, with requests left": {"status": 402},
+    "quota spent, older answer": {"status": 402, "headers": {"x-ratelimit-remaining": "0"}},
     "not on the plan": {"status": 403, "code": "FEATURE_NOT_AVAILABLE"},
     "quota spent": {"status": 429, "headers": {"x-ratelimit-remaining": "0"}},
     "too fast, once": {"status": 429, "headers": {"Retry-After": "0"}, "numbers": [1]},
     "too fast, always": {"status": 429},
     "come back later": {"status": 429, "headers": {"Retry-After": "3600"}, "delay": 1.0},
+    "request time-out": {"status": 408},
+    "conflict": {"status": 409},
+    "too early": {"status": 425},
     "server error, once": {"status": 500, "numbers": [1]},
     "server error": {"status": 500},
     "server error with a page": {"status": 503, "body": PAGE},
@@ -65,16 +77,29 @@ FAULTS: dict[str, dict[str, Any]] = {
     "broken JSON": {"body": '{"results": [{"symbol": "ABEV3", "regularMark'},
     "a page for an answer": {"body": PAGE},
     "JSON of another shape": {"body": {"results": {}}},
+    "an error with status 200": {"body": {"error": True, "message": "Tente novamente."}},
+    "an error of the other form with status 200": {
+        "body": {"success": False, "error": {"issues": [ISSUE]}}
+    },
+    "large body": {"fields": {"longName": "x" * 2**20}},
+    "large body, packed": {"fields": {"longName": "x" * (60 * 2**20)}, "encoding": "gzip"},
+    "many values": {"body": '{"results": [' + "[]," * (2**20 // 3 - 10) + "[]]}"},
+    "packed otherwise": {"encoding": "gzip, gzip"},
+    "packed": {"encoding": "gzip"},
+    "UTF-16": {"charset": "utf-16"},
     "no result": {"body": {"results": []}},
     "null price": quote_with(Price=None),
     "negative price": quote_with(Price=-1),
     "zero price": quote_with(Price=0),
     "textual price": quote_with(Price="35.50"),
+    "price below a cent": quote_with(Price=1e-9),
     "absurd price": quote_with(Price=1e12),
     "no market time": {"without": ["regularMarketTime"]},
     "epoch": quote_with(Time=0),
     "time in seconds": quote_with(Time=1_794_938_000),
     "volume as a float": quote_with(Volume=1200.0),
+    "no ticker": {"fields": {"symbol": "ABEV٣"}},
+    "another security": {"fields": {"symbol": "ABEV4"}},
 }
 BATCH_FAULTS: dict[str, dict[str, Any]] = {
     "fewer results": {"drop": True},
@@ -82,6 +107,12 @@ BATCH_FAULTS: dict[str, dict[str, Any]] = {
     "one spoils the batch": {"status": 500},
     "refused batch": {"status": 404},
 }
-TESTED_ALONE = {"not an instrument of B3", "too many tickers", "renamed", "nobody is there"}
+TESTED_ALONE = {
+    "not an instrument of B3",
+    "too many tickers",
+    "another symbol",
+    "bars of another length",
+    "nobody is there",
+}
 # Long enough for an answer on a busy machine; the others have the usual ten seconds.
 TIMED_OUT = {"no answer", "slow drip"}

@@ -1,6 +1,8 @@
 """The token is nowhere: not in the instance's files, its events, its logs, nor in the output."""
 
+import json
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +11,22 @@ import pytest
 from brapi_sandbox.faults import Fault
 
 from market_data_pipeline.brapi import client
+from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline_tests.brapi.table import FAULTS, TICKERS, TIMED_OUT, rows
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline, SetWatchlist
 
 SECRET = "S3cret-of/the+tests=="
-FORMS = [SECRET, SECRET.replace("/", r"\/"), "S3cret-of%2Fthe%2Btests%3D%3D"]
+PERCENT = "S3cret-of%2Fthe%2Btests%3D%3D"
+ESCAPED = "".join(f"\\u{ord(char):04x}" for char in SECRET)
+FORMS = [SECRET, SECRET.replace("/", r"\/"), PERCENT, ESCAPED]
 ENDS_THE_RUN = [case for case, row in rows().items() if row.costs == "the run" and case in FAULTS]
 COSTS_A_TICKER = [
     case
     for case, row in rows().items()
     if row.costs == "one ticker" and case in FAULTS and case not in TIMED_OUT
 ]
-# As many instruments as there are ways to fail.
-INSTRUMENTS = [
-    f"{issuer}{kind}" for issuer in ("PETR", "BBDC", "ITSA", "GGBR", "CMIG") for kind in "34"
-]
-INSTRUMENTS += ["ABEV3", "B3SA3", "BBAS3", "BPAC11", "CSNA3", "EGIE3", "EQTL3", "KLBN11", "LREN3"]
-INSTRUMENTS += ["PRIO3", "RADL3", "RAIL3", "RDOR3", "RENT3", "SBSP3", "SUZB3", "TAEE11", "TIMS3"]
+# One case after the other has the token in the next of these forms.
+SAID = cycle(["as it is", "escaped", "in UTF-16"])
 
 
 @pytest.fixture
@@ -41,17 +42,20 @@ def pipeline(
         yield pipeline
 
 
-def repeating_the_token(fault: dict[str, Any]) -> dict[str, Any]:
+def repeating_the_token(fault: dict[str, Any], form: str) -> dict[str, Any]:
     """The same fault, with the token in what Brapi says."""
-    said = " ".join(FORMS[:1] + FORMS[2:])
-    if "status" in fault and "body" not in fault:
-        message = {"error": True, "message": said, "code": fault.get("code", said)}
-        return {**fault, "body": message}
+    said = f"{ESCAPED if form == 'escaped' else SECRET} {PERCENT}"
+    charset = {"charset": "utf-16"} if form == "in UTF-16" else {}
+    body = fault.get("body", {"error": True, "code": fault.get("code", SECRET)})
     if "fields" in fault and "regularMarketTime" not in fault["fields"]:
-        return {**fault, "fields": {"regularMarketPrice": said, "longName": said}}
-    if isinstance(fault.get("body"), str):
-        return {**fault, "body": fault["body"] + said}
-    return fault
+        return fault | charset | {"fields": {"regularMarketPrice": said, "longName": said}}
+    if isinstance(body, str):
+        return fault | {"body": body + said}
+    if "status" not in fault and "body" not in fault:
+        return fault
+    text = json.dumps({**body, "message": said}).replace(SECRET, said.split()[0])
+    # Escaped once in the code, and twice in the message.
+    return fault | charset | {"body": text}
 
 
 def assert_nowhere(instance: dg.DagsterInstance, folder: Path, output: str) -> None:
@@ -71,16 +75,14 @@ def assert_nowhere(instance: dg.DagsterInstance, folder: Path, output: str) -> N
 
 
 def test_after_a_run_that_lost_tickers_in_every_way(
-    pipeline: Pipeline,
-    watchlist: SetWatchlist,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
+    pipeline: Pipeline, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    watchlist(INSTRUMENTS)
-    assert len(INSTRUMENTS) > len(COSTS_A_TICKER) > 10
+    # The first ones are answered: Brapi is not down.
+    instruments = [instrument.ticker for instrument in load_watchlist()][::-1]
+    assert len(instruments) > len(COSTS_A_TICKER) > 10
     pipeline.sandbox.faults = [
-        Fault(ticker=instrument, **repeating_the_token(FAULTS[case]))
-        for instrument, case in zip(INSTRUMENTS, COSTS_A_TICKER, strict=False)
+        Fault(ticker=ticker, **repeating_the_token(FAULTS[case], next(SAID)))
+        for ticker, case in zip(instruments, COSTS_A_TICKER, strict=False)
     ]
 
     result = pipeline.run(LIVE_ON_TUESDAY)
@@ -98,7 +100,7 @@ def test_after_runs_that_ended_in_every_way(
     watchlist(TICKERS)
     assert len(ENDS_THE_RUN) > 5
     for case in ENDS_THE_RUN:
-        pipeline.sandbox.faults = [Fault(**repeating_the_token(FAULTS[case]))]
+        pipeline.sandbox.faults = [Fault(**repeating_the_token(FAULTS[case], next(SAID)))]
         assert not pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
     pipeline.brapi |= {"base_url": "http://127.0.0.1:9"}
     assert not pipeline.run(LIVE_ON_TUESDAY, select="quotes").success

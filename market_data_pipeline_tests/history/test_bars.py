@@ -333,7 +333,7 @@ def test_a_renamed_instrument_is_filed_under_its_new_symbol(brapi: Brapi) -> Non
     collection = brapi.history(MONDAYS, ("BBAS3", "ELET3"))
 
     assert filed(collection) == brapi.truth(MONDAYS, ("BBAS3", "AXIA3"))
-    assert collection.renamed == {"ELET3": "AXIA3"}
+    assert collection.answered_as == {"ELET3": "AXIA3"}
     assert {quote.requested_ticker for quote in collection.quotes} == {"BBAS3", "ELET3"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import socket
 import struct
@@ -33,6 +34,8 @@ class Answer:
     status: int
     body: Mapping[str, Any] | str
     headers: dict[str, str] = field(default_factory=dict)
+    encoding: str = ""
+    charset: str = "utf-8"
     delay: float = 0
     drip: float = 0
     cut: bool = False
@@ -64,10 +67,16 @@ class Fault:
     """Leave these fields out."""
     bars: Mapping[str, Any] = field(default_factory=dict)
     """Overwrite these fields of every bar of the price history."""
+    interval: str | None = None
+    """Answer with bars of this interval, and say so in `usedInterval`."""
     drop: bool = False
     """Leave the result out."""
     reverse: bool = False
     """Answer the results in reverse order."""
+    encoding: str = ""
+    """The `Content-Encoding`: the body is packed for each `gzip` in it."""
+    charset: str = ""
+    """Send the body in these characters instead of UTF-8, without saying so."""
     delay: float = 0
     """Wait this many seconds before answering: a time-out, for a client with less patience."""
     drip: float = 0
@@ -97,6 +106,8 @@ class Fault:
         if self.body is not None:
             answer.body = self.body
         answer.headers |= self.headers
+        answer.encoding = self.encoding or answer.encoding
+        answer.charset = self.charset or answer.charset
         answer.delay += self.delay
         answer.drip = max(answer.drip, self.drip)
         answer.cut |= self.cut
@@ -144,7 +155,12 @@ class Delivery(Response):
         media_type = "text/html" if html else "application/json; charset=utf-8"
         # There is one `Server` header, and it tells that the prices are made up.
         headers = {n: v for n, v in answer.headers.items() if n.lower() != "server"}
-        super().__init__(str(content), answer.status, headers, media_type)
+        packed = str(content).encode(answer.charset)
+        if answer.encoding:
+            headers["Content-Encoding"] = answer.encoding
+            for _ in range(answer.encoding.count("gzip")):
+                packed = gzip.compress(packed)
+        super().__init__(packed, answer.status, headers, media_type)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.sleep(self.answer.delay)

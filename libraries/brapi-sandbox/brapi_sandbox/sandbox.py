@@ -145,8 +145,14 @@ class Sandbox:
             f"{name}-remaining": str(self.remaining),
         }
 
-    def quotes(self, tickers: Sequence[str], query: Mapping[str, str], plan: Plan) -> list[Any]:
-        """The results for the tickers that are known.
+    def quotes(
+        self,
+        tickers: Sequence[str],
+        query: Mapping[str, str],
+        plan: Plan,
+        interval: str | None = None,
+    ) -> list[Any]:
+        """The results for the tickers that are known; their bars are of `interval`, if it is given.
 
         Raises:
             Refusal: a parameter is wrong, there are too many tickers, or none is known.
@@ -172,12 +178,11 @@ class Sandbox:
             if repeats:
                 result["requestedSymbol"] = asked
             if span:
+                used = interval or span.interval
                 result |= {
-                    "usedInterval": span.interval,
+                    "usedInterval": used,
                     "usedRange": span.used_range,
-                    "historicalDataPrice": history(
-                        self.market, ticker, as_of, span.days, span.interval
-                    ),
+                    "historicalDataPrice": history(self.market, ticker, as_of, span.days, used),
                     "validRanges": plan.ranges,
                     "validIntervals": plan.intervals,
                 }
@@ -196,10 +201,11 @@ def create_app(sandbox: Sandbox) -> Starlette:
         tickers = request.path_params["tickers"].upper().split(",")
         tickers = list(dict.fromkeys(ticker.strip() for ticker in tickers if ticker.strip()))
         with sandbox.answering(request):
-            answer = _quote_answer(sandbox, request, tickers)
-            for fault in sandbox.faults:
-                if fault.concerns(tickers):
-                    fault.spoil(answer)
+            faults = [fault for fault in sandbox.faults if fault.concerns(tickers)]
+            interval = next((fault.interval for fault in faults if fault.interval), None)
+            answer = _quote_answer(sandbox, request, tickers, interval)
+            for fault in faults:
+                fault.spoil(answer)
             await asyncio.sleep(max(0.0, started + sandbox.latency - time.monotonic()))
         return Delivery(answer)
 
@@ -238,7 +244,9 @@ async def _no_such_route(_request: Request, error: Exception) -> Response:
     return JSONResponse(body, error.status_code)
 
 
-def _quote_answer(sandbox: Sandbox, request: Request, tickers: list[str]) -> Answer:
+def _quote_answer(
+    sandbox: Sandbox, request: Request, tickers: list[str], interval: str | None
+) -> Answer:
     """What the API would answer if nothing went wrong on the way."""
     started, headers = time.monotonic(), {}
     try:
@@ -251,7 +259,7 @@ def _quote_answer(sandbox: Sandbox, request: Request, tickers: list[str]) -> Ans
             finally:
                 headers = sandbox.quota_headers()
             plan = PLANS[sandbox.plan]
-        results = sandbox.quotes(tickers, request.query_params, plan)
+        results = sandbox.quotes(tickers, request.query_params, plan, interval)
     except Refusal as refused:
         return Answer(refused.status, refused.body, {**headers, **refused.headers})
     return Answer(200, {"results": results, **_footer(sandbox, started)}, headers)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -333,6 +334,22 @@ def test_any_body(ask: Client, body: str, content_type: str) -> None:
     ask.sandbox.faults = [Fault(status=503, body=body)]
     answer = ask("quote/GGBR4")
     assert (answer.text, answer.headers["Content-Type"]) == (body, content_type)
+
+
+def test_bodies_in_other_forms(ask: Client) -> None:
+    ask.sandbox.faults = [Fault(encoding="gzip, gzip", charset="utf-16")]
+    answer = ask("quote/GGBR4")
+    assert answer.headers["Content-Encoding"] == "gzip, gzip"
+    assert answer.content.decode("utf-16").startswith('{"results": [{"symbol": "GGBR4"')
+
+
+def test_bars_of_another_interval(ask: Client) -> None:
+    ask.sandbox.plan = "pro"
+    ask.sandbox.faults = [Fault(interval="60m")]
+    [result] = ask("quote/GGBR4", range="1d", interval="30m").json()["results"]
+    starts = [bar["date"] for bar in result["historicalDataPrice"]]
+    assert result["usedInterval"] == "60m"
+    assert {later - start for start, later in pairwise(starts)} == {3600}
 
 
 def raised(ask: Client, timeout: float) -> type[Exception]:

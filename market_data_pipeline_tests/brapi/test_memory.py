@@ -1,0 +1,110 @@
+"""Bodies that are made to fill the memory do not, be they packed, dense or just large."""
+
+import gzip
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from market_data_pipeline.brapi.client import ANSWER_OF_A_TICKER, ANSWER_WITHOUT_BARS
+from market_data_pipeline.brapi.request_queue import MAX_OPEN_BYTES, MAX_OPEN_REQUESTS
+from market_data_pipeline_tests.supervised import ROOT
+
+MOST_MIB = 300
+QUOTE = {
+    "currency": "BRL",
+    "longName": "Petróleo Brasileiro S.A. - Petrobras",
+    "regularMarketPrice": 30.81,
+    "regularMarketTime": "2026-11-17T18:00:00.000Z",
+    "about": "x" * 1_000,
+}
+BAR = {"open": 30.1, "high": 30.2, "low": 30.1, "close": 30.2, "volume": 100, "adjustedClose": 30.2}
+Answer = Callable[[list[str]], bytes]
+
+
+def ordinary(tickers: list[str]) -> bytes:
+    return json.dumps({"results": [QUOTE | {"symbol": each} for each in tickers]}).encode()
+
+
+def a_month(tickers: list[str]) -> bytes:
+    starts = [1_792_152_000 + day * 86_400 + n * 1_800 for day in range(32) for n in range(16)]
+    history = {"usedInterval": "30m", "historicalDataPrice": [BAR | {"date": s} for s in starts]}
+    results = [QUOTE | history | {"symbol": each} for each in tickers]
+    return json.dumps({"results": results}).encode()
+
+
+def filled(part: bytes, size: int) -> bytes:
+    """JSON of so many bytes, with one part over and over."""
+    begin, end = b'{"results": [', b"0]}"
+    return begin + part * ((size - len(begin) - len(end)) // len(part)) + end
+
+
+def hostile(size: int) -> dict[str, bytes]:
+    return {
+        "packed": gzip.compress(filled(b'{"":{"":[]}},', 60 * 2**20), 9),
+        "large": filled(b"0,", 60 * 2**20),
+        "objects": filled(b'{"":{"":{}}},', size),
+        "lists": filled(b"[[0]],", size),
+        "few objects": filled(b'{"":{"":{"":"' + b"x" * 60 + b'"}}},', size),
+        "long texts": filled(b'"' + b"x" * 100_000 + "😀".encode() + b'",', size),
+        "other texts": filled(b'"' + "😀é".encode() * 9 + b'",', size),
+    }
+
+
+@contextmanager
+def answering(answer: Answer, open_requests: int, packed: bool = False) -> Iterator[str]:
+    """A server that answers so many requests at the same moment."""
+    together = threading.Barrier(open_requests, timeout=60)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = answer(self.path.partition("?")[0].split("/")[-1].split(","))
+            together.wait()
+            self.send_response(200)
+            if packed:
+                self.send_header("Content-Encoding", "gzip")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        request_queue_size = MAX_OPEN_REQUESTS
+
+        def handle_error(self, *_: object) -> None:
+            pass  # the client hangs up
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("what", "answer", "size"),
+    [
+        ("quotes", ordinary, ANSWER_OF_A_TICKER),
+        ("batches", ordinary, ANSWER_WITHOUT_BARS),
+        ("history", a_month, ANSWER_WITHOUT_BARS + 20 * 33 * 20 * 256),
+    ],
+)
+def test_24_hostile_bodies_at_once(what: str, answer: Answer, size: int) -> None:
+    bodies = hostile(size)
+    at_once = min(MAX_OPEN_REQUESTS, MAX_OPEN_BYTES // size)
+    with ExitStack() as servers:
+        addresses = [servers.enter_context(answering(answer, at_once))]
+        for case, body in bodies.items():
+            server = answering(lambda _, body=body: body, at_once, packed=case == "packed")
+            addresses.append(servers.enter_context(server))
+        command = [sys.executable, "-m", "market_data_pipeline_tests.brapi.peaks"]
+        command += [f"{what}={address}" for address in addresses]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+
+    usual, *peaks = map(int, done.stdout.splitlines())
+    sys.stdout.write(f"{what} {usual} {dict(zip(bodies, peaks, strict=True))}")

@@ -1,0 +1,70 @@
+"""What Brapi says is shown, stored and published in one line, whatever is in it."""
+
+import json
+import unicodedata
+
+import pytest
+from brapi_sandbox.faults import Fault
+
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
+from market_data_pipeline_tests.observed import logs, metadata
+
+# C0 and C1, DEL, line and paragraph separators, bidi overrides, zero width, a tag, a BOM.
+UNSHOWN = "\x00\x1b\n\r\x7f\x85\x9b\u2028\u2029\u202e\u2066\u200b\u200d\u00ad\U000e0041\ufeff"
+FORGED = "2026-11-17 18:00:05 +0000 - dagster - ERROR - everything is lost"
+
+
+def kinds(text: str) -> set[str]:
+    return {unicodedata.category(char) for char in text}
+
+
+@pytest.mark.usefixtures("four_instruments")
+def test_no_control_character_leaves_brapi(pipeline: Pipeline) -> None:
+    name = f"Banco{UNSHOWN}do Brasil{UNSHOWN}{FORGED}{UNSHOWN}"
+    pipeline.sandbox.faults = [
+        Fault(ticker="BBAS3", fields={"longName": name, "shortName": name}),
+        Fault(ticker="VALE3", status=400, body={"error": True, "message": name, "code": name}),
+        Fault(ticker="HGLG11", fields={"regularMarketPrice": {name: [name]}}),
+    ]
+
+    result = pipeline.run(LIVE_ON_TUESDAY)
+
+    assert result.success
+    [document] = pipeline.documents({"ticker": "BBAS3"})
+    [event] = [json.loads(s.event.value) for s in pipeline.events() if s.event.key == b"BBAS3"]
+    failed = [row["reason"] for row in metadata(result, "quotes")["failed"]]
+    assert len(failed) == 2
+    texts = [document["name"], document["short_name"], event["name"], event["short_name"], *failed]
+    for text in texts:
+        assert kinds(text).isdisjoint({"Cc", "Cf", "Zl", "Zp"}), repr(text)
+    assert document["name"].startswith("Banco")
+    assert document["name"].endswith(FORGED)
+    said = logs(pipeline, result)
+    assert not [line for line in said.splitlines() if line.strip().startswith(FORGED)]
+    assert not {"\x1b", "\x9b", "\u202e"} & set(said)
+
+
+@pytest.mark.usefixtures("four_instruments")
+@pytest.mark.parametrize(
+    "symbol",
+    [
+        "VALE٣",
+        "\uff36\uff21\uff2c\uff25\uff13",  # full width
+        "vale3",
+        "VALÉ3",
+        "VALE3\u200b",
+        "VALE3\n",
+        " VALE3",
+        "VALE",
+        "999999",
+    ],
+)
+def test_what_is_no_ticker_is_no_key(pipeline: Pipeline, symbol: str) -> None:
+    pipeline.sandbox.faults = [Fault(ticker="VALE3", fields={"symbol": symbol})]
+
+    result = pipeline.run(LIVE_ON_TUESDAY)
+
+    assert [row["ticker"] for row in metadata(result, "quotes")["failed"]] == ["VALE3"]
+    tickers = {"PETR4", "BBAS3", "HGLG11"}
+    assert {document["ticker"] for document in pipeline.documents()} == tickers
+    assert {seen.event.key.decode() for seen in pipeline.events()} == tickers
