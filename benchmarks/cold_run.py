@@ -26,7 +26,7 @@ from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline.market.windows import trading_windows
 
 FLOOR_SECONDS = 49 * INTERVAL + ANSWER
-TICKERS = [instrument.ticker for instrument in load_watchlist()]
+TICKERS = [*load_watchlist().tickers]
 # Sizes of a watchlist, and tickers in one request of the plan `pro`.
 SIZES, BATCH = (50, 500, 2000), 20
 

@@ -17,7 +17,7 @@ from market_data_pipeline.market.windows import TradingWindows
 
 TOKEN = "benchmark"  # noqa: S105
 ANSWERS_MS = (20, 150, 600)
-TICKERS = [instrument.ticker for instrument in load_watchlist()]
+TICKERS = [*load_watchlist().tickers]
 WINDOW = TradingWindows().next_ending(datetime.now(UTC))
 
 

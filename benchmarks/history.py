@@ -34,6 +34,7 @@ from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline.market.windows import trading_windows
 from market_data_pipeline.publication.resource import KafkaResource
 from market_data_pipeline.storage.quote_store import QuoteStore
+from market_data_pipeline.storage.reading import Reading
 from market_data_pipeline_dev.kafka import embedded_kafka
 from market_data_pipeline_dev.mongo import embedded_mongo
 
@@ -46,7 +47,7 @@ QUOTES = import_module("market_data_pipeline.quotes.asset")
 HISTORY = import_module("market_data_pipeline.storage.price_history")
 PARTS: dict[str, list[tuple[Any, str]]] = {
     "bars to rows": [(QUOTES, "observe_history")],
-    "decisions": [(QUOTES, "decide"), (QuoteStore, "last_trusted")],
+    "decisions": [(QUOTES, "decide"), (Reading, "last_trusted")],
     "window metadata": [(dg.AssetExecutionContext, "add_asset_metadata")],
     "Parquet store": [(QuoteStore, "save")],
     "Parquet load, three times": [(QuoteStore, "load")],
@@ -61,7 +62,7 @@ def answers(keys: Sequence[str]) -> Fetch[History]:
         Bar(WINDOWS.start_time_for_partition_key(key), 10 + number / 100, 100 * number)
         for number, key in enumerate(keys)
     )
-    tickers, now = [instrument.ticker for instrument in load_watchlist()], utc_now()
+    tickers, now = [*load_watchlist().tickers], utc_now()
     histories = {
         ticker: History(ticker, f"{ticker} S.A.", ticker, bars, "30m", now, "brapi.dev")
         for ticker in tickers

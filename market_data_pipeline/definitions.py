@@ -11,6 +11,7 @@ from dagster_mongo import MongoResource
 from market_data_pipeline.brapi.connection import NOT_SET
 from market_data_pipeline.brapi.resource import BrapiResource
 from market_data_pipeline.dotenv import warn_of_misspelled
+from market_data_pipeline.market.watchlist import WatchlistError, load_watchlist
 from market_data_pipeline.operation.alerts import alerts
 from market_data_pipeline.operation.freshness import freshness
 from market_data_pipeline.operation.launching import JOB, every_window, launch_missing
@@ -30,10 +31,16 @@ from market_data_pipeline.storage.quote_store import QuoteStore
 warn_of_misspelled()
 
 SETTINGS = settings()
+LOG = logging.getLogger(__name__)
 ASSETS = [quotes, mongo_price_history, kafka_publication]
 
 if not SETTINGS.brapi_token.get_secret_value():
-    logging.getLogger(__name__).warning(NOT_SET)
+    LOG.warning(NOT_SET)
+try:
+    if left_out := load_watchlist(SETTINGS.watchlist_file).left_out:
+        LOG.warning(left_out)
+except WatchlistError as error:  # each run fails with it, until the file is there
+    LOG.warning(str(error))
 brapi = BrapiResource(
     base_url=SETTINGS.brapi_base_url,
     token=secret("BRAPI_TOKEN", SETTINGS.brapi_token),
@@ -66,7 +73,7 @@ kafka = KafkaResource(
     client_properties=kafka_client_properties(os.environ),
 )
 if os.environ.get("KAFKA_BOOTSTRAP_SERVERS") and not kafka.updated_at_format:
-    logging.getLogger(__name__).warning(FORMAT_NOT_CHOSEN)
+    LOG.warning(FORMAT_NOT_CHOSEN)
 
 fresh, watch_freshness = freshness([asset.key for asset in ASSETS])
 market_data_job = dg.define_asset_job(

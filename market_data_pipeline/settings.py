@@ -122,7 +122,7 @@ class Settings(BaseModel):
         -1, "replicas of a topic created here", WHOLE, shown="the broker's"
     )
     watchlist_file: str = _setting(
-        "", "CSV file with a `ticker` column and, optionally, `segment`", shown="the 50 instruments"
+        "", "the tickers, one a line, or a spreadsheet saved as CSV", shown="the 50 instruments"
     )
     sync_interval_minutes: int = _setting(
         30, "length of a window: 5, 10, 15, 20, 30 or 60", WHOLE, gt=0

@@ -73,7 +73,7 @@ class Deployment:
         self._sandbox_port = self._mongo_port = 0
         if brapi_is_sandbox(env):
             needed["SANDBOX_PORT"] = self._sandbox_port = port(env, "SANDBOX_PORT", 8790)
-            self._tickers = [each.ticker for each in load_watchlist(setting(env, "WATCHLIST_FILE"))]
+            self._tickers = [*load_watchlist(setting(env, "WATCHLIST_FILE")).tickers]
         if not configured(env, MONGO):
             self._mongo_port = port(env, "EMBEDDED_MONGO_PORT", 27117)
             needed["EMBEDDED_MONGO_PORT"] = self._mongo_port

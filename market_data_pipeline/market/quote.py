@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from itertools import chain
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+from pydantic import AwareDatetime, Field, Strict, TypeAdapter
 
 from market_data_pipeline.market.windows import Window
 
@@ -17,43 +19,57 @@ Decision = Literal["clear", "withheld", "accepted"]
 # What the sandbox calls itself in the header `Server`: the origin of a price that is made up.
 SANDBOX = "brapi-sandbox"
 
+# What a stored value has to be to be believed; none is converted.
+Symbol = Annotated[str, Strict(), Field(min_length=1)]
+Text = Annotated[str, Strict()]
+Price = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
+Volume = Annotated[int, Strict(), Field(ge=0)]
+Instant = Annotated[AwareDatetime, Strict()]
+
 
 @dataclass(frozen=True, slots=True)
 class Quote:
     """What is known of the price of one instrument in one window.
 
-    All instants are aware and in UTC, to the millisecond (what a BSON date holds). Prices are in
-    BRL. The Parquet files and the collection hold these fields, under these names.
+    All instants are aware and in UTC, to the millisecond (what a BSON date holds). The Parquet
+    files, the collection and Dagster's UI have these fields, under these names.
     """
 
-    ticker: str
-    """The symbol that Brapi answers with; the new one if B3 has renamed the instrument."""
-    name: str | None
-    short_name: str | None
-    price: float
-    """Of a live quote as traded; of a bar the `close` that Brapi has, which may be adjusted."""
-    volume: int | None
-    """Shares or units traded in the session so far; None where only a part of it is known."""
-    updated_at: datetime
-    """When the market made the price; the end of the window for a bar."""
-    window_start: datetime
-    window_end: datetime
-    observed_at: datetime
-    """When Brapi was asked."""
-    source: Source
-    """`live`: the quote endpoint; `intraday`, `daily`: a bar of the price history."""
-    requested_ticker: str
-    """The symbol of the watchlist."""
-    bar_volume: int | None = None
-    """Shares or units traded in the bar; None for a live quote."""
-    previous_close: float | None = None
-    """The close of the session before, as Brapi had it with this price; None for a bar."""
-    origin: str | None = None
-    """The host that answered, or `brapi-sandbox` for a made-up price; None in old rows."""
-    reference_price: float | None = None
-    """The price that this one was compared with; None if there was none."""
-    decision: Decision = "clear"
-    """`clear`: may be published; `withheld`: moved too far; `accepted`: by an operator, since."""
+    ticker: Annotated[
+        Symbol, "Symbol that Brapi answers with; the new one if B3 has renamed the instrument"
+    ]
+    name: Annotated[Text | None, "Full name"]
+    short_name: Annotated[Text | None, "Name as the exchange abbreviates it"]
+    price: Annotated[Price, "Price in BRL: as traded; of a bar Brapi's close, perhaps adjusted"]
+    volume: Annotated[
+        Volume | None,
+        "Shares or units traded in the session so far; null where only a part of it is known",
+    ]
+    updated_at: Annotated[
+        Instant, "When the market made the price, UTC; the window's end for a bar"
+    ]
+    window_start: Annotated[Instant, "Start of the window, UTC, included"]
+    window_end: Annotated[Instant, "End of the window, UTC, not included"]
+    observed_at: Annotated[Instant, "When Brapi was asked, UTC"]
+    source: Annotated[
+        Source, "live: the quote endpoint; intraday, daily: a bar of the price history"
+    ]
+    requested_ticker: Annotated[Symbol, "Symbol of the watchlist"]
+    bar_volume: Annotated[
+        Volume | None, "Shares or units traded in the bar; null for a live quote"
+    ] = None
+    previous_close: Annotated[
+        Price | None, "Close of the session before in BRL, as Brapi had it; null for a bar"
+    ] = None
+    origin: Annotated[
+        Text | None, f"Host that answered; {SANDBOX} for a made-up price; null in old rows"
+    ] = None
+    reference_price: Annotated[
+        Price | None, "Price in BRL that this one was compared with; null if there was none"
+    ] = None
+    decision: Annotated[
+        Decision, "clear, withheld (moved too far, not published) or accepted (by an operator)"
+    ] = "clear"
 
     @property
     def window(self) -> Window:
@@ -76,28 +92,23 @@ class Quote:
         return self.decision != "withheld"
 
 
-COLUMNS: dict[str, tuple[str, str]] = {
-    "ticker": (
-        "string",
-        "Symbol that Brapi answers with; the new one if B3 has renamed the instrument",
-    ),
-    "name": ("string", "Full name"),
-    "short_name": ("string", "Name as the exchange abbreviates it"),
-    "price": ("double", "Price in BRL: as traded; of a bar Brapi's close, perhaps adjusted"),
-    "volume": ("int64", "Shares or units traded in the session so far"),
-    "updated_at": ("timestamp", "When the market made the price, UTC; the window's end for a bar"),
-    "window_start": ("timestamp", "Start of the window, UTC, included"),
-    "window_end": ("timestamp", "End of the window, UTC, not included"),
-    "observed_at": ("timestamp", "When Brapi was asked, UTC"),
-    "source": ("string", "live: the quote endpoint; intraday, daily: a bar of the price history"),
-    "requested_ticker": ("string", "Symbol of the watchlist"),
-    "bar_volume": ("int64", "Shares or units traded in the bar; null for a live quote"),
-    "previous_close": ("double", "Close of the session before, as Brapi had it; null for a bar"),
-    "origin": ("string", f"Host that answered; {SANDBOX} for a made-up price"),
-    "reference_price": ("double", "Price that this one was compared with; null if there was none"),
-    "decision": ("string", "clear, withheld (moved too far) or accepted (by an operator)"),
+_KINDS = {str: "string", float: "double", int: "int64", AwareDatetime: "timestamp", bool: "bool"}
+
+
+def _kind(hint: Any) -> str:
+    """The type of a column, given the type of its field, which may be optional or annotated."""
+    if isinstance(hint, str):  # a word of a `Literal`
+        return "string"
+    return _KINDS.get(hint) or _kind(get_args(hint)[0])
+
+
+COLUMNS = {
+    name: (_kind(hint), str(hint.__metadata__[-1]))
+    for name, hint in get_type_hints(Quote, include_extras=True).items()
 }
 """Type and description of every field of a row, in their order."""
+ROWS = TypeAdapter(list[Quote])
+"""Makes quotes of stored rows, or says which value is wrong."""
 
 _DEFAULTS: dict[str, Any] = {"decision": "clear"}
 _NAMES = tuple(field.name for field in fields(Quote))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -12,71 +12,116 @@ from pathlib import Path
 from market_data_pipeline.market.errors import ClearError
 
 # B3's trading codes: four characters for the issuer, a number for the kind of security.
-TICKER = re.compile(r"(?:[A-Z][A-Z0-9]|[0-9][A-Z])[A-Z0-9]{2}[0-9]{1,2}")
+TICKER = re.compile(r"(?=[0-9]*[A-Z])[A-Z0-9]{4}[0-9]{1,2}")
+_LARGEST_FILE, _LONGEST_LINE = 2**20, 10_000
+# The file may be another than was meant, with secrets in it: little of it is shown.
+_LONGEST_SHOWN, _MOST_SHOWN = 10, 10
+# What `sep=;`, by which Excel is told the separator, leaves.
+_SEPARATOR = ["SEP", ""]
+_AROUND_A_CELL = " \t'\"=\u00a0\u200b\ufeff"
 
 
 class WatchlistError(ClearError):
-    """The watchlist cannot be used; the message says which line and what to do."""
+    """The watchlist cannot be used; the message says what to do."""
 
 
 @dataclass(frozen=True)
-class Instrument:
-    """One line of the watchlist: B3's ticker and the market segment it belongs to."""
+class Watchlist:
+    """The tickers to request, and why other lines of the file are left out."""
 
-    ticker: str
-    segment: str = ""
+    tickers: tuple[str, ...]
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def left_out(self) -> str:
+        """Which lines are left out and why, in a sentence; empty if there is none."""
+        if not self.ignored:
+            return ""
+        shown, more = "; ".join(self.ignored[:_MOST_SHOWN]), len(self.ignored) - _MOST_SHOWN
+        return f"Left out of the watchlist: {shown}{f'; and {more} more' if more > 0 else ''}."
 
 
-def load_watchlist(path: str = "") -> tuple[Instrument, ...]:
-    """Reads the watchlist: a CSV file with a `ticker` column and, if wanted, a `segment` one.
+def load_watchlist(path: str = "") -> Watchlist:
+    """Reads the watchlist: a text file, or a spreadsheet saved as CSV, with a ticker on a line.
+
+    The tickers are in the column `ticker`, or in that of the first ticker. Columns are separated by
+    commas, semicolons or tabs. A line without a ticker is left out.
 
     Args:
         path: the file; by default the 50 instruments that come with the package.
 
     Returns:
-        The instruments, in the order of the file.
+        The tickers in the order of the file, and why lines are left out.
 
     Raises:
-        WatchlistError: the file is missing, is empty, or has a wrong or duplicate ticker.
+        WatchlistError: the file cannot be read, or has no ticker.
     """
     if not path:
-        text = resources.files(__package__).joinpath("watchlist.csv").read_text("utf-8")
-        return _parse(text, "watchlist.csv")
+        return _parse(resources.files(__package__).joinpath("watchlist.csv").read_text("utf-8"))
     try:
-        return _parse(Path(path).read_text("utf-8-sig"), path)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        found = _parse(_read(Path(path)))
+    except OSError as error:
+        reason = error.strerror or str(error)
         raise WatchlistError(f"WATCHLIST_FILE {path} cannot be read: {reason}.") from None
-
-
-def _parse(text: str, name: str) -> tuple[Instrument, ...]:
-    rows = csv.DictReader(text.splitlines())
-    if "ticker" not in (rows.fieldnames or ()):
-        raise WatchlistError(f"{name} has no column 'ticker': its first line must name it.")
-    instruments = tuple(_instruments(rows, name))
-    if not instruments:
+    if not found.tickers:
         raise WatchlistError(
-            f"{name} has no instruments: add one ticker per line below the header."
+            f"WATCHLIST_FILE {path} has no instruments: put a ticker such as PETR4 on each line "
+            "below the header `ticker`."
         )
-    return instruments
+    return found
 
 
-def _instruments(rows: csv.DictReader[str], name: str) -> Iterator[Instrument]:
+def _read(path: Path) -> str:
+    if path.exists() and not path.is_file():
+        raise OSError("it is not a file")  # a pipe would not end, nor would a device
+    with path.open("rb") as file:
+        content = file.read(_LARGEST_FILE + 1)
+    if len(content) > _LARGEST_FILE:
+        raise OSError("it is larger than 1 MiB")
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", "replace")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252", "replace")
+
+
+def _parse(text: str) -> Watchlist:
     lines: dict[str, int] = {}
-    for row in rows:
-        ticker, line = _field(row, "ticker"), rows.line_num
+    ignored: list[str] = []
+    column: int | None = None
+    separator = ","
+    for number, line in enumerate(text.splitlines(), 1):
+        if column is None:
+            separator = next((each for each in "\t;" if each in line), ",")
+        cells = [*map(_cell, next(csv.reader([line[:_LONGEST_LINE]], delimiter=separator), []))]
+        if not any(cells) or line.startswith("#") or cells == _SEPARATOR:
+            continue
+        if column is None and "TICKER" in cells:
+            column = cells.index("TICKER")
+            continue
+        if column is None:
+            column = next((n for n, each in enumerate(cells) if TICKER.fullmatch(each)), None)
+        ticker = "".join(cells[column or 0 :][:1])
         if not TICKER.fullmatch(ticker):
-            raise WatchlistError(
-                f"{name}, line {line}: {ticker!r} is not a B3 ticker such as PETR4 or HGLG11."
-            )
-        if ticker in lines:
-            raise WatchlistError(
-                f"{name}, line {line}: {ticker} is already on line {lines[ticker]}; "
-                "remove one of them."
-            )
-        lines[ticker] = line
-        yield Instrument(ticker, _field(row, "segment"))
+            ignored.append(f"line {number}: {_refusal(ticker)}")
+        elif ticker in lines:
+            ignored.append(f"line {number}: {ticker} is already on line {lines[ticker]}")
+        else:
+            lines[ticker] = number
+    return Watchlist(tuple(lines), tuple(ignored))
 
 
-def _field(row: Mapping[str, str | None], name: str) -> str:
-    return (row.get(name) or "").strip()
+def _cell(text: str) -> str:
+    text = text.partition("#")[0].strip(_AROUND_A_CELL)
+    return text.upper().removesuffix(".SA") if text.isascii() else text
+
+
+def _refusal(cell: str) -> str:
+    """Why a cell is not requested."""
+    if TICKER.fullmatch(cell.removesuffix("F")):
+        return f"{cell} is of the fractional market: use {cell[:-1]}"
+    shown = "".join(filter(str.isprintable, cell))[:_LONGEST_SHOWN]
+    if cell.startswith("^"):
+        return f"{shown} is an index: use an ETF such as BOVA11, or remove it"
+    return f"{shown!r} is not a B3 ticker such as PETR4 or HGLG11" if shown else "no ticker"

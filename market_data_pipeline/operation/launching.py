@@ -112,7 +112,7 @@ def _closing(window: Window, now: datetime, store: QuoteStore) -> datetime | Non
     due = once_more(window) if WINDOWS.is_last(window) else None
     if due is None or now < due or not WINDOWS.is_live(window, now):
         return None
-    close, rows = close_of(window.day), store.rows_of([window.key])
+    close, rows = close_of(window.day), store.reading().rows_of([window.key])
     seen_after = any(quote.observed_at >= due - CLOSING_GRACE for quote in rows)
     made_after = all(quote.updated_at >= close for quote in rows)
     return None if seen_after or made_after else due

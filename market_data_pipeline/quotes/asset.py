@@ -22,7 +22,6 @@ from market_data_pipeline.brapi.quota import last_recorded, measured, record
 from market_data_pipeline.brapi.resource import BrapiResource
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.b3_calendar import sessions_back
-from market_data_pipeline.market.errors import ClearError
 from market_data_pipeline.market.price_guard import LOOK_BACK_SESSIONS, accept, decide
 from market_data_pipeline.market.quote import Quote, by_window
 from market_data_pipeline.market.watchlist import load_watchlist
@@ -50,6 +49,7 @@ from market_data_pipeline.runs.service import Service
 from market_data_pipeline.runs.tables import column_schema
 from market_data_pipeline.runs.turn import BRAPI, turn
 from market_data_pipeline.storage.quote_store import QuoteStore
+from market_data_pipeline.storage.reading import Reading
 
 SECONDS_BETWEEN_PROGRESS_LINES = 5.0
 
@@ -92,12 +92,16 @@ def quotes(
     windows = windows_of(context)
     with failing_clearly():
         _refuse_future(windows[-1])
-        tickers = [each.ticker for each in load_watchlist(brapi.watchlist_file)]
+        watchlist = load_watchlist(brapi.watchlist_file)
+        tickers = [*watchlist.tickers]
+        if watchlist.left_out:
+            context.log.warning(watchlist.left_out)
         # Also while it stores: what another run stores meanwhile would be lost.
         with turn(context, BRAPI):
             entered = monotonic()
-            quote_store.stored(windows[-1].key)
-            earlier = _earlier(context, quote_store, windows[0])
+            stored = quote_store.reading()
+            earlier = _read_ahead(stored, windows, tickers)
+            quote_store.try_writing(len(windows))
             if config.accept:
                 rows = _accept(context, quote_store, windows, config.accept)
                 observations = [as_stored(brapi.effective_plan, windows, rows, tickers)]
@@ -111,7 +115,7 @@ def quotes(
                 # The live one, if it is among them: the others can be asked for again.
                 _demand_an_answer(tickers, observations[0])
                 observed = [quote for each in observations for quote in each.quotes]
-                rows = _decide(quote_store, windows, observed)
+                rows = _decide(stored, windows, observed)
             quote_store.save(rows, [window.key for window in windows])
     grouped = by_window(rows)
     rows = [quote for window in windows for quote in grouped[window]]
@@ -144,6 +148,8 @@ def quotes(
             windows,
             rows,
             observations,
+            watchlist,
+            stored,
             brapi.effective_plan.delay_minutes,
             quota,
         ),
@@ -244,28 +250,28 @@ def _record_quota(
     return quota
 
 
-def _decide(store: QuoteStore, windows: list[Window], observed: list[Quote]) -> list[Quote]:
+def _read_ahead(
+    stored: Reading, windows: list[Window], tickers: Sequence[str]
+) -> dict[Window, list[Quote]]:
+    """Reads what the run compares with; the windows of this session and the one before.
+
+    A row that is further back is read when it is needed.
+    """
+    stored.windows([window.key for window in windows])
+    stored.last_trusted(tickers, windows[0], sessions_back(windows[0].day, 1))
+    return stored_sessions(stored, windows[0].day)
+
+
+def _decide(stored: Reading, windows: list[Window], observed: list[Quote]) -> list[Quote]:
     """The rows of the windows with what was observed merged in."""
-    stored = store.rows_of([window.key for window in windows])
     wanted = {symbol for quote in observed for symbol in quote.symbols}
-    trusted = store.last_trusted(
+    trusted = stored.last_trusted(
         wanted,
         windows[0],
         sessions_back(windows[0].day, LOOK_BACK_SESSIONS),
         made_up=any(quote.made_up for quote in observed),
     )
-    return decide(stored, observed, trusted)
-
-
-def _earlier(
-    context: dg.AssetExecutionContext, store: QuoteStore, window: Window
-) -> dict[Window, list[Quote]]:
-    """The windows before, for the pages; no price depends on these."""
-    try:
-        return stored_sessions(store, window.day)
-    except ClearError as error:
-        context.log.warning(f"The session so far is not known: {error}")
-        return {}
+    return decide(stored.rows_of([window.key for window in windows]), observed, trusted)
 
 
 def _progress_log(context: dg.AssetExecutionContext, what: str) -> Callable[[Progress], None]:

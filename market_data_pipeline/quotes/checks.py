@@ -13,6 +13,7 @@ from market_data_pipeline.brapi.pacing import Quota
 from market_data_pipeline.brapi.planning import shortage
 from market_data_pipeline.market.price_guard import LARGEST_FACTOR, explain
 from market_data_pipeline.market.quote import Quote
+from market_data_pipeline.market.watchlist import Watchlist
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window, duration
 from market_data_pipeline.quotes.gaps import (
     EARLIEST_CLOSE,
@@ -27,6 +28,7 @@ from market_data_pipeline.runs.checks import ERROR, NAMED, WARN, of_window, some
 from market_data_pipeline.runs.common import WINDOWS
 from market_data_pipeline.runs.filling import filled, in_words
 from market_data_pipeline.runs.tables import table
+from market_data_pipeline.storage.reading import Reading
 
 MOST_ROWS = 100
 # Beyond the plan's delay, how late after a window's end it may be observed.
@@ -44,8 +46,14 @@ ALL_TICKERS_QUOTED = dg.AssetCheckSpec(
 WATCHLIST_FREE_OF_RENAMES = dg.AssetCheckSpec(
     "watchlist_free_of_renames",
     asset=QUOTES,
-    description="Brapi answers under the symbols of the watchlist. If not, and if B3 has renamed "
-    "the instruments: put the new symbols into the watchlist.",
+    description="Every line of the watchlist is a ticker, and Brapi answers under it. If not: "
+    "correct the lines that are named, and put the new symbols into the watchlist.",
+)
+FILES_READABLE = dg.AssetCheckSpec(
+    "files_readable",
+    asset=QUOTES,
+    description="Every stored file that the run has read is whole, and its values make sense. If "
+    "not: the run has gone on without its prices; restore it, or materialize its window again.",
 )
 PRICES_PLAUSIBLE = dg.AssetCheckSpec(
     "prices_plausible",
@@ -81,6 +89,7 @@ QUOTES_CHECKS = [
     QUOTES_RECENT,
     OBSERVED_IN_TIME,
     QUOTA_LASTS,
+    FILES_READABLE,
 ]
 
 
@@ -88,6 +97,8 @@ def check_quotes(
     windows: Sequence[Window],
     rows: Sequence[Quote],
     observations: Sequence[Observation],
+    watchlist: Watchlist,
+    stored: Reading,
     delay_minutes: int,
     quota: Quota | None,
 ) -> list[dg.AssetCheckResult]:
@@ -97,6 +108,8 @@ def check_quotes(
         windows: the windows, in the order of time.
         rows: what is stored of them now.
         observations: what the run observed, with the account of what is missing.
+        watchlist: what was asked for, and the lines that are left out.
+        stored: what the run has read of the stored windows.
         delay_minutes: how late the plan's quotes may be.
         quota: what is left of it, if that is known.
     """
@@ -105,11 +118,12 @@ def check_quotes(
     quoted = Counter(quote.window_start for quote in rows)
     results = [
         _all_tickers_quoted(quoted, observations, rows),
-        _free_of_renames(observations),
+        _watchlist_free_of_renames(watchlist, observations),
         _prices_plausible(rows),
         _quotes_recent(live, delay),
         _observed_in_time(live, delay),
         _quota_lasts(quota, windows[-1].end),
+        _files_readable(stored, windows),
     ]
     return [of_window(result, windows) for result in results]
 
@@ -161,19 +175,22 @@ def _all_tickers_quoted(
     )
 
 
-def _free_of_renames(observations: Sequence[Observation]) -> dg.AssetCheckResult:
+def _watchlist_free_of_renames(
+    watchlist: Watchlist, observations: Sequence[Observation]
+) -> dg.AssetCheckResult:
     answered_as = {old: new for each in observations for old, new in each.answered_as.items()}
     pairs = [f"{old} as {new}" for old, new in answered_as.items()]
+    under = (
+        f"Answered under another symbol: {', '.join(pairs)}. Stored and published under it; if B3 "
+        "has renamed the instrument, put the new symbol into the watchlist."
+    )
+    sentences = [under if pairs else "", watchlist.left_out]
     return dg.AssetCheckResult(
         check_name=WATCHLIST_FREE_OF_RENAMES.name,
-        passed=not answered_as,
+        passed=not any(sentences),
         severity=WARN,
-        description=(
-            f"Answered under another symbol: {', '.join(pairs)}. Stored and published under it; "
-            "if B3 has renamed the instrument, put the new symbol into the watchlist."
-            if answered_as
-            else "No instrument was answered under another symbol."
-        ),
+        description=" ".join(filter(None, sentences))
+        or "No instrument was answered under another symbol.",
         metadata={"answered_as": answered_as},
     )
 
@@ -261,6 +278,30 @@ def _quota_lasts(quota: Quota | None, now: datetime) -> dg.AssetCheckResult:
         passed=not why,
         severity=ERROR,
         description=why or ("The quota lasts." if quota else "The quota is not known yet."),
+    )
+
+
+def _files_readable(stored: Reading, windows: Sequence[Window]) -> dg.AssetCheckResult:
+    replaced = stored.damaged.keys() & {window.key for window in windows}
+    sentences = [
+        f"{len(stored.damaged)} files cannot be read: {some(stored.damaged_files(), '; ')}.",
+        f"{len(replaced)} of them are replaced by this run and kept as `_….damaged`."
+        if replaced
+        else "",
+        "The others are left out: restore them, or materialize their windows again."
+        if len(replaced) < len(stored.damaged)
+        else "",
+    ]
+    return dg.AssetCheckResult(
+        check_name=FILES_READABLE.name,
+        passed=not stored.damaged,
+        severity=WARN,
+        description=(
+            " ".join(filter(None, sentences)) if stored.damaged else "Every file is readable."
+        ),
+        metadata=_rows(
+            "damaged", [{"window": key, "reason": why} for key, why in stored.damaged.items()]
+        ),
     )
 
 

@@ -9,14 +9,13 @@ from itertools import groupby
 from math import isnan, nan
 from typing import Any, NamedTuple
 
-import dagster as dg
 import pandas as pd
 
 from market_data_pipeline.market.b3_calendar import CLOSING, sessions_back
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window, midnight, start_of
 from market_data_pipeline.runs.common import WINDOWS
-from market_data_pipeline.storage.quote_store import QuoteStore, QuoteStoreError
+from market_data_pipeline.storage.reading import Reading
 
 Rows = Mapping[Window, Sequence[Quote]]
 # The symbol, and whether the price is made up: such a one says nothing about a real one.
@@ -111,25 +110,15 @@ def median_changes(instruments: Sequence[Instrument]) -> list[float]:
     return medians
 
 
-def stored_sessions(store: QuoteStore, day: date) -> dict[Window, list[Quote]]:
+def stored_sessions(stored: Reading, day: date) -> dict[Window, list[Quote]]:
     """What is stored of the session on a day and of the one before, by window.
 
-    If a file cannot be read, the log says so, and windows before it are left out.
-
     Raises:
-        QuoteStoreError: none can be read.
+        QuoteStoreError: the storage cannot be read.
     """
-    stored: dict[Window, list[Quote]] = {}
-    newest_first = store.newest_first(midnight(day + timedelta(days=1)), sessions_back(day, 1))
-    try:
-        for key, rows in newest_first:
-            start = start_of(key)
-            stored[Window(start, start + WINDOWS.interval)] = rows
-    except QuoteStoreError as error:
-        if not stored:
-            raise
-        dg.get_dagster_logger().warning(f"The session so far is not known whole: {error}")
-    return stored
+    newest_first = stored.newest_first(midnight(day + timedelta(days=1)), sessions_back(day, 1))
+    starts = {start_of(key): rows for key, rows in newest_first}
+    return {Window(start, start + WINDOWS.interval): rows for start, rows in starts.items()}
 
 
 def _changed_symbols(rows: Rows) -> dict[str, str]:

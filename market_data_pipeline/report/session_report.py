@@ -22,6 +22,7 @@ from market_data_pipeline.quotes.metadata import describe_market, prices_table
 from market_data_pipeline.quotes.session import Instrument, Sessions, stored_sessions
 from market_data_pipeline.report.session_page import local_time, page
 from market_data_pipeline.runs.asset_keys import PREFIX, PUBLICATION, QUOTES, SESSION_REPORT
+from market_data_pipeline.runs.checks import some
 from market_data_pipeline.runs.common import GROUP, OWNERS, WINDOWS, failing_clearly
 from market_data_pipeline.runs.run_history import materializations, told
 from market_data_pipeline.storage.quote_store import QuoteStore
@@ -91,7 +92,11 @@ def report(context: dg.OpExecutionContext, config: ReportConfig, quote_store: Qu
                 allow_retries=False,
             )
         with failing_clearly():
-            stored = stored_sessions(quote_store, day)
+            reading = quote_store.reading()
+            stored = stored_sessions(reading, day)
+            if reading.damaged:
+                left_out = some(reading.damaged_files(), "; ")
+                context.log.warning(f"{day}: left out: {left_out}.")
             rows = [quote for window in windows for quote in stored.get(window, ())]
             if not rows:
                 context.log.warning(f"{day}: no prices are stored, so there is nothing to report.")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import os
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
-from io import BytesIO
-from itertools import islice
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import dagster as dg
@@ -18,20 +16,17 @@ from pydantic import Field, PrivateAttr
 from upath import UPath
 
 from market_data_pipeline.market.errors import ClearError
-from market_data_pipeline.market.quote import COLUMNS, Quote, as_row, from_row, merge
-from market_data_pipeline.market.windows import Window, key_of, start_of
+from market_data_pipeline.market.quote import Quote, merge
+from market_data_pipeline.market.windows import start_of
 from market_data_pipeline.runs.asset_keys import QUOTES
+from market_data_pipeline.storage.quote_file import encode
+from market_data_pipeline.storage.reading import QuoteStoreError, Reading, in_words, is_local
 
-_SUFFIX = ".parquet"
-_INSTANTS = [name for name, (kind, _) in COLUMNS.items() if kind == "timestamp"]
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_NAMED = 10
-# How many windows are read at once, at the most; object storage serves them side by side.
-_MOST_AT_ONCE = 128
-
-
-class QuoteStoreError(ClearError):
-    """The files cannot be read or written; the text says where, why and what to do."""
+# More than a window takes.
+_ROOM = 2**15
+# An unfinished file that is older (in seconds) is that of a run that was killed.
+_STALE_AFTER = 3600
 
 
 class MissingQuotesError(ClearError):
@@ -79,11 +74,33 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
 
     def folder_of(self, key: dg.AssetKey) -> UPath:
         """Where the files of an asset are."""
-        with _in_words("found", self.path):
+        with in_words("found", self.path):
             folder = UPath(self.path or self._default)
-            if _is_local(folder):
+            if is_local(folder):
                 folder = UPath(Path(folder.path).expanduser())
         return folder.joinpath(*key.path)
+
+    def reading(self) -> Reading:
+        """What is stored, for one run to read."""
+        return Reading(self.folder)
+
+    def try_writing(self, windows: int) -> None:
+        """Writes as much as some windows take, and removes it.
+
+        Raises:
+            QuoteStoreError: they cannot be written now.
+        """
+        folder = self.folder
+        encode([])  # for its first table PyArrow imports pandas: now, rather than when prices wait
+        if is_local(folder):
+            with in_words("written", folder):
+                path = Path(folder.path)
+                there = next(each for each in (path, *path.parents) if os.path.lexists(each))
+                with _unfinished(there / "probe", os.urandom(_ROOM * windows)):
+                    return
+        self.write({folder / ".probe": os.urandom(_ROOM)})
+        with suppress(Exception):  # who may write to a bucket may not always remove
+            folder.fs.rm_file((folder / ".probe").path)
 
     def write(self, contents: Mapping[UPath, bytes]) -> None:
         """Writes files, each of which appears whole or not at all.
@@ -91,19 +108,20 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
         Raises:
             QuoteStoreError: they cannot be written.
         """
-        folder = self.folder
-        with _in_words("written", folder):
+        folder, parents = self.folder, {path.parent for path in contents}
+        with in_words("written", folder):
             if not folder.fs.async_impl:  # an object storage has no folders, only buckets
-                for parent in {path.parent for path in contents}:
+                for parent in parents:
                     parent.mkdir(parents=True, exist_ok=True)
-            if not _is_local(folder):
+            if not is_local(folder):
                 # An object storage shows an object whole or not at all.
                 folder.fs.pipe({path.path: content for path, content in contents.items()})
                 return
+            for parent in parents:
+                _remove_stale(Path(parent.path))
             for path, content in contents.items():
-                unfinished = path.with_name(f".{path.name}.{uuid4().hex}")
-                unfinished.write_bytes(content)
-                unfinished.replace(path)
+                with _unfinished(Path(path.path), content) as unfinished:
+                    unfinished.replace(path.path)
 
     def may_leave(self, quote: Quote) -> bool:
         """Whether a price may reach the database and the topic."""
@@ -119,7 +137,14 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
             MadeUpPricesError: all prices are made up, and none may leave.
             QuoteStoreError: the files cannot be read.
         """
-        stored = dict(self.stored_windows(keys))
+        reading = self.reading()
+        stored = reading.windows(keys)
+        if reading.damaged:
+            key, why = next(iter(reading.damaged.items()))
+            raise QuoteStoreError(
+                f"{reading.path_of(key)} is damaged ({why}): restore it, or materialize `quotes` "
+                "for its window again, which keeps the damaged file beside the new one."
+            )
         if missing := [key for key, rows in stored.items() if rows is None]:
             more = f" and {len(missing) - 1} more windows" if len(missing) > 1 else ""
             raise MissingQuotesError(
@@ -143,32 +168,8 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
         )
         return [quote for quote in quotes if self.may_leave(quote)]
 
-    def stored_windows(self, keys: Sequence[str]) -> Iterator[tuple[str, list[Quote] | None]]:
-        """The rows of some windows, in the order of the keys; None if a window was never stored.
-
-        A window is one request to an object storage, and all of them are sent side by side.
-
-        Raises:
-            QuoteStoreError: a file cannot be read.
-        """
-        folder = self.folder
-        with _in_words("read", folder):
-            paths = [(folder / f"{key}{_SUFFIX}").path for key in keys]
-            # The range spares s3fs a request for the size.
-            contents = folder.fs.cat_ranges(paths, 0, None, on_error="return")
-        for key, content in zip(keys, contents, strict=True):
-            yield key, None if _is_missing(content) else _rows(content, folder / f"{key}{_SUFFIX}")
-
-    def stored(self, key: str) -> list[Quote] | None:
-        """The rows of one window; None if it was never stored. Raises as `stored_windows`."""
-        return next(rows for _, rows in self.stored_windows([key]))
-
-    def rows_of(self, keys: Sequence[str]) -> list[Quote]:
-        """All stored rows of some windows. Raises as `stored_windows`."""
-        return [quote for _, rows in self.stored_windows(keys) for quote in rows or ()]
-
     def save(self, quotes: Iterable[Quote], keys: Sequence[str]) -> None:
-        """Merges rows into those of their windows.
+        """Merges rows into those of their windows; a damaged file is replaced, and kept beside it.
 
         Args:
             quotes: rows of windows among `keys`.
@@ -177,145 +178,45 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
         Raises:
             QuoteStoreError: the files cannot be read or written.
         """
-        folder, changed = self.folder, dict[UPath, bytes]()
+        reading, changed = self.reading(), dict[UPath, bytes]()
         rows = defaultdict[datetime, list[Quote]](list)
         for quote in quotes:
             rows[quote.window_start].append(quote)
-        for key, there in self.stored_windows(keys):
+        for key, there in reading.windows(keys).items():
             merged = merge(there or (), rows[start_of(key)])
             if merged != there:
-                changed[folder / f"{key}{_SUFFIX}"] = _parquet(merged)
+                changed[reading.path_of(key)] = encode(merged)
+        for key in reading.damaged:
+            _set_aside(reading.path_of(key))
         self.write(changed)
 
-    def last_trusted(
-        self, tickers: Iterable[str], before: Window, oldest: date, *, made_up: bool
-    ) -> dict[str, Quote]:
-        """The last trusted row of each ticker before a window, by the ticker.
 
-        Args:
-            tickers: symbols of the watchlist.
-            before: the window. One that starts later and ends no later is before it too, of an
-                earlier SYNC_INTERVAL_MINUTES.
-            oldest: the first day (São Paulo) that is looked at.
-            made_up: whether made-up prices are looked for, or real ones.
-
-        Raises:
-            QuoteStoreError: the files cannot be read.
-        """
-        wanted, found = set(tickers), dict[str, Quote]()
-        windows = self.newest_first(before.end, oldest)
-        while wanted and (window := next(windows, None)):
-            for quote in window[1]:
-                earlier = quote.window_end <= before.end and quote.window != before
-                if earlier and quote.trusted and quote.made_up == made_up:
-                    for ticker in wanted.intersection(quote.symbols):
-                        found[ticker] = quote
-            wanted -= found.keys()
-        return found
-
-    def newest_first(self, before: datetime, oldest: date) -> Iterator[tuple[str, list[Quote]]]:
-        """The stored windows that start before an instant, back to a day, with their rows.
-
-        The first is mostly all that is needed and is read alone, then more and more at once.
-
-        Raises:
-            QuoteStoreError: the files cannot be read.
-        """
-        keys, size = self._stored_keys(key_of(before), oldest), 1
-        while some := list(islice(keys, size)):
-            for key, rows in self.stored_windows(some):
-                yield key, rows or []
-            size = min(4 * size, _MOST_AT_ONCE)
-
-    def _stored_keys(self, before: str, oldest: date) -> Iterator[str]:
-        folder, month = self.folder, date.fromisoformat(f"{before[:7]}-01")
-        while month >= oldest.replace(day=1):
-            with _in_words("listed", folder):
-                names = [path.name for path in folder.glob(f"{month:%Y-%m}-*{_SUFFIX}")]
-            # All keys have the form of `before` and are local times: their order is that of time.
-            keys = (name.removesuffix(_SUFFIX) for name in names)
-            yield from sorted(
-                (key for key in keys if oldest.isoformat() <= key < before), reverse=True
-            )
-            month = (month - timedelta(days=1)).replace(day=1)
-
-
-def _is_local(folder: UPath) -> bool:
-    return folder.protocol in ("", "file", "local")
+def _set_aside(path: UPath) -> None:
+    """Keeps a damaged file under a name that is no window's, and that readers of Parquet skip."""
+    aside = path.with_name(f"_{path.name}.{uuid4().hex[:8]}.damaged")
+    with in_words("written", path.parent):
+        # An object is overwritten next, and who may write may not always remove.
+        (path.fs.mv if is_local(path) else path.fs.cp_file)(path.path, aside.path)
+    dg.get_dagster_logger().warning(f"{path} is damaged: it is kept as {aside.name}.")
 
 
 @contextmanager
-def _in_words(done: str, folder: UPath | str) -> Iterator[None]:
-    """Turns what file systems and object storages raise into a sentence without a traceback."""
+def _unfinished(path: Path, content: bytes) -> Iterator[Path]:
+    """What is to become a file, on disk and beside it; gone in the end if it was not moved."""
+    unfinished = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
-        yield
-    except Exception as error:
-        why = str(error).rstrip(".") or type(error).__name__
-        raise QuoteStoreError(
-            f"The stored quotes in {folder} cannot be {done}: {why}. "
-            "Check QUOTES_PATH and its credentials, then materialize the window again."
-        ) from None
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # or a full disk may be told of after the move
+        yield unfinished
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
-def _is_missing(content: bytes | Exception) -> bool:
-    """Whether there is no such file; a bucket that is missing is another matter."""
-    answer: dict[str, Any] = getattr(getattr(content, "__cause__", None), "response", {})
-    no_bucket = answer.get("Error", {}).get("Code") == "NoSuchBucket"
-    return isinstance(content, FileNotFoundError) and not no_bucket
-
-
-def _rows(content: bytes | Exception, path: UPath) -> list[Quote]:
-    if isinstance(content, Exception):
-        with _in_words("read", path.parent):
-            raise content
-    try:
-        return [*map(from_row, _records(content))]
-    except Exception as error:
-        raise QuoteStoreError(
-            f"{path} is damaged ({str(error).rstrip('.')}): restore it, or remove it and "
-            "materialize its window again."
-        ) from None
-
-
-# PyArrow imports pandas before it makes an array of a list, or a datetime of an instant: half a
-# second, at the moment that consumers wait for. From JSON it makes a table without, and here it
-# takes instants for numbers.
-
-
-def _parquet(quotes: list[Quote]) -> bytes:
-    import pyarrow as pa
-    import pyarrow.json
-    import pyarrow.parquet as pq
-
-    types = {"timestamp": pa.timestamp("ms", tz="UTC"), "bool": pa.bool_()}
-    schema = pa.schema([(name, types.get(kind) or kind) for name, (kind, _) in COLUMNS.items()])
-    lines = [json.dumps(as_row(quote), default=_in_milliseconds) for quote in quotes]
-    content = BytesIO("\n".join(lines or ["{}"]).encode())  # a line more: there must be one
-    options = pa.json.ParseOptions(explicit_schema=_with_numbers(schema))
-    table = pa.json.read_json(content, parse_options=options).cast(schema).slice(0, len(quotes))
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    return bytes(sink.getvalue())
-
-
-def _records(content: bytes) -> Iterator[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    table = pq.ParquetFile(BytesIO(content)).read()  # `read_table` imports twice as much
-    for row in table.cast(_with_numbers(table.schema)).to_pylist():
-        instants = {
-            name: _EPOCH + timedelta(milliseconds=row[name])
-            for name in _INSTANTS
-            if row.get(name) is not None
-        }
-        yield {**row, **instants}
-
-
-def _with_numbers(schema: Any) -> Any:
-    import pyarrow as pa
-
-    return pa.schema([(f.name, pa.int64() if f.name in _INSTANTS else f.type) for f in schema])
-
-
-def _in_milliseconds(instant: datetime) -> int:
-    return (instant - _EPOCH) // timedelta(milliseconds=1)
+def _remove_stale(folder: Path) -> None:
+    """Removes what runs that were killed while they wrote have left."""
+    for path in folder.glob(f".*.{'?' * len(uuid4().hex)}"):
+        with suppress(FileNotFoundError):  # another run has removed it
+            if path.stat().st_mtime < time.time() - _STALE_AFTER:
+                path.unlink()

@@ -144,7 +144,7 @@ def test_another_symbol(pipeline: Pipeline, watchlist: SetWatchlist) -> None:
 def test_the_watchlist_that_ships_has_no_symbol_of_the_past() -> None:
     past = "BRFS3 CCRO3 CIEL3 ELET3 ELET6 EMBR3 ENBR3 JBSS3 MRFG3 NTCO3 RRRP3 SOMA3 TRPL4 VIIA3"
 
-    assert not {instrument.ticker for instrument in load_watchlist()} & set(past.split())
+    assert not {*load_watchlist().tickers} & set(past.split())
 
 
 def test_bars_of_another_length(make_pipeline: Callable[..., Any]) -> None:

@@ -1,11 +1,7 @@
 """What is missing or wrong is one sentence in the run, and nothing is half written."""
 
-from pathlib import Path
-
-import pytest
-
-from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
-from market_data_pipeline_tests.observed import checks, logs
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline, SetWatchlist
+from market_data_pipeline_tests.observed import checks, failure_of, logs
 
 UNUSED = "127.0.0.1:9"
 
@@ -21,29 +17,28 @@ def test_no_token(pipeline: Pipeline) -> None:
     assert not pipeline.folder.exists()
 
 
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        ("ticker\n", "has no instruments"),
-        ("ticker\nPETR4\nPETR4\n", "line 3: PETR4 is already on line 2"),
-    ],
-)
-def test_a_watchlist_that_cannot_be_used(
-    pipeline: Pipeline,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    text: str,
-    sentence: str,
-) -> None:
-    path = tmp_path / "instruments.csv"
-    path.write_text(text)
-    monkeypatch.setenv("WATCHLIST_FILE", str(path))
+def test_a_watchlist_without_a_ticker(pipeline: Pipeline, watchlist: SetWatchlist) -> None:
+    watchlist(["PETR"])
 
     result = pipeline.run(LIVE_ON_TUESDAY)
 
-    assert not result.success
-    assert sentence in logs(pipeline, result)
+    assert "has no instruments" in failure_of(result)
     assert pipeline.sandbox.requests == []
+
+
+def test_a_line_of_the_watchlist_that_is_no_ticker(
+    pipeline: Pipeline, watchlist: SetWatchlist
+) -> None:
+    watchlist(["PETR4", "PETR", "VALE3"])
+    said = "Left out of the watchlist: line 3: 'PETR' is not a B3 ticker such as PETR4 or HGLG11."
+
+    result = pipeline.run(LIVE_ON_TUESDAY)
+
+    assert result.success
+    assert len(pipeline.documents()) == len(pipeline.events()) == 2
+    assert said in logs(pipeline, result)
+    assert checks(result)["watchlist_free_of_renames"] == (False, said)
+    assert checks(result)["all_tickers_quoted"][0]
 
 
 def test_an_address_that_is_none(pipeline: Pipeline) -> None:

@@ -1,9 +1,6 @@
 """What the definitions hold, and that loading them needs nothing."""
 
-import os
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from types import ModuleType
@@ -130,16 +127,6 @@ def test_loading_needs_no_setting_and_opens_no_connection(
     monkeypatch.setattr(socket.socket, "connect_ex", connect)
 
     assert "market_data_job" in {job.name for job in load_definitions().defs.resolve_all_job_defs()}
-
-
-def test_what_is_heavy_is_not_imported_before_it_is_needed() -> None:
-    code = "import sys, market_data_pipeline.definitions as d; d.defs.resolve_all_job_defs();"
-    code += "print('pandas' in sys.modules, 'pyarrow.parquet' in sys.modules)"
-    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-
-    done = subprocess.run([sys.executable, "-c", code], env=kept, capture_output=True, text=True)
-
-    assert done.stdout.endswith(" False\n"), done.stderr
 
 
 @pytest.mark.parametrize(

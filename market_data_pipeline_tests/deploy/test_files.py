@@ -159,7 +159,7 @@ def shards() -> list[dict[str, Any]]:
         "checks = [check.asset_key for check in graph.asset_check_keys];"
         "keys = [key.path for key in [*graph.get_all_asset_keys(), *checks]];"
         "print(json.dumps({'id': kafka.transactional_id, 'share': QUOTA_SHARE, 'keys': keys,"
-        " 'instruments': [each.ticker for each in load_watchlist(brapi.watchlist_file)]}))"
+        " 'instruments': load_watchlist(brapi.watchlist_file).tickers}))"
     )
     loaded = []
     for file in WATCHLISTS:
@@ -187,7 +187,7 @@ def test_two_code_locations_share_the_instruments_and_the_quota(
     shards: list[dict[str, Any]],
 ) -> None:
     instruments = [ticker for shard in shards for ticker in shard["instruments"]]
-    assert sorted(instruments) == sorted(instrument.ticker for instrument in load_watchlist())
+    assert sorted(instruments) == sorted(load_watchlist().tickers)
     for shard in shards:
         assert shard["share"] == len(shard["instruments"]) / len(instruments)
 

@@ -28,7 +28,7 @@ from market_data_pipeline_tests.supervised import ROOT, Supervisor, settings
 
 pytestmark = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a git checkout")
 # One of them is an instrument that only the sandbox of this watchlist has.
-TICKERS = [*(instrument.ticker for instrument in load_watchlist()), "WXYZ3"]
+TICKERS = [*load_watchlist().tickers, "WXYZ3"]
 TOPIC = "trading-assets-market-data-v1"
 MARKET = Market(["WXYZ3"])
 
@@ -166,4 +166,4 @@ def test_the_cli_leaves_nothing_behind(checkout: Path, env: dict[str, str]) -> N
 
 
 def test_the_sandbox_knows_the_watchlist() -> None:
-    assert {each.ticker for each in load_watchlist()} <= Market().instruments.keys()
+    assert {*load_watchlist().tickers} <= Market().instruments.keys()

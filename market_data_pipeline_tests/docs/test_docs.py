@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from market_data_pipeline.definitions import defs
+from market_data_pipeline.market.quote import COLUMNS
 from market_data_pipeline.settings import names, table
 from market_data_pipeline_tests.supervised import ROOT
 
@@ -69,6 +70,15 @@ def test_the_example_has_every_setting() -> None:
     found = set(re.findall(r"^#? ?([A-Z_]+)=", example, re.MULTILINE))
 
     assert {name for name in found if not name.startswith("KAFKA_CONFIG_")} == set(names())
+
+
+def test_the_table_of_the_document_is_that_of_the_code() -> None:
+    contracts = (ROOT / "docs" / "contracts.md").read_text("utf-8")
+    types = {"int64": "integer", "timestamp": "date", "bool": "boolean"}
+
+    for name, (kind, text) in COLUMNS.items():
+        row = rf"\| `{name}` \| {types.get(kind, kind)}( or null)? \| {re.escape(text)} \|"
+        assert re.search(row, contracts), name
 
 
 def test_every_check_is_in_the_operators_table() -> None:

@@ -22,7 +22,7 @@ from market_data_pipeline_tests.conftest import TUESDAY_15_00, SetClock
 from market_data_pipeline_tests.history.truth import bars, traded_in, traded_on, windows_between
 
 WINDOWS = TradingWindows()
-TICKERS = tuple(instrument.ticker for instrument in load_watchlist())
+TICKERS = load_watchlist().tickers
 MONDAY = date(2026, 11, 16)
 MONDAYS = WINDOWS.of_session(MONDAY)
 

@@ -51,6 +51,7 @@ def test_all_is_well(after_a_window: Pipeline) -> None:
         "prices_plausible",
         "quotes_recent",
         "observed_in_time",
+        "files_readable",
         "history_equals_quotes",
         "every_quote_delivered",
     }

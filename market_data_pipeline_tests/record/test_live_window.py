@@ -11,7 +11,7 @@ from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
 from market_data_pipeline_tests.observed import checks, logs, metadata
 
-TICKERS = [instrument.ticker for instrument in load_watchlist()]
+TICKERS = [*load_watchlist().tickers]
 
 
 def test_every_instrument_is_in_the_history_and_on_the_topic(pipeline: Pipeline) -> None:

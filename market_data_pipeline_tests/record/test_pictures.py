@@ -9,7 +9,7 @@ import pytest
 from brapi_sandbox.faults import Fault
 
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
-from market_data_pipeline_tests.observed import logs, metadata
+from market_data_pipeline_tests.observed import metadata
 
 SetClock = Callable[[datetime], None]
 HALF_AN_HOUR = timedelta(minutes=30)
@@ -152,21 +152,6 @@ def test_a_made_up_close_says_nothing_of_real_prices(make_pipeline: Callable[...
         told = metadata(pipeline.run("2026-11-17T10:00-0300"), "quotes")
 
         assert "no previous close is known" in told["market"]
-
-
-def test_a_window_of_the_session_that_cannot_be_read_costs_no_price(
-    pipeline: Pipeline, set_clock: SetClock
-) -> None:
-    pipeline.run(LIVE_ON_TUESDAY)
-    set_clock(TUESDAY_15_00 + HALF_AN_HOUR)
-    (pipeline.store.folder / "2026-11-17T10:00-0300.parquet").write_bytes(b"no Parquet")
-
-    result = pipeline.run(NEXT)
-
-    assert result.success
-    assert len(pipeline.documents()) == len(pipeline.events()) == 100
-    assert "2026-11-17T10:00-0300.parquet is damaged" in logs(pipeline, result)
-    assert {len(row["session"]) for row in metadata(result, "quotes")["prices"]} == {3}
 
 
 def test_a_gap_is_told_with_what_it_means(make_pipeline: Callable[..., Any]) -> None:

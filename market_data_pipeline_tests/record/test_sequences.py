@@ -10,11 +10,11 @@ from typing import Any
 import dagster as dg
 import pytest
 from brapi_sandbox.faults import Fault
+from market_data_pipeline.runs.one_at_a_time import KAFKA
 
 from market_data_pipeline.publication.publications import sent
 from market_data_pipeline.runs.common import WINDOWS
 from market_data_pipeline.runs.dagster_internals import claim, release
-from market_data_pipeline.runs.one_at_a_time import KAFKA
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline, SetClock
 from market_data_pipeline_tests.observed import checks, failure_of, logs, metadata
 from market_data_pipeline_tests.record.helpers import (
@@ -284,17 +284,6 @@ def said(instance: dg.DagsterInstance, text: str) -> bool:
     )
 
 
-def test_a_damaged_file_is_named(stored: Pipeline) -> None:
-    path = stored.store.folder / f"{LIVE_ON_TUESDAY}.parquet"
-    path.write_bytes(b"")
-
-    result = stored.run(SECOND)
-
-    assert not result.success
-    assert f"{path} is damaged (" in logs(stored, result)
-    assert "restore it, or remove it and materialize its window again" in logs(stored, result)
-
-
 def test_a_window_that_was_never_sent_stays_red(
     pipeline: Pipeline, later: Callable[[float], None]
 ) -> None:
@@ -460,7 +449,7 @@ def test_a_range_needs_answers_for_its_live_window(pipeline: Pipeline) -> None:
     result = pipeline.run("2026-11-17T13:30-0300", LIVE_ON_TUESDAY)
 
     assert "answered for 0 of 4 tickers" in failure_of(result)
-    assert pipeline.store.stored(LIVE_ON_TUESDAY) is None
+    assert pipeline.store.reading().windows([LIVE_ON_TUESDAY]) == {LIVE_ON_TUESDAY: None}
 
 
 def test_the_share_of_answers_holds_for_the_live_window_of_a_range(

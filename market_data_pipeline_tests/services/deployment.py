@@ -36,7 +36,7 @@ MINUTE = timedelta(minutes=1)
 # A Tuesday in the middle of a session.
 BEGINNING = datetime(2026, 11, 17, 17, 0, tzinfo=UTC)
 MARKET = Market()
-TICKERS = {instrument.ticker for instrument in load_watchlist()}
+TICKERS = {*load_watchlist().tickers}
 SCHEDULE = "dagster/schedule_name"
 STARTUP = "market_data/startup"
 UNFINISHED = {"QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING"}

@@ -32,5 +32,5 @@ def storage(server: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     s3fs.S3FileSystem.clear_instance_cache()
     server.counted()
     yield server
-    server.is_stalling = False
+    server.is_stalling = server.is_read_only = False
     s3fs.S3FileSystem.clear_instance_cache()

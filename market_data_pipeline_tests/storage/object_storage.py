@@ -33,6 +33,8 @@ class ObjectStorage:
         """The method and the path of each request, in the order in which they came."""
         self.is_stalling = False
         """Whether an upload stops half-way, until its client is gone."""
+        self.is_read_only = False
+        """Whether uploads are refused, as by a policy."""
         self.half_way = threading.Event()
         """An upload has stopped."""
         (self._port,) = free_ports(1)
@@ -113,9 +115,18 @@ class ObjectStorage:
             def log_message(self, *_: object) -> None:
                 pass
 
+            def _answer(self, status: int, content: bytes) -> None:
+                self.send_response_only(status)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
             def _pass_on(self) -> None:
                 storage.requests.append((self.command, self.path))
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                if storage.is_read_only and self.command == "PUT":
+                    self._answer(403, b"<Error><Code>AccessDenied</Code></Error>")
+                    return
                 server = http.client.HTTPConnection("127.0.0.1", storage._port, timeout=60)
                 # The signature covers the host that the client knows.
                 server.putrequest(

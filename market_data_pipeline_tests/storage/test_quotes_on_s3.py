@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from market_data_pipeline.market.b3_calendar import sessions_back
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import Window, trading_windows
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
+from market_data_pipeline_tests.observed import checks
 from market_data_pipeline_tests.storage import doomed_write
 from market_data_pipeline_tests.storage.object_storage import SECRET_KEY, ObjectStorage
 
@@ -81,10 +83,9 @@ def test_a_live_window_costs_few_requests_and_runs_again(
 
     assert pipeline.run(LATER).success
 
-    # Whether it can be read, what is there, the reference prices, what to merge with, and a sink
-    # each, twice; and the ten windows of the session so far; one look for earlier windows; the
-    # window.
-    assert storage.counted() == {"GET": 8 + 10, "LIST": 1, "PUT": 1}
+    # What is there, what to merge with, and each sink twice; the ten windows of the session so far;
+    # one look for earlier windows; whether it can be written, and the window.
+    assert storage.counted() == {"GET": 6 + 10, "LIST": 1, "PUT": 2, "DELETE": 1}
     assert len(pipeline.events()) == 100
     before = storage.objects(bucket)
     assert before.keys() == {key(LIVE_ON_TUESDAY), key(LATER)}
@@ -106,7 +107,7 @@ def test_a_range_is_one_object_a_window(
 
     windows = 16 + 10
     assert len(storage.objects(bucket)) == windows
-    assert storage.counted() == {"GET": 3 + 5 * windows, "LIST": 6, "PUT": windows}
+    assert storage.counted() == {"GET": 1 + 5 * windows, "LIST": 4, "PUT": 1 + windows, "DELETE": 1}
     assert {document["source"] for document in pipeline.documents()} == {"live", "intraday"}
 
 
@@ -126,7 +127,7 @@ def test_the_reference_prices_are_one_object_mostly_and_many_at_once_at_the_wors
 
     def look_up(*quotes: Quote) -> dict[str, Quote]:
         tickers = {quote.ticker for quote in quotes}
-        return pipeline.store.last_trusted(tickers, today, oldest, made_up=True)
+        return pipeline.store.reading().last_trusted(tickers, today, oldest, made_up=True)
 
     assert len(look_up(*seen)) == 2
     assert storage.counted() == {"GET": 1, "LIST": 1}
@@ -139,7 +140,7 @@ def test_a_window_that_another_process_has_just_written_is_seen(
 ) -> None:
     day = window_of(LATER).day
     assert pipeline.run("2026-11-17T14:00-0300", select="quotes").success
-    assert len([*pipeline.store.newest_first(window_of(LATER).start, day)]) == 1
+    assert len([*pipeline.store.reading().newest_first(window_of(LATER).start, day)]) == 1
 
     write = (
         "from market_data_pipeline.storage.quote_store import QuoteStore;"
@@ -147,8 +148,8 @@ def test_a_window_that_another_process_has_just_written_is_seen(
     )
     subprocess.run([sys.executable, "-c", write], check=True)
 
-    assert pipeline.store.stored(LIVE_ON_TUESDAY) == []
-    assert len([*pipeline.store.newest_first(window_of(LATER).start, day)]) == 2
+    assert pipeline.store.load([LIVE_ON_TUESDAY]) == []
+    assert len([*pipeline.store.reading().newest_first(window_of(LATER).start, day)]) == 2
 
 
 def test_a_run_that_is_killed_while_it_writes_leaves_no_half_window(
@@ -172,6 +173,44 @@ def test_a_run_that_is_killed_while_it_writes_leaves_no_half_window(
     assert pipeline.run(LIVE_ON_TUESDAY).success
     assert storage.objects(bucket).keys() == {key(LIVE_ON_TUESDAY)}
     assert len(pipeline.events()) == len(pipeline.documents()) == 50
+
+
+@pytest.mark.parametrize("content", [b"", b"no Parquet"])
+def test_a_damaged_object_is_named_and_stops_no_run(
+    pipeline: Pipeline,
+    storage: ObjectStorage,
+    bucket: str,
+    set_clock: Callable[[datetime], None],
+    content: bytes,
+) -> None:
+    assert pipeline.run(LIVE_ON_TUESDAY).success
+    damaged = pipeline.store.folder / f"{LIVE_ON_TUESDAY}.parquet"
+    damaged.write_bytes(content)
+
+    result = pipeline.run(LIVE_ON_TUESDAY)
+
+    assert result.success
+    assert f"1 files cannot be read: {damaged} (" in checks(result)["files_readable"][1]
+    sizes = storage.objects(bucket)
+    (aside,) = sizes.keys() - {key(LIVE_ON_TUESDAY)}
+    assert re.fullmatch(rf"prod/quotes/_{LIVE_ON_TUESDAY}\.parquet\.\w+\.damaged", aside)
+    assert sizes[aside] == len(content) < sizes[key(LIVE_ON_TUESDAY)]
+    damaged.write_bytes(content)
+    set_clock(TUESDAY_15_00 + timedelta(minutes=30))
+    assert not checks(pipeline.run(LATER))["files_readable"][0]
+    assert len(pipeline.documents()) == 100
+
+
+def test_a_bucket_that_may_not_be_written_to_costs_no_request(
+    pipeline: Pipeline, storage: ObjectStorage
+) -> None:
+    storage.is_read_only = True
+
+    result = pipeline.run(LIVE_ON_TUESDAY)
+
+    why = f"The stored quotes in {pipeline.folder}/quotes cannot be written: "
+    assert reason(result).startswith(why)
+    assert pipeline.sandbox.requests == []
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_each_window_of_a_range_shows_its_own_prices(make_pipeline: Make) -> Non
             event.partition: metadata(result, "quotes", event.partition)["prices"]
             for event in result.asset_materializations_for_node("quotes")
         }
-        stored = {key: pipeline.store.stored(key) for key in shown}
+        stored = pipeline.store.reading().windows([*shown])
         assert len(shown) == 3
         for key, rows in shown.items():
             assert [row["price"] for row in rows] == [

@@ -1,0 +1,172 @@
+"""What a run reads of the stored windows: each file once, and no damaged one stops it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime, timedelta
+from itertools import islice
+from typing import Any
+
+from upath import UPath
+
+from market_data_pipeline.market.errors import ClearError
+from market_data_pipeline.market.quote import Quote
+from market_data_pipeline.market.windows import Window, key_of
+from market_data_pipeline.storage.quote_file import DamagedFileError, decode
+
+SUFFIX = ".parquet"
+# How many windows are read at once, at the most; object storage serves them side by side.
+_MOST_AT_ONCE = 128
+_LARGEST_FILE = 16 * 2**20
+
+
+class QuoteStoreError(ClearError):
+    """The files cannot be read or written; the text says where, why and what to do."""
+
+
+class Reading:
+    """The stored windows as one run reads them.
+
+    A file that cannot be read counts as missing, and is named in `damaged`.
+
+    Args:
+        folder: where the files are.
+    """
+
+    def __init__(self, folder: UPath) -> None:
+        self.damaged: dict[str, str] = {}
+        """Why a file cannot be read, by the key of its window."""
+        self._folder = folder
+        self._rows: dict[str, list[Quote] | None] = {}
+        self._names: dict[date, list[str]] = {}
+
+    def windows(self, keys: Sequence[str]) -> dict[str, list[Quote] | None]:
+        """The rows of some windows, in the order of the keys; None if there are none stored.
+
+        A window is one request to an object storage, and all of them are sent side by side.
+
+        Raises:
+            QuoteStoreError: the storage cannot be read.
+        """
+        if unread := [key for key in keys if key not in self._rows]:
+            with in_words("read", self._folder):
+                paths = [self.path_of(key).path for key in unread]
+                # The range spares s3fs a request for the size.
+                contents = self._folder.fs.cat_ranges(paths, 0, _LARGEST_FILE, on_error="return")
+                for key, content in zip(unread, contents, strict=True):
+                    self._rows[key] = self._decoded(key, content)
+        return {key: self._rows[key] for key in keys}
+
+    def rows_of(self, keys: Sequence[str]) -> list[Quote]:
+        """All rows of some windows. Raises as `windows`."""
+        return [quote for rows in self.windows(keys).values() for quote in rows or ()]
+
+    def path_of(self, key: str) -> UPath:
+        """The file of a window."""
+        return self._folder / f"{key}{SUFFIX}"
+
+    def damaged_files(self) -> list[str]:
+        """The files that cannot be read, and why."""
+        return [f"{self.path_of(key)} ({why})" for key, why in self.damaged.items()]
+
+    def last_trusted(
+        self, tickers: Iterable[str], before: Window, oldest: date, *, made_up: bool | None = None
+    ) -> dict[str, Quote]:
+        """The last trusted row of each ticker before a window, by the ticker.
+
+        Args:
+            tickers: symbols of the watchlist.
+            before: the window. One that starts later and ends no later is before it too, of an
+                earlier SYNC_INTERVAL_MINUTES.
+            oldest: the first day (São Paulo) that is looked at.
+            made_up: whether made-up prices are looked for, or real ones; by default either.
+
+        Raises:
+            QuoteStoreError: the storage cannot be read.
+        """
+        wanted, found = set(tickers), dict[str, Quote]()
+        windows = self.newest_first(before.end, oldest)
+        while wanted and (window := next(windows, None)):
+            for quote in window[1]:
+                earlier = quote.window_end <= before.end and quote.window != before
+                if earlier and quote.trusted and made_up in (None, quote.made_up):
+                    for ticker in wanted.intersection(quote.symbols):
+                        found[ticker] = quote
+            wanted -= found.keys()
+        return found
+
+    def newest_first(self, before: datetime, oldest: date) -> Iterator[tuple[str, list[Quote]]]:
+        """The stored windows that start before an instant, back to a day, with their rows.
+
+        The first is mostly all that is needed and is read alone, then more and more at once.
+
+        Raises:
+            QuoteStoreError: the storage cannot be read.
+        """
+        keys, size = self._stored_keys(key_of(before), oldest), 1
+        while some := list(islice(keys, size)):
+            for key, rows in self.windows(some).items():
+                yield key, rows or []
+            size = min(4 * size, _MOST_AT_ONCE)
+
+    def _stored_keys(self, before: str, oldest: date) -> Iterator[str]:
+        month = date.fromisoformat(f"{before[:7]}-01")
+        while month >= oldest.replace(day=1):
+            if month not in self._names:
+                with in_words("listed", self._folder):
+                    found = self._folder.glob(f"{month:%Y-%m}-*{SUFFIX}")
+                    self._names[month] = [path.name.removesuffix(SUFFIX) for path in found]
+            # All keys have the form of `before` and are local times: their order is that of time.
+            keys = [key for key in self._names[month] if oldest.isoformat() <= key < before]
+            yield from sorted((key for key in keys if len(key) == len(before)), reverse=True)
+            month = (month - timedelta(days=1)).replace(day=1)
+
+    def _decoded(self, key: str, content: bytes | Exception) -> list[Quote] | None:
+        if isinstance(content, Exception):
+            code = _code_of_s3(content)
+            if isinstance(content, FileNotFoundError) and code != "NoSuchBucket":
+                return None
+            if code != "InvalidRange":  # an empty object has none
+                if not is_local(self._folder):
+                    raise content  # it speaks of the storage, not of the file
+                self.damaged[key] = _reason(content)
+                return None
+            content = b""
+        try:
+            return decode(content, key)
+        except DamagedFileError as error:
+            self.damaged[key] = str(error)
+            return None
+
+
+def is_local(folder: UPath) -> bool:
+    """Whether it is a folder of this machine."""
+    return folder.protocol in ("", "file", "local")
+
+
+@contextmanager
+def in_words(done: str, folder: UPath | str) -> Iterator[None]:
+    """Turns what file systems and object storages raise into a sentence without a traceback.
+
+    Raises:
+        QuoteStoreError: what was to be done could not be.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise QuoteStoreError(
+            f"The stored quotes in {folder} cannot be {done}: {_reason(error)}. Check QUOTES_PATH "
+            "(its space, permissions and credentials), then materialize the window again."
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    said = getattr(error, "strerror", None) or str(error)
+    return str(said).rstrip(".") or type(error).__name__
+
+
+def _code_of_s3(error: Exception) -> str:
+    """What S3 calls an error; empty if it is none of S3."""
+    answer: dict[str, Any] = getattr(error.__cause__, "response", {})
+    return str(answer.get("Error", {}).get("Code", ""))

@@ -1,0 +1,226 @@
+"""A stored file that cannot be read costs nothing but its own prices, and is named."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from market_data_pipeline.market.quote import COLUMNS
+from market_data_pipeline.market.windows import trading_windows
+from market_data_pipeline.report.session_report import session_report
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
+from market_data_pipeline_tests.observed import checks, failure_of, logs
+from market_data_pipeline_tests.record.helpers import SECOND, THIRD, prices, row, times
+
+Rows = list[dict[str, Any]]
+Damage = Callable[[bytes, Rows], bytes]
+Later = Callable[[float], None]
+
+pytestmark = pytest.mark.usefixtures("four_instruments")
+
+
+def parquet(rows: Rows) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows), sink)
+    return bytes(sink.getvalue())
+
+
+def only(*names: str) -> Damage:
+    """A file with these columns alone."""
+    return lambda _, rows: parquet([{name: each[name] for name in names} for each in rows])
+
+
+def last(name: str, value: Any) -> Damage:
+    """A file whose last row has another value."""
+    return lambda _, rows: parquet([*rows[:-1], {**rows[-1], name: value}])
+
+
+def each(name: str, change: Callable[[Any], Any]) -> Damage:
+    """A file in which every row has another value."""
+    return lambda _, rows: parquet([{**row, name: change(row[name])} for row in rows])
+
+
+def cut(content: bytes, _: Rows) -> bytes:
+    return content[: len(content) // 2]
+
+
+def another_price(content: bytes, rows: Rows) -> bytes:
+    """A file in which the bytes of a number are those of another."""
+    there, other = (struct.pack("<d", price) for price in (rows[0]["price"], 1.0))
+    assert there in content
+    return content.replace(there, other)
+
+
+# What becomes of a file, and what is said of it.
+DAMAGES: list[tuple[Damage, str]] = [
+    (lambda *_: b"", "Parquet file size is 0 bytes"),
+    (cut, "Parquet magic bytes not found"),
+    (lambda *_: b"<html>503 Service Unavailable</html>", "Parquet magic bytes not found"),
+    (another_price, "could not verify page integrity, CRC checksum verification failed"),
+    (lambda *_: parquet([{"a": 1}]), "it has no column ticker"),
+    (lambda *_: parquet([]), "it has no column ticker"),
+    (only("ticker", "price"), "it has no column name"),
+    (last("price", float("nan")), "row 4: price should be a finite number"),
+    (last("previous_close", float("inf")), "row 4: previous_close should be a finite number"),
+    (last("price", 0.0), "row 4: price should be greater than 0"),
+    (last("price", None), "row 4: price should be a valid number"),
+    (last("reference_price", -1.0), "row 4: reference_price should be greater than 0"),
+    (each("price", str), "row 1: price should be a valid number"),
+    (each("ticker", len), "row 1: ticker should be a valid string"),
+    (last("ticker", ""), "row 4: ticker should have at least 1 character"),
+    (each("updated_at", lambda it: it.replace(tzinfo=None)), "row 1: updated_at should have tim"),
+    (last("observed_at", None), "row 4: observed_at should be a valid datetime"),
+    (last("source", "rumour"), "row 4: source should be 'live', 'intraday' or 'daily'"),
+    (last("decision", "later"), "row 4: decision should be 'clear', 'withheld' or 'accepted'"),
+    (each("window_start", lambda it: it - timedelta(minutes=30)), "row 1 is of another window"),
+    (each("window_end", lambda it: it + timedelta(days=1)), "row 1 is of another window"),
+]
+
+
+def path_of(pipeline: Pipeline, key: str) -> Path:
+    return Path(str(pipeline.store.folder / f"{key}.parquet"))
+
+
+def damage(pipeline: Pipeline, key: str, how: Damage = cut) -> bytes:
+    """What the file of a window holds from now on."""
+    path = path_of(pipeline, key)
+    path.write_bytes(how(path.read_bytes(), pq.read_table(path).to_pylist()))
+    return path.read_bytes()
+
+
+def test_damaged_files_of_earlier_windows_are_named_and_skipped(stored: Pipeline) -> None:
+    days = date(2026, 11, 16), date(2026, 11, 17)
+    windows = [each for day in days for each in trading_windows().of_session(day)]
+    earlier = [each for each in windows if each.key < SECOND][-len(DAMAGES) :]
+    rows = stored.store.load([LIVE_ON_TUESDAY])
+    for window, (how, _) in zip(earlier, DAMAGES, strict=True):
+        of_window = [
+            replace(quote, window_start=window.start, window_end=window.end) for quote in rows
+        ]
+        stored.store.save(of_window, [window.key])
+        damage(stored, window.key, how)
+    path_of(stored, f"{LIVE_ON_TUESDAY} (copy)").write_bytes(b"")
+    asked = len(stored.sandbox.requests)
+
+    result = stored.run(SECOND)
+
+    assert result.success
+    assert len(stored.sandbox.requests) == asked + 4
+    assert len(stored.store.load([SECOND])) == 4
+    assert len(prices(stored)) == 2
+    [check] = [
+        each for each in result.get_asset_check_evaluations() if each.check_name == "files_readable"
+    ]
+    assert not check.passed
+    assert f"{len(DAMAGES)} files cannot be read: " in (check.description or "")
+    named = {
+        each.data["window"]: str(each.data["reason"]) for each in check.metadata["damaged"].records
+    }
+    for window, (_, reason) in zip(earlier, DAMAGES, strict=True):
+        assert reason in named[window.key]
+    assert len(named) == len(DAMAGES)
+
+
+def test_the_price_before_a_damaged_one_is_compared_with(stored: Pipeline, later: Later) -> None:
+    assert stored.run(SECOND).success
+    later(2)
+    path = path_of(stored, SECOND)
+    damage(stored, SECOND)
+    stored.sandbox.faults = [times(stored, 10)]
+
+    result = stored.run(THIRD)
+
+    assert row(stored, THIRD).reference_price == row(stored, LIVE_ON_TUESDAY).price
+    assert len(prices(stored)) == 2
+    passed, why = checks(result)["files_readable"]
+    assert not passed
+    assert why.startswith(f"1 files cannot be read: {path} (Parquet magic bytes not found")
+    assert why.endswith(
+        "The others are left out: restore them, or materialize their windows again."
+    )
+
+
+def test_a_damaged_file_of_the_window_itself_is_kept_beside_the_new_one(
+    stored: Pipeline, later: Later
+) -> None:
+    later(0.5)
+    content = damage(stored, LIVE_ON_TUESDAY)
+
+    result = stored.run(LIVE_ON_TUESDAY)
+
+    assert result.success
+    assert len(prices(stored)) == 2
+    passed, why = checks(result)["files_readable"]
+    assert not passed
+    assert why.endswith("1 of them are replaced by this run and kept as `_….damaged`.")
+    folder = path_of(stored, LIVE_ON_TUESDAY).parent
+    [aside] = folder.glob("_*.damaged")
+    assert aside.read_bytes() == content
+    assert f"{LIVE_ON_TUESDAY}.parquet is damaged: it is kept as {aside.name}." in logs(
+        stored, result
+    )
+    assert len(pd.read_parquet(folder)) == 4
+    later(1)
+    assert checks(stored.run(SECOND))["files_readable"][0]
+
+
+@pytest.mark.parametrize("sink", ["mongo_price_history", "kafka_publication"])
+def test_a_sink_says_which_file_is_damaged(stored: Pipeline, sink: str) -> None:
+    damage(stored, LIVE_ON_TUESDAY)
+
+    result = stored.run(LIVE_ON_TUESDAY, select=sink)
+
+    why = failure_of(result, sink)
+    assert why.startswith(f"{path_of(stored, LIVE_ON_TUESDAY)} is damaged (Parquet magic bytes")
+    assert "restore it, or materialize `quotes` for its window again" in why
+
+
+def test_the_report_leaves_a_damaged_file_out_and_names_it(stored: Pipeline) -> None:
+    assert stored.run(SECOND).success
+    damage(stored, LIVE_ON_TUESDAY)
+
+    result = (
+        dg.Definitions(jobs=[session_report], resources={"quote_store": stored.store})
+        .resolve_job_def("session_report")
+        .execute_in_process(instance=stored.instance)
+    )
+
+    assert result.success
+    assert f"left out: {path_of(stored, LIVE_ON_TUESDAY)} (Parquet magic bytes" in logs(
+        stored, result
+    )
+
+
+def test_files_of_older_versions_have_fewer_columns(stored: Pipeline) -> None:
+    oldest = [
+        name
+        for name in COLUMNS
+        if name
+        not in (
+            "bar_volume",
+            "previous_close",
+            "origin",
+            "reference_price",
+            "decision",
+            "replaces_live",
+        )
+    ]
+    older = [
+        replace(quote, previous_close=None, origin=None, reference_price=None)
+        for quote in stored.store.load([LIVE_ON_TUESDAY])
+    ]
+    damage(stored, LIVE_ON_TUESDAY, only(*oldest))
+
+    assert stored.store.load([LIVE_ON_TUESDAY]) == older
+    assert checks(stored.run(SECOND))["files_readable"] == (True, "Every file is readable.")
+    assert len(pd.read_parquet(path_of(stored, SECOND).parent)) == 8
