@@ -16,6 +16,7 @@ from market_data_pipeline.operation.alerts import alerts
 from market_data_pipeline.operation.freshness import freshness
 from market_data_pipeline.operation.launching import JOB, every_window, launch_missing
 from market_data_pipeline.publication.asset import kafka_publication
+from market_data_pipeline.publication.cold_start import topic_keeps_prices
 from market_data_pipeline.publication.event import FORMAT_NOT_CHOSEN
 from market_data_pipeline.publication.resource import KafkaResource, kafka_client_properties
 from market_data_pipeline.quotes.asset import quotes
@@ -85,7 +86,7 @@ market_data_job = dg.define_asset_job(
 
 defs = dg.Definitions(
     assets=[*ASSETS, session_report_asset],
-    asset_checks=[fresh],
+    asset_checks=[fresh, topic_keeps_prices],
     jobs=[market_data_job, session_report],
     schedules=[every_window, every_session],
     sensors=[launch_missing, alerts, watch_freshness],

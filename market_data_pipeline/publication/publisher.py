@@ -142,7 +142,6 @@ class Publisher:
             # With the default of 100 ms the first connection alone waits for 50 ms.
             "reconnect.backoff.ms": 10,
             "reconnect.backoff.max.ms": 1000,
-            "compression.type": "lz4",
             **self.connection(),
             "acks": "all",
             "enable.idempotence": True,

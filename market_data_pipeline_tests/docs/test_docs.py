@@ -12,6 +12,7 @@ from market_data_pipeline_tests.supervised import ROOT
 
 ENGLISH, PORTUGUESE = ROOT / "README.md", ROOT / "README.pt-BR.md"
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+CODE = {".java", ".properties", ".py", ".mjs", ".go"}
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]+))?\)")
 
 
@@ -87,3 +88,13 @@ def test_every_check_is_in_the_operators_table() -> None:
 
     assert len(names) > 7
     assert {name for name in names if f"| `{name}` |" not in table} == set()
+
+
+def test_the_contract_shows_the_examples_and_nothing_else() -> None:
+    text = (ROOT / "docs" / "contracts.md").read_text("utf-8")
+    files = [path for path in (ROOT / "examples").rglob("*") if path.suffix in CODE]
+    sources = [path.read_text("utf-8") for path in files if "node_modules" not in path.parts]
+    shown = re.findall(r"```(java|properties|python|javascript|go)\n(.*?)```", text, re.DOTALL)
+
+    assert shown
+    assert [code for _, code in shown if not any(code in each for each in sources)] == []

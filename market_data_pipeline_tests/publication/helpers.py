@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -124,3 +124,15 @@ def producer_that(before_produce: Callable[[int], None]) -> type[Producer]:
             self.taken += 1
 
     return Observed
+
+
+def roll_back(bootstrap_servers: str, topic: str, events: Sequence[Event]) -> None:
+    """Sends events in a transaction that is rolled back when all of them are on the topic."""
+    settings = {"bootstrap.servers": bootstrap_servers, "transactional.id": f"{topic}-rolled-back"}
+    producer = Producer({**settings, "partitioner": "murmur2_random"})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    for event in events:
+        producer.produce(topic, event.value, event.key, headers=list(event.headers))
+    assert producer.flush(30) == 0
+    producer.abort_transaction(30)

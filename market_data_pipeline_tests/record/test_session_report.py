@@ -188,7 +188,7 @@ def test_a_file_that_cannot_be_read_costs_its_window_alone(
     result = report(pipeline, TUESDAY)
 
     assert told(result)[TUESDAY]["windows"] == "1 of 11, none for 10:00 to 15:00"
-    assert f"{LIVE_ON_TUESDAY}.parquet is damaged" in logs(pipeline, result)
+    assert f"left out: {pipeline.store.folder}/{LIVE_ON_TUESDAY}.parquet" in logs(pipeline, result)
 
 
 @pytest.mark.usefixtures("four_instruments")

@@ -68,6 +68,14 @@ def java_command(main_class: str, *arguments: str) -> list[str]:
     return ["java", *_JAVA_OPTIONS, logging, "-cp", class_path(), main_class, *arguments]
 
 
+def kafka_configs(bootstrap_servers: str, *options: str) -> None:
+    """Runs `kafka-configs.sh`."""
+    command = java_command("kafka.admin.ConfigCommand", *options)
+    subprocess.run(
+        [*command, "--bootstrap-server", bootstrap_servers], check=True, stdout=subprocess.DEVNULL
+    )
+
+
 class KafkaBroker:
     """One process of a cluster; it can be killed and started again on the same ports and disk."""
 

@@ -67,10 +67,10 @@ def _modules() -> Path:
     lock = PACKAGE / "package-lock.json"
     folder = cache() / f"mongo-engine-{hashlib.sha256(lock.read_bytes()).hexdigest()[:16]}"
     if not (folder / "node_modules").exists():
-        with _made_whole(folder) as draft:
+        with made_whole(folder) as draft:
             for file in (lock, PACKAGE / "package.json"):
                 shutil.copy(file, draft)
-            _run(draft, "npm", "ci", "--ignore-scripts", "--no-fund", "--no-audit")
+            run(draft, "npm", "ci", "--ignore-scripts", "--no-fund", "--no-audit")
     return folder / "node_modules"
 
 
@@ -81,7 +81,7 @@ def _loader() -> list[str]:
         return []
     folder = cache() / f"glibc-{NEWER_DEBIAN}"
     if not folder.exists():
-        with _made_whole(folder) as draft:
+        with made_whole(folder) as draft:
             _unpack_newer_glibc(draft, version)
     (loader,) = folder.glob("usr/lib*/ld-linux-*.so.*")
     (libraries,) = folder.glob("usr/lib/*-linux-gnu")
@@ -111,15 +111,15 @@ def _unpack_newer_glibc(folder: Path, version: str) -> None:
         "Dir::State::Lists": apt / "lists",
     }
     command = ["apt-get", "-qq", *(f"-o{name}={value}" for name, value in options.items())]
-    _run(folder, *command, "update")
-    _run(debs, *command, "download", "libc6", "libstdc++6", "libgcc-s1")
+    run(folder, *command, "update")
+    run(debs, *command, "download", "libc6", "libstdc++6", "libgcc-s1")
     for package in debs.iterdir():
-        _run(folder, "dpkg", "-x", str(package), str(folder))
+        run(folder, "dpkg", "-x", str(package), str(folder))
     shutil.rmtree(apt)
     shutil.rmtree(debs)
 
 
-def _run(folder: Path, *command: str) -> None:
+def run(folder: Path, *command: str) -> None:
     ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
     if ended.returncode != 0:
         raise ServiceUnavailableError(
@@ -137,7 +137,7 @@ def _alone() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _made_whole(folder: Path) -> Iterator[Path]:
+def made_whole(folder: Path) -> Iterator[Path]:
     """A folder to fill that becomes `folder` when it is filled, and is removed if it is not."""
     with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as made:
         draft = Path(made) / "draft"
