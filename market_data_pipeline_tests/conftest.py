@@ -82,12 +82,16 @@ class Pipeline:
         from market_data_pipeline.brapi.resource import BrapiResource
         from market_data_pipeline.definitions import ASSETS
         from market_data_pipeline.publication.resource import KafkaResource
+        from market_data_pipeline.storage.price_history import MongoService
         from market_data_pipeline.storage.quote_store import QuoteStore
 
         mongo = MongoResource(
             uri=self.mongo_uri,
             database="market_data_db",
             server_selection_timeout_seconds=2,
+        )
+        kafka = KafkaResource(
+            bootstrap_servers=self.bootstrap_servers, topic=self.topic, **self.kafka
         )
         settings = {
             "base_url": self.sandbox.url,
@@ -101,10 +105,8 @@ class Pipeline:
             resources={
                 "brapi": BrapiResource(**(settings | self.brapi)),
                 "mongo": mongo,
-                "kafka": KafkaResource(
-                    bootstrap_servers=self.bootstrap_servers, topic=self.topic, **self.kafka
-                ),
-                "services": [],
+                "kafka": kafka,
+                "services": [kafka, MongoService(mongo)],
                 "quote_store": QuoteStore(**self.store.model_dump()),
             },
             executor=dg.in_process_executor,
@@ -117,23 +119,20 @@ class Pipeline:
         *,
         select: str = "*",
         config: Mapping[str, Any] | None = None,
-        tags: Mapping[str, str] | None = None,
     ) -> dg.ExecuteInProcessResult:
         """A run of the assets for one window, or for all from `first` to `last`."""
         job = dg.define_asset_job("everything", selection=select)
         definitions = dg.Definitions.merge(self.definitions(), dg.Definitions(jobs=[job]))
-        partitions: dict[str, Any] = {"partition_key": first}
+        # As tags: a run may be launched before its window has ended.
+        partitions = {"dagster/partition": first}
         if last is not None:
             ends = {"start": first, "end": last}
-            partitions = {
-                "tags": {f"dagster/asset_partition_range_{end}": ends[end] for end in ends}
-            }
-        partitions["tags"] = {**partitions.get("tags", {}), **(tags or {})}
+            partitions = {f"dagster/asset_partition_range_{end}": ends[end] for end in ends}
         return definitions.resolve_job_def("everything").execute_in_process(
             instance=self.instance,
             run_config={"ops": {name: {"config": each} for name, each in (config or {}).items()}},
             raise_on_error=False,
-            **partitions,
+            tags=partitions,
         )
 
     @contextmanager

@@ -43,6 +43,15 @@ def logs(pipeline: Pipeline, result: dg.ExecuteInProcessResult) -> str:
     return "\n".join(lines)
 
 
+def said(instance: dg.DagsterInstance, text: str) -> bool:
+    """Whether a run has logged it."""
+    return any(
+        text in entry.user_message
+        for run in instance.get_runs()
+        for entry in instance.all_logs(run.run_id)
+    )
+
+
 def _plain(value: dg.MetadataValue) -> Any:
     if isinstance(value, dg.TableMetadataValue):
         return [dict(record.data) for record in value.records]

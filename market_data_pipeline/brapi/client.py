@@ -123,6 +123,10 @@ class BrapiClient:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection."""
         self._connection.close()
 
     def quotes(

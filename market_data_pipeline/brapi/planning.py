@@ -39,6 +39,12 @@ def once_more(last: Window) -> datetime | None:
     return due if due > last.end else None
 
 
+def last_due(window: Window, now: datetime) -> datetime:
+    """When a window, which has ended, was last to be observed: at its end, or once more."""
+    again = once_more(window) if WINDOWS.is_last(window) else None
+    return again if again and again <= now else window.end
+
+
 def why_not_yet(instance: dg.DagsterInstance, instant: datetime) -> str | None:
     """Why the quota is not spent on an observation at an instant, None if it is.
 
@@ -61,13 +67,13 @@ def why_not_yet(instance: dg.DagsterInstance, instant: datetime) -> str | None:
         return None
     left = sum(each >= instant for each in chain(*sessions))
     coming = (
-        f"The next run is at {in_sao_paulo(following)}."
+        f"The next one is at {in_sao_paulo(following)}."
         if following
-        else "No run is planned before then."
+        else "None is planned before then."
     )
     return (
         f"Paced: {quota.left:,} requests are left until {in_sao_paulo(quota.until)}, "
-        f"{quota.runs} runs of {quota.cost} for {left} windows. {coming}"
+        f"{quota.runs} runs of {quota.cost} for {left} observations. {coming}"
     )
 
 

@@ -11,7 +11,7 @@ from itertools import takewhile
 import dagster as dg
 from dagster import DagsterRunStatus as Status
 
-from market_data_pipeline.brapi.planning import CLOSING_GRACE, once_more, why_not_yet
+from market_data_pipeline.brapi.planning import CLOSING_GRACE, last_due, why_not_yet
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.windows import (
     EXCHANGE_TIMEZONE,
@@ -53,7 +53,7 @@ def every_window(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.Sk
         return dg.SkipReason(_why_closed(end))
     if clock.utc_now() >= window.end:
         return dg.SkipReason(f"Late: {window.key} has ended. `launch_missing` takes care of it.")
-    if reason := _why_not_now(context.instance, QUOTES, window) or why_not_yet(
+    if reason := _why_not_now(context.instance, QUOTES, window, 0) or why_not_yet(
         context.instance, window.end
     ):
         return dg.SkipReason(reason)
@@ -83,39 +83,33 @@ def launch_missing(
     if live and not WINDOWS.is_live(window, now + LAUNCH_AHEAD):
         return dg.SkipReason(f"{window.key} is live for less than a minute. {_next_window(now)}")
     stored_at = last_materialized(instance, QUOTES, window)
-    due = _closing(window, now, quote_store) if stored_at else window.end
-    if due:
-        if reason := _why_not_now(instance, QUOTES, window) or why_not_yet(instance, due):
-            return dg.SkipReason(reason)
-        return dg.SensorResult([dg.RunRequest(partition_key=window.key)])
-    if not live:
-        return dg.SkipReason(f"The quotes of {window.key} are stored. {_next_window(now)}")
-    behind = {
-        asset: _why_not_now(instance, asset, window)
-        for asset in _downstream(context)
-        if (last_materialized(instance, asset, window) or 0) < (stored_at or 0)
-    }
-    requests = [
-        dg.RunRequest(partition_key=window.key, asset_selection=[asset])
-        for asset, reason in behind.items()
-        if not reason
-    ]
+    due, since, reasons = last_due(window, now), stored_at or 0, list[str]()
+    if stored_at is None or (
+        live and due > window.end and not _has_close(window, due, quote_store)
+    ):
+        reason = _why_not_now(instance, QUOTES, window, since) or why_not_yet(instance, due)
+        if reason is None:
+            return dg.SensorResult([dg.RunRequest(partition_key=window.key)])
+        reasons.append(reason)
+    requests = []
+    for asset in _downstream(context) if live else ():
+        if (last_materialized(instance, asset, window) or 0) < since:
+            if reason := _why_not_now(instance, asset, window, since):
+                reasons.append(reason)
+            else:
+                requests.append(dg.RunRequest(partition_key=window.key, asset_selection=[asset]))
     if requests:
         return dg.SensorResult(requests)
-    return dg.SkipReason(
-        " ".join(filter(None, behind.values())) or f"Nothing is missing of {window.key}."
-    )
+    well = f"Nothing is missing of {window.key}."
+    over = f"{window.key} is no longer live. {_next_window(now)}"
+    return dg.SkipReason(" ".join(reasons) or (well if live else over))
 
 
-def _closing(window: Window, now: datetime, store: QuoteStore) -> datetime | None:
-    """When a stored window was due to be observed once more, if it was and has not been."""
-    due = once_more(window) if WINDOWS.is_last(window) else None
-    if due is None or now < due or not WINDOWS.is_live(window, now):
-        return None
+def _has_close(window: Window, due: datetime, store: QuoteStore) -> bool:
+    """Whether a stored window was observed when the plan had the close, or had it before."""
     close, rows = close_of(window.day), store.reading().rows_of([window.key])
     seen_after = any(quote.observed_at >= due - CLOSING_GRACE for quote in rows)
-    made_after = all(quote.updated_at >= close for quote in rows)
-    return None if seen_after or made_after else due
+    return seen_after or all(quote.updated_at >= close for quote in rows)
 
 
 def _downstream(context: dg.SensorEvaluationContext) -> Sequence[dg.AssetKey]:
@@ -129,31 +123,34 @@ def _downstream(context: dg.SensorEvaluationContext) -> Sequence[dg.AssetKey]:
     )
 
 
-def _why_not_now(instance: dg.DagsterInstance, asset: dg.AssetKey, window: Window) -> str | None:
-    """Why no run is launched for a window of an asset: one is in progress, or has just failed."""
-    name, stored_at = asset.to_user_string(), last_materialized(instance, asset, window) or 0
-    records = runs_of(instance, window, asset)
+def _why_not_now(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, window: Window, since: float
+) -> str | None:
+    """Why no run is launched for a window of an asset: one is in progress, or has just failed.
+
+    Runs that ended before `since` (Unix seconds) are over and done with.
+    """
+    name = asset.to_user_string()
+    records = [each for each in runs_of(instance, window, asset) if _ended(each) > since]
     runs = [record.dagster_run for record in records]
     if under_way := [run for run in runs if run.status in UNFINISHED]:
         return f"Run {under_way[0].run_id[:8]} is in progress for {window.key}."
     if runs and runs[0].status is Status.CANCELED:
         return f"Run {runs[0].run_id[:8]} of {window.key} was terminated: materialize {name}."
-    failed = [
-        *takewhile(
-            lambda each: (
-                each.dagster_run.status is Status.FAILURE
-                and each.create_timestamp.replace(tzinfo=UTC).timestamp() > stored_at
-            ),
-            records,
-        )
-    ]
+    failed = [*takewhile(lambda each: each.dagster_run.status is Status.FAILURE, records)]
     if not failed:
         return None
     if len(failed) > len(DELAYS):
         return f"{len(failed)} runs have failed for {window.key}: find out why, then materialize."
-    ended = failed[0].end_time or failed[0].update_timestamp.replace(tzinfo=UTC).timestamp()
-    left = DELAYS[len(failed) - 1] - (clock.record_now().timestamp() - ended)
+    left = DELAYS[len(failed) - 1] - (clock.record_now().timestamp() - _ended(failed[0]))
     return f"{name} failed for {window.key}: launched again in {left:.0f} s." if left > 0 else None
+
+
+def _ended(record: dg.RunRecord) -> float:
+    """When a run ended, in Unix seconds; infinity if it has not."""
+    if record.dagster_run.status in UNFINISHED:
+        return float("inf")
+    return record.end_time or record.update_timestamp.replace(tzinfo=UTC).timestamp()
 
 
 def _run_key(window: Window) -> str:

@@ -108,7 +108,7 @@ def quotes(
                 quota = last_recorded(context.instance, clock.utc_now())
             else:
                 if clock.utc_now() < windows[-1].end:
-                    _prepare(context, services, windows[-1])
+                    _prepare(context, brapi, services, windows[-1])
                 _wait_for_the_end(windows[-1], entered + brapi.min_interval_seconds)
                 observations, quota = _observe(context, brapi, windows, tickers)
                 _report(context, tickers, observations)
@@ -168,9 +168,17 @@ def _refuse_future(window: Window) -> None:
 
 
 def _prepare(
-    context: dg.AssetExecutionContext, services: Sequence[Service], window: Window
+    context: dg.AssetExecutionContext,
+    brapi: BrapiResource,
+    services: Sequence[Service],
+    window: Window,
 ) -> None:
-    """Connects to what the sinks write to, until the window ends; what is wrong is told early."""
+    """Connects to what the sinks write to, until the window ends; what is wrong is told early.
+
+    Raises:
+        RunError: the token or the address of Brapi cannot be used.
+    """
+    brapi.client().close()
     troubles: list[str] = []
     threads = [
         Thread(target=lambda each=each: troubles.append(each.trouble()), daemon=True)

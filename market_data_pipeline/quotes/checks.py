@@ -11,6 +11,7 @@ import dagster as dg
 from market_data_pipeline.brapi.observe import Observation
 from market_data_pipeline.brapi.pacing import Quota
 from market_data_pipeline.brapi.planning import shortage
+from market_data_pipeline.market import clock
 from market_data_pipeline.market.price_guard import LARGEST_FACTOR, explain
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.watchlist import Watchlist
@@ -122,7 +123,7 @@ def check_quotes(
         _prices_plausible(rows),
         _quotes_recent(live, delay),
         _observed_in_time(live, delay),
-        _quota_lasts(quota, windows[-1].end),
+        _quota_lasts(quota, clock.utc_now()),
         _files_readable(stored, windows),
     ]
     return [of_window(result, windows) for result in results]

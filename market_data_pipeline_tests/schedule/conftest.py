@@ -1,60 +1,131 @@
-"""The schedule as the daemon asks it."""
+"""The schedule and the sensors as the daemon asks them, beside the records that they look at."""
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
-from dagster._core.events import AssetMaterializationPlannedData
-from dagster._core.test_utils import create_run_for_test
-from dagster._daemon.types import DaemonHeartbeat
 
 from market_data_pipeline.definitions import defs
+from market_data_pipeline.market import clock
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE
-from market_data_pipeline.operation.automation import every_window
+from market_data_pipeline.operation.launching import every_window, launch_missing
+from market_data_pipeline.runs.common import WINDOWS
+from market_data_pipeline.storage.quote_store import QuoteStore
 from market_data_pipeline_tests.conftest import SetClock, at
 
-Tick = Callable[..., dg.RunRequest | str]
+ASSETS = ("quotes", "mongo_price_history", "kafka_publication")
+Status = dg.DagsterRunStatus
 
 
-@pytest.fixture
-def tick(instance: dg.DagsterInstance, set_clock: SetClock) -> Tick:
-    """What the schedule does at a tick: a run request, or the reason for none.
+@dg.asset(key=["funds", "quotes"], partitions_def=WINDOWS.partitions)
+def quotes_of_another_code_location() -> None: ...
 
-    It takes the time of the tick in São Paulo, and what the clock shows then: a second more unless
-    `now` says otherwise.
-    """
 
-    def evaluate(scheduled: str, now: datetime | None = None) -> dg.RunRequest | str:
-        set_clock(now or at(scheduled) + timedelta(seconds=1))
+@cache
+def job_of(*assets: str) -> dg.JobDefinition:
+    """A job of some assets."""
+    selection = " or ".join(f'key:"{asset}"' for asset in assets)
+    others = dg.Definitions(
+        [quotes_of_another_code_location], jobs=[dg.define_asset_job("some", selection=selection)]
+    )
+    return dg.Definitions.merge(defs, others).resolve_job_def("some")
+
+
+@contextmanager
+def dagsters_clock() -> Iterator[None]:
+    """Dagster has the clock of the pipeline: it knows no window that has not ended by that."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dagster._time._mockable_get_current_datetime", lambda: clock.utc_now())
+        now = lambda: clock.utc_now().timestamp()  # noqa: E731
+        patch.setattr("dagster._time._mockable_get_current_timestamp", now)
+        yield
+
+
+class Operation:
+    """What an instance knows, and what is launched then; moments are local times in São Paulo."""
+
+    def __init__(
+        self,
+        instance: dg.DagsterInstance,
+        store: QuoteStore,
+        set_clock: SetClock,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        self.instance, self.store = instance, store
+        self._set_clock, self._patch = set_clock, monkeypatch
+
+    def tick(self, scheduled: str, now: datetime | None = None) -> dg.RunRequest | str:
+        """What the schedule does at a tick, a second later by the clock unless `now` is given."""
+        self._set_clock(now or at(scheduled) + timedelta(seconds=1))
         context = dg.build_schedule_context(
-            instance=instance,
+            instance=self.instance,
             scheduled_execution_time=at(scheduled).astimezone(EXCHANGE_TIMEZONE),
             repository_def=defs.get_repository_def(),
         )
-        data = every_window.evaluate_tick(context)
-        if not data.run_requests:
-            assert data.skip_message
-            return data.skip_message
-        (request,) = data.run_requests
-        return request
+        with dagsters_clock():
+            data = every_window.evaluate_tick(context)
+        (done,) = data.run_requests or [str(data.skip_message)]
+        return done
 
-    return evaluate
+    def look(self, moment: str, seconds: float = 0) -> list[list[str]] | str:
+        """The assets of each run that the sensor launches, or why it launches none.
+
+        Args:
+            moment: what the pipeline's clock shows.
+            seconds: how long from now it is by the clock of Dagster's records.
+        """
+        self._set_clock(at(moment))
+        later = datetime.now(UTC) + timedelta(seconds=seconds)
+        self._patch.setattr(clock, "record_now", lambda: later)
+        context = dg.build_sensor_context(
+            instance=self.instance,
+            repository_def=defs.get_repository_def(),
+            resources={"quote_store": self.store},
+        )
+        with dagsters_clock():
+            data = launch_missing.evaluate_tick(context)
+        assert data.cursor is None, "it keeps no state"
+        self.requests: Sequence[dg.RunRequest] = data.run_requests or []
+        everything = [dg.AssetKey(asset) for asset in ASSETS]
+        launched = [each.asset_selection or everything for each in self.requests]
+        names = [[key.to_user_string() for key in keys] for keys in launched]
+        return names or str(data.skip_message)
+
+    def materialize(self, key: str, *assets: str, **metadata: Any) -> None:
+        """As if a run had stored a window in these assets, or in all three."""
+        for asset in assets or ASSETS:
+            event = dg.AssetMaterialization(asset, partition=key, metadata=metadata)
+            self.instance.report_runless_asset_event(event)
+
+    def run(
+        self, key: str, *assets: str, status: Status = Status.STARTED, last: str | None = None
+    ) -> str:
+        """A run of these assets, or all, for a window or a range; its id as it is shown."""
+        range_tag = "dagster/asset_partition_range_"
+        tags = {f"{range_tag}start": key, f"{range_tag}end": last or ""}
+        run = self.instance.create_run_for_job(
+            job_of(*(assets or ASSETS)),
+            status=Status.STARTED,
+            tags=tags if last else {"dagster/partition": key},
+        )
+        if status is Status.FAILURE:
+            self.instance.report_run_failed(run)
+        elif status is Status.CANCELED:
+            self.instance.report_run_canceled(run)
+        return run.run_id[:8]
 
 
-def report_daemon(instance: dg.DagsterInstance, name: str = "daemon") -> None:
-    """As if a daemon with this id had reported that its sensors run."""
-    heartbeat = DaemonHeartbeat(datetime.now(UTC).timestamp(), "SENSOR", name, [])
-    instance.add_daemon_heartbeat(heartbeat)
-
-
-def unfinished_run(
-    instance: dg.DagsterInstance, asset: str, key: str, **tags: str
-) -> dg.DagsterRun:
-    """A run of one asset for a window that has started."""
-    tags = {"dagster/partition": key, **tags}
-    run = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED, tags=tags)
-    planned = AssetMaterializationPlannedData(dg.AssetKey(asset), partition=key)
-    event = dg.DagsterEvent.build_asset_materialization_planned_event("job", asset, planned)
-    instance.report_dagster_event(event, run.run_id)
-    return run
+@pytest.fixture
+def operation(
+    instance: dg.DagsterInstance,
+    tmp_path: Path,
+    set_clock: SetClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Operation:
+    store = QuoteStore(path=str(tmp_path / "quotes"))
+    return Operation(instance, store, set_clock, monkeypatch)

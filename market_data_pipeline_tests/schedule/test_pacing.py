@@ -8,27 +8,36 @@ from itertools import pairwise
 import pytest
 
 from market_data_pipeline.brapi.pacing import Quota, next_run, planned
-from market_data_pipeline.market.windows import Window, trading_windows
+from market_data_pipeline.brapi.planning import once_more
+from market_data_pipeline.market.windows import trading_windows
 
-WINDOWS = trading_windows()
 LIMIT, COST = 15_000, 50
 DAYS = [date(2027, 2, 1) + timedelta(days=n) for n in range(89)]
-SESSIONS = {day: windows for day in DAYS if (windows := WINDOWS.of_session(day))}
+
+
+def observations(day: date) -> list[datetime]:
+    """When Brapi is to be asked on a day: at the end of each window, until 14 March once more."""
+    windows = trading_windows().of_session(day)
+    again = once_more(windows[-1]) if windows else None
+    return [window.end for window in windows] + ([again] if again else [])
+
+
+SESSIONS = {day: instants for day in DAYS if (instants := observations(day))}
 MONTHS = [(2027, 2), (2027, 3), (2027, 4)]
 
 
-def sessions_of(year: int, month: int) -> list[list[Window]]:
+def sessions_of(year: int, month: int) -> list[list[datetime]]:
     return [SESSIONS[day] for day in SESSIONS if (day.year, day.month) == (year, month)]
 
 
 def simulate(
-    sessions: list[list[Window]],
+    sessions: list[list[datetime]],
     *,
     left: int = LIMIT,
     others: int = 0,
     repeated: int = 0,
-) -> Iterator[tuple[Window, int]]:
-    """The windows that have a run in one billing cycle, and what is left after each.
+) -> Iterator[tuple[datetime, int]]:
+    """The observations that have a run in one billing cycle, and what is left after each.
 
     Args:
         sessions: the sessions of the cycle.
@@ -41,18 +50,18 @@ def simulate(
     for number, session in enumerate(sessions):
         left -= others
         ran = 0
-        for window in session:
-            if next_run(window, sessions[number:], ran, quota) != window:
+        for instant in session:
+            if next_run(instant, sessions[number:], ran, quota) != instant:
                 continue
             ran, runs = ran + 1, runs + 1
             left -= COST + (repeated if runs % 10 == 0 else 0)
             quota = replace(quota, left=left)
-            yield window, left
+            yield instant, left
 
 
 @pytest.mark.parametrize("month", MONTHS)
 @pytest.mark.parametrize("spending", [{}, {"others": 100}, {"repeated": 20}])
-def test_the_quota_lasts_and_every_session_has_its_last_window(
+def test_the_quota_lasts_and_every_session_has_its_last_observation(
     month: tuple[int, int], spending: dict[str, int]
 ) -> None:
     sessions = sessions_of(*month)
@@ -60,45 +69,45 @@ def test_the_quota_lasts_and_every_session_has_its_last_window(
     runs = list(simulate(sessions, **spending))
 
     assert all(left >= 0 for _, left in runs)
-    chosen = {window for window, _ in runs}
+    chosen = {instant for instant, _ in runs}
     assert all(session[-1] in chosen for session in sessions)
     # What is not used is lost: at most what a day of three would have had.
-    windows = sum(len(session) for session in sessions)
-    assert len(chosen) == windows or runs[-1][1] < 3 * COST
+    all_of_them = sum(len(session) for session in sessions)
+    assert len(chosen) == all_of_them or runs[-1][1] < 3 * COST
 
 
 @pytest.mark.parametrize("month", MONTHS)
 def test_two_that_share_a_quota_both_last_to_the_end(month: tuple[int, int]) -> None:
     sessions, left = sessions_of(*month), LIMIT
     shares = {34: 0.68, 16: 0.32}
-    chosen: set[tuple[int, Window]] = set()
+    chosen: set[tuple[int, datetime]] = set()
     for number, session in enumerate(sessions):
         ran = dict.fromkeys(shares, 0)
-        for window in session:
+        for instant in session:
             for cost, share in shares.items():
                 until = datetime(2027, 5, 1, tzinfo=UTC)
                 quota = Quota(left, LIMIT, cost, until, "billing-cycle").shared(share)
-                if next_run(window, sessions[number:], ran[cost], quota) == window:
-                    chosen.add((cost, window))
+                if next_run(instant, sessions[number:], ran[cost], quota) == instant:
+                    chosen.add((cost, instant))
                     ran[cost] += 1
                     left -= cost
 
     assert all((cost, session[-1]) in chosen for cost in shares for session in sessions)
-    windows = sum(len(session) for session in sessions)
-    assert 0 <= left < 3 * COST or len(chosen) == 2 * windows
+    all_of_them = sum(len(session) for session in sessions)
+    assert 0 <= left < 3 * COST or len(chosen) == 2 * all_of_them
 
 
 @pytest.mark.parametrize("month", MONTHS)
 @pytest.mark.parametrize("left", [15_000, 9_000, 5_000, 2_500])
-def test_the_other_windows_are_spread_evenly(month: tuple[int, int], left: int) -> None:
-    sessions = [session for session in sessions_of(*month) if len(session) == 16]
+def test_the_others_are_spread_evenly(month: tuple[int, int], left: int) -> None:
+    sessions = [session for session in sessions_of(*month) if len(session) >= 16]
 
-    chosen = {window for window, _ in simulate(sessions, left=left)}
+    chosen = {instant for instant, _ in simulate(sessions, left=left)}
 
-    counts = [sum(window in chosen for window in session) for session in sessions]
+    counts = [sum(instant in chosen for instant in session) for session in sessions]
     assert max(counts) - min(counts) <= 2
     for session in sessions:
-        ran = [-1, *(number for number, window in enumerate(session) if window in chosen)]
+        ran = [-1, *(number for number, instant in enumerate(session) if instant in chosen)]
         gaps = [later - earlier for earlier, later in pairwise(ran)]
         assert max(gaps) - min(gaps) <= 1
 
@@ -112,7 +121,7 @@ def test_an_ample_quota_skips_nothing() -> None:
 def test_too_little_for_every_session_still_serves_the_last_day() -> None:
     sessions = sessions_of(2027, 3)
 
-    chosen = [window for window, _ in simulate(sessions, left=8 * COST)]
+    chosen = [instant for instant, _ in simulate(sessions, left=8 * COST)]
 
     assert 6 <= len(chosen) <= 8
     assert chosen[-1] == sessions[-1][-1]
@@ -122,26 +131,26 @@ def test_a_spent_quota_is_looked_at_once_a_session() -> None:
     sessions = sessions_of(2027, 3)
     spent = Quota(3, LIMIT, COST, datetime(2027, 4, 1, tzinfo=UTC), "assumed")
 
-    chosen = {next_run(window, sessions, 0, spent) for window in sessions[0]}
+    chosen = {next_run(instant, sessions, 0, spent) for instant in sessions[0]}
 
     assert chosen == {sessions[0][-1]}
 
 
 def test_thirty_days_that_roll_are_never_overspent() -> None:
     """What was spent comes back 30 days later."""
-    spent: dict[Window, int] = {}
+    spent: dict[datetime, int] = {}
     for day, session in SESSIONS.items():
         ahead = [s for d, s in SESSIONS.items() if day <= d < day + timedelta(days=30)]
         if day + timedelta(days=30) > DAYS[-1]:
             break
         ran = 0
-        for window in session:
-            recent = [c for w, c in spent.items() if w.end > window.end - timedelta(days=30)]
+        for instant in session:
+            recent = [c for w, c in spent.items() if w > instant - timedelta(days=30)]
             left = LIMIT - sum(recent)
-            quota = Quota(left, LIMIT, COST, window.end + timedelta(days=30), "rolling-30d")
-            if next_run(window, ahead, ran, quota) == window:
+            quota = Quota(left, LIMIT, COST, instant + timedelta(days=30), "rolling-30d")
+            if next_run(instant, ahead, ran, quota) == instant:
                 ran += 1
-                spent[window] = COST
+                spent[instant] = COST
                 assert left >= COST
         assert session[-1] in spent
     assert len(spent) > 500

@@ -6,14 +6,13 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from brapi_sandbox.faults import Fault
 
 from market_data_pipeline.brapi.pacing import Quota
 from market_data_pipeline.brapi.quota import last_recorded, record
-from market_data_pipeline.definitions import defs
-from market_data_pipeline.operation.automation import at_startup
-from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
-from market_data_pipeline_tests.observed import metadata
-from market_data_pipeline_tests.schedule.conftest import report_daemon
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline, at
+from market_data_pipeline_tests.observed import checks, metadata
+from market_data_pipeline_tests.schedule.conftest import Operation
 
 DECEMBER = datetime(2026, 12, 1, tzinfo=UTC)
 # A Tuesday; nine sessions are left in November, this one with its 16 windows included.
@@ -120,62 +119,75 @@ def test_every_kind_of_usage_window(
     assert recorded(pipeline) == expected
 
 
-def stored(instance: dg.DagsterInstance, key: str, quota: Quota) -> None:
-    instance.report_runless_asset_event(record(quota))
-    instance.report_runless_asset_event(dg.AssetMaterialization("quotes", partition=key))
+def stored(operation: Operation, key: str, quota: Quota) -> None:
+    operation.instance.report_runless_asset_event(record(quota))
+    operation.materialize(key, "quotes")
 
 
-def test_the_schedule_spreads_what_is_left(tick, instance) -> None:
-    """60 runs for nine sessions of 16 windows: about every second window, and the last."""
+def test_the_schedule_spreads_what_is_left(operation: Operation) -> None:
+    """60 runs for nine sessions of 16 windows and a close: every third window, and the close."""
     quota = QUOTA
-    stored(instance, "2026-11-16T17:30-0300", quota)
+    stored(operation, "2026-11-16T17:30-0300", quota)
     ran, skipped = [], []
     for number in range(16):
-        end = datetime(2026, 11, 17, 10, 30) + timedelta(minutes=30 * number)
-        said = tick(end.isoformat())
+        tick = datetime(2026, 11, 17, 10, 29) + timedelta(minutes=30 * number)
+        said = operation.tick(tick.isoformat())
         if isinstance(said, dg.RunRequest):
             ran.append(number)
             quota = replace(quota, left=quota.left - quota.cost)
-            stored(instance, str(said.partition_key), quota)
+            stored(operation, said.tags["dagster/partition"], quota)
         else:
             skipped.append(said)
 
-    assert ran == [2, 5, 7, 10, 13, 15]
+    assert ran == [2, 5, 8, 11, 14]
     assert skipped[0] == (
-        "Paced: 3,000 requests are left until Mon 30 Nov 21:00, 60 runs of 50 for 144 windows. "
-        "The next run is at Tue 17 Nov 11:30."
+        "Paced: 3,000 requests are left until Mon 30 Nov 21:00, 60 runs of 50 for 153 "
+        "observations. The next one is at Tue 17 Nov 11:30."
     )
+    assert "Tue 17 Nov 18:35" in skipped[-1]
 
 
-def test_a_new_usage_window_has_all_of_the_quota(tick, instance) -> None:
-    stored(instance, "2026-11-30T17:30-0300", replace(QUOTA, left=10))
+def test_a_new_usage_window_has_all_of_the_quota(operation: Operation) -> None:
+    stored(operation, "2026-11-30T17:30-0300", replace(QUOTA, left=10))
 
-    said = tick("2026-12-01T10:30")
+    said = operation.tick("2026-12-01T10:29")
 
     assert "15,000 requests are left until Thu 31 Dec 21:00" in str(said)
 
 
-def test_without_a_record_every_window_runs(tick) -> None:
-    assert isinstance(tick("2026-11-17T10:30"), dg.RunRequest)
+def test_a_record_without_all_of_its_parts_is_none(operation: Operation) -> None:
+    operation.materialize("2026-11-16T17:30-0300", "quotes", quota_left=3)
+
+    assert isinstance(operation.tick("2026-11-17T10:29"), dg.RunRequest)
 
 
-def test_a_record_without_all_of_its_parts_is_none(tick, instance) -> None:
-    event = dg.AssetMaterialization(
-        "quotes", partition="2026-11-16T17:30-0300", metadata={"quota_left": 3}
-    )
-    instance.report_runless_asset_event(event)
+def test_what_a_failed_run_cost_is_recorded_for_the_pacing(pipeline: Pipeline) -> None:
+    assert pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
+    pipeline.sandbox.faults = [Fault(status=500)]
+    assert not pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
 
-    assert isinstance(tick("2026-11-17T10:30"), dg.RunRequest)
+    quota = recorded(pipeline)
+    assert quota.left < 15_000 - 46
+    assert quota.cost == 46
 
 
-def test_the_startup_does_not_undo_the_pacing(instance, set_clock) -> None:
-    stored(instance, "2026-11-16T17:30-0300", QUOTA)
-    set_clock(datetime(2026, 11, 17, 13, 40, tzinfo=UTC))
-    report_daemon(instance)
-    context = dg.build_sensor_context(instance=instance, repository_def=defs.get_repository_def())
+@pytest.mark.parametrize(
+    ("quota", "key", "lasts"),
+    [
+        (QUOTA, LIVE_ON_TUESDAY, False),
+        (replace(QUOTA, left=9_000), LIVE_ON_TUESDAY, True),
+        (replace(QUOTA, left=500, until=at("2026-11-17T21:00")), LIVE_ON_TUESDAY, True),
+        # What is asked now is whether it lasts from now on.
+        (replace(QUOTA, left=9_000), "2026-09-01T17:30-0300", True),
+        (replace(QUOTA, left=8_000, kind="rolling-30d"), LIVE_ON_TUESDAY, True),
+    ],
+)
+def test_a_quota_that_will_not_last_is_said(
+    pipeline: Pipeline, quota: Quota, key: str, lasts: bool
+) -> None:
+    pipeline.instance.report_runless_asset_event(record(quota))
+    pipeline.sandbox.remaining = quota.left
 
-    data = at_startup.evaluate_tick(context)
+    passed, why = checks(pipeline.run(key, select="quotes"))["quota_lasts"]
 
-    assert not data.run_requests
-    assert data.skip_message is not None
-    assert "The next run is at Tue 17 Nov 11:30." in data.skip_message
+    assert passed is lasts, why

@@ -1,0 +1,163 @@
+"""A run that is launched a minute before its window ends: what it does until then, and after."""
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pytest
+
+from market_data_pipeline.market import clock
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline, SetClock, at
+from market_data_pipeline_tests.observed import checks, failure_of, logs, said
+from market_data_pipeline_tests.schedule.conftest import ASSETS, dagsters_clock
+from market_data_pipeline_tests.supervised import wait_until
+
+END = at("2026-11-17T15:00")
+pytestmark = pytest.mark.usefixtures("four_instruments")
+
+
+class Clock:
+    """A clock that stands still but while a run sleeps."""
+
+    def __init__(self, set_clock: SetClock) -> None:
+        self.set, self.slept = set_clock, list[float]()
+
+    def sleep(self, seconds: float) -> None:
+        if seconds:
+            self.slept.append(round(seconds, 1))
+            self.set(clock.utc_now() + timedelta(seconds=seconds))
+
+
+@pytest.fixture
+def waiting(
+    pipeline: Pipeline, set_clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Clock]:
+    """The clock before the window ends; Dagster's is the same."""
+    waiting = Clock(set_clock)
+    monkeypatch.setattr(clock, "sleep", waiting.sleep)
+    with dagsters_clock():
+        yield waiting
+
+
+@pytest.mark.parametrize("seconds", [0.2, 5, 50, 89])
+def test_it_waits_for_the_end_of_its_window_and_asks_then(
+    pipeline: Pipeline, waiting: Clock, seconds: float
+) -> None:
+    """Or for a little longer: its clock may be behind that of the daemon that has launched it."""
+    waiting.set(END - timedelta(seconds=seconds))
+
+    result = pipeline.run(LIVE_ON_TUESDAY)
+
+    assert result.success
+    assert waiting.slept[0] == seconds
+    documents = pipeline.documents()
+    assert {document["source"] for document in documents} == {"live"}
+    assert min(document["observed_at"] for document in documents) >= END
+    assert len(documents) == len(pipeline.events()) == 4
+    assert all(passed for passed, _ in checks(result).values())
+    for asset in ASSETS:
+        (event,) = result.asset_materializations_for_node(asset)
+        assert event.partition == LIVE_ON_TUESDAY
+
+
+@pytest.mark.parametrize("seconds", [91, 300])
+def test_a_window_that_ends_later_is_refused(
+    pipeline: Pipeline, waiting: Clock, seconds: int
+) -> None:
+    waiting.set(END - timedelta(seconds=seconds))
+
+    result = pipeline.run(LIVE_ON_TUESDAY)
+
+    assert failure_of(result) == (
+        f"{LIVE_ON_TUESDAY} has not ended: materialize it in {seconds} s, or set this machine's "
+        "clock."
+    )
+    assert pipeline.sandbox.requests == []
+
+
+def test_a_range_waits_for_the_end_of_its_last_window(pipeline: Pipeline, waiting: Clock) -> None:
+    waiting.set(END - timedelta(seconds=50))
+
+    result = pipeline.run("2026-11-17T14:00-0300", LIVE_ON_TUESDAY)
+
+    assert result.success
+    assert waiting.slept[0] == 50
+    assert len(pipeline.documents({"source": "live"})) == len(pipeline.events()) == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"token": ""}, "BRAPI_TOKEN is not set"),
+        ({"base_url": "brapi.dev"}, "BRAPI_BASE_URL must start with https://"),
+        ({"watchlist_file": "/nowhere.csv"}, "/nowhere.csv"),
+    ],
+)
+def test_what_cannot_work_is_said_before_the_window_ends(
+    pipeline: Pipeline, waiting: Clock, settings: dict[str, str], reason: str
+) -> None:
+    waiting.set(END - timedelta(seconds=50))
+    pipeline.brapi = settings
+
+    assert reason in failure_of(pipeline.run(LIVE_ON_TUESDAY))
+    assert waiting.slept == []
+
+
+def test_a_service_that_is_away_is_told_before_the_window_ends_and_costs_no_price(
+    pipeline: Pipeline, waiting: Clock
+) -> None:
+    waiting.set(END - timedelta(seconds=50))
+    pipeline.mongo_uri = "mongodb://127.0.0.1:1"
+    with pipeline.without_kafka():
+        result = pipeline.run(LIVE_ON_TUESDAY)
+
+    said = logs(pipeline, result)
+    for warning in ("MongoDB is not ready: No MongoDB server answered at", "Kafka is not ready: "):
+        assert re.search(f"{warning}.*Ingestion completed", said, re.DOTALL)
+    assert len(pipeline.store.load([LIVE_ON_TUESDAY])) == 4
+
+
+def test_a_service_that_does_not_answer_is_not_waited_for(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it does, the first request is sent at the end of the window."""
+    asked: list[int] = []
+    monkeypatch.setattr(
+        "market_data_pipeline.publication.resource.KafkaResource.trouble",
+        lambda _: clock.sleep(30) or asked.append(len(pipeline.sandbox.requests)) or "",
+    )
+    behind = datetime.now(UTC) - END + timedelta(seconds=3)
+    monkeypatch.setattr(clock, "utc_now", lambda: datetime.now(UTC) - behind)
+
+    assert pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
+    assert asked == []
+
+
+def test_of_two_that_wait_one_asks_after_the_other(
+    pipeline: Pipeline,
+    instance: dg.DagsterInstance,
+    waiting: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pipeline.instance = instance
+    waiting.set(END - timedelta(seconds=50))
+    with ThreadPoolExecutor(1) as thread:
+        others: list[Future[dg.ExecuteInProcessResult]] = []
+
+        def sleep(seconds: float) -> None:
+            if not others:
+                others.append(thread.submit(pipeline.run, LIVE_ON_TUESDAY))
+                wait_until(lambda: said(instance, "Waiting for another run to leave"), "it waits")
+            waiting.sleep(seconds)
+
+        monkeypatch.setattr(clock, "sleep", sleep)
+        first, second = pipeline.run(LIVE_ON_TUESDAY), others[0].result()
+
+    assert first.success
+    assert second.success
+    asked = [seen.path for seen in pipeline.sandbox.requests if "quote" in seen.path]
+    assert sorted(asked[:4]) == sorted(asked[4:]), "one after the other"
+    assert {document["run_id"] for document in pipeline.documents()} == {second.run_id}
+    assert len(pipeline.events()) == 8

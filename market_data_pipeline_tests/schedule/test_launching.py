@@ -1,0 +1,241 @@
+"""When a run is launched, and what is said when none is."""
+
+from datetime import date, datetime, timedelta
+
+import dagster as dg
+import pytest
+from dagster._utils.schedules import cron_string_iterator
+
+from market_data_pipeline.brapi.pacing import Quota
+from market_data_pipeline.brapi.quota import record
+from market_data_pipeline.market.windows import (
+    EXCHANGE_TIMEZONE,
+    INTERVALS_IN_MINUTES,
+    LAUNCH_AHEAD,
+    TradingWindows,
+)
+from market_data_pipeline.operation import freshness, launching
+from market_data_pipeline_tests.conftest import at
+from market_data_pipeline_tests.schedule.conftest import ASSETS, Operation, Status
+
+# The schedule
+
+
+@pytest.mark.parametrize("minutes", INTERVALS_IN_MINUTES)
+def test_a_tick_is_a_minute_before_the_end_of_each_window(minutes: int) -> None:
+    windows, midnight = TradingWindows(minutes), at("2026-11-19T00:00")
+    ticks = cron_string_iterator(midnight.timestamp(), windows.launch_cron, EXCHANGE_TIMEZONE.key)
+    session = windows.of_session(date(2026, 11, 19))
+
+    assert [next(ticks) + LAUNCH_AHEAD for _ in session] == [window.end for window in session]
+    assert next(ticks) > midnight + timedelta(days=1)
+
+
+def test_a_tick_launches_the_window_that_is_about_to_end(operation: Operation) -> None:
+    request = operation.tick("2026-11-19T17:59")
+
+    assert isinstance(request, dg.RunRequest)
+    assert request.tags["dagster/partition"] == "2026-11-19T17:30-0300"
+    assert request.run_key == "2026-11-19T17:30-0300 to 18:00"
+
+
+@pytest.mark.parametrize(
+    ("scheduled", "reason"),
+    [
+        ("2026-11-22T11:59", "B3 is closed: Sunday. Next window ends Mon 23 Nov 10:30."),
+        ("2026-11-20T11:59", "B3 is closed: Fri 20 Nov is a holiday. Next window ends Mon 23 Nov"),
+        ("2026-11-19T09:59", "the session goes from 10:00 to 18:00. Next window ends Thu 19 Nov 1"),
+        ("2026-11-19T18:29", "the session goes from 10:00 to 18:00. Next window ends Mon 23 Nov"),
+        ("2026-02-18T11:59", "the session goes from 13:00 to 18:00. Next window ends Wed 18 Feb"),
+    ],
+)
+def test_a_closed_market_launches_nothing_and_says_when_it_opens(
+    operation: Operation, scheduled: str, reason: str
+) -> None:
+    assert reason in str(operation.tick(scheduled))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "launched"),
+    [(-20, True), (-0.2, True), (59.9, True), (60, False), (600, False)],
+    ids=str,
+)
+def test_until_the_window_ends_a_tick_launches_it_early_or_late(
+    operation: Operation, seconds: float, launched: bool
+) -> None:
+    """The clocks of the daemon and of the code location may differ."""
+    said = operation.tick("2026-11-19T15:29", at("2026-11-19T15:29") + timedelta(seconds=seconds))
+
+    assert isinstance(said, dg.RunRequest) is launched
+    if not launched:
+        assert said == "Late: 2026-11-19T15:00-0300 has ended. `launch_missing` takes care of it."
+
+
+def test_before_the_first_window_ends_nothing_is_launched(
+    operation: Operation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PARTITIONS_START is today."""
+    for module in (launching, freshness):
+        monkeypatch.setattr(module, "WINDOWS", TradingWindows(first_day=date(2026, 11, 19)))
+
+    assert "No window ends now" in str(operation.tick("2026-11-19T09:59"))
+    said = operation.look("2026-11-19T10:05")
+    assert said == "No window has ended yet. Next window ends Thu 19 Nov 10:30."
+
+
+# Both
+
+KEY = "2026-11-19T15:00-0300"
+
+
+def both(operation: Operation) -> tuple[dg.RunRequest | str, list[list[str]] | str]:
+    """What the schedule does before the end of the window, and the sensor after it."""
+    return operation.tick("2026-11-19T15:29"), operation.look("2026-11-19T15:31")
+
+
+@pytest.mark.parametrize("last", [None, "2026-11-19T16:00-0300"])
+def test_a_window_that_is_on_its_way_is_not_launched_again(
+    operation: Operation, last: str | None
+) -> None:
+    first = KEY if last is None else "2026-11-19T14:00-0300"
+    run_id = operation.run(first, last=last)
+
+    assert both(operation) == (f"Run {run_id} is in progress for {KEY}.",) * 2
+
+
+@pytest.mark.parametrize("asset", ["funds/quotes", "kafka_publication"])
+def test_a_run_that_asks_for_no_quotes_of_ours_is_not_on_its_way(
+    operation: Operation, asset: str
+) -> None:
+    operation.run(KEY, asset)
+
+    scheduled, missing = both(operation)
+
+    assert isinstance(scheduled, dg.RunRequest)
+    assert missing == [[*ASSETS]]
+
+
+def test_a_run_that_was_terminated_is_not_launched_again(operation: Operation) -> None:
+    run_id = operation.run(KEY, status=Status.CANCELED)
+
+    assert both(operation) == (f"Run {run_id} of {KEY} was terminated: materialize quotes.",) * 2
+
+
+def test_pacing_holds_for_both(operation: Operation) -> None:
+    spent = Quota(300, 15_000, 50, at("2026-11-30T21:00"), "billing-cycle")
+    operation.instance.report_runless_asset_event(record(spent))
+
+    for said in both(operation):
+        assert str(said).startswith("Paced: 300 requests are left until Mon 30 Nov 21:00")
+
+
+# What is missing
+
+
+@pytest.mark.parametrize(
+    ("moment", "said"),
+    [
+        ("2026-11-19T15:30:19", f"{KEY} has just ended: its run is the schedule's."),
+        ("2026-11-19T15:30:20", [[*ASSETS]]),
+        ("2026-11-19T15:58:59", [[*ASSETS]]),
+        (
+            "2026-11-19T15:59:01",
+            f"{KEY} is live for less than a minute. Next window ends Thu 19 Nov 16:00.",
+        ),
+        ("2026-11-22T12:00", [[*ASSETS]]),
+        ("2026-11-23T10:15", [[*ASSETS]]),
+    ],
+)
+def test_a_window_without_quotes_is_launched_as_long_as_its_run_is_in_time(
+    operation: Operation, moment: str, said: list[list[str]] | str
+) -> None:
+    """At a start of the daemon, too: on a Sunday for the session before, with its live prices."""
+    assert operation.look(moment) == said
+    if isinstance(said, list):
+        (request,) = operation.requests
+        last = "2026-11-19T17:30-0300"
+        assert request.partition_key == (KEY if moment < "2026-11-20" else last)
+        assert request.run_key is None, "Dagster launches no second run with a run key"
+
+
+@pytest.mark.parametrize("moment", ["2026-11-19T15:31", "2026-11-23T10:15"])
+def test_a_window_that_is_stored_is_not_launched(operation: Operation, moment: str) -> None:
+    key = KEY if moment < "2026-11-20" else "2026-11-19T17:30-0300"
+    operation.materialize(key)
+
+    said = operation.look(moment)
+
+    assert said in (
+        f"Nothing is missing of {key}.",
+        f"{key} is no longer live. Next window ends Mon 23 Nov 10:30.",
+    )
+
+
+@pytest.mark.parametrize("asset", ASSETS[1:])
+def test_a_sink_that_is_older_than_the_quotes_is_launched_alone_while_they_are_live(
+    operation: Operation, asset: str
+) -> None:
+    operation.materialize("2026-11-19T17:30-0300")
+    operation.materialize("2026-11-19T17:30-0300", *(each for each in ASSETS if each != asset))
+
+    assert operation.look("2026-11-19T18:01") == [[asset]]
+    assert "is no longer live. Next window ends Mon" in operation.look("2026-11-23T10:15")
+
+
+def test_an_asset_that_is_made_of_the_quotes_is_found_by_itself(operation: Operation) -> None:
+    operation.materialize(KEY, "quotes")
+
+    assert operation.look("2026-11-19T15:31") == [["kafka_publication"], ["mongo_price_history"]]
+
+
+def test_after_each_failure_the_wait_is_longer_until_there_were_too_many(
+    operation: Operation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for delay in (30, 60, 120):
+        operation.run(KEY, status=Status.FAILURE)
+        said = operation.look("2026-11-19T15:31", delay - 5)
+        assert str(said).startswith(f"quotes failed for {KEY}: launched again in ")
+        assert operation.look("2026-11-19T15:31", delay + 1) == [[*ASSETS]]
+
+    monkeypatch.setattr(launching, "DELAYS", launching.DELAYS[:2])
+    said = operation.look("2026-11-19T15:31", 10_000)
+    assert said == f"3 runs have failed for {KEY}: find out why, then materialize."
+    assert isinstance(operation.tick("2026-11-19T15:59"), dg.RunRequest), "the next one is"
+
+
+def test_each_sink_waits_by_its_own_failures(operation: Operation) -> None:
+    operation.run(KEY, status=Status.FAILURE)
+    operation.run(KEY, status=Status.FAILURE)
+    operation.materialize(KEY, "quotes")
+    operation.run(KEY, "kafka_publication", status=Status.FAILURE)
+
+    assert operation.look("2026-11-19T15:31", 5) == [["mongo_price_history"]]
+    assert [*operation.look("2026-11-19T15:31", 31)] == [
+        ["kafka_publication"],
+        ["mongo_price_history"],
+    ]
+
+
+@pytest.mark.parametrize("status", [Status.STARTED, Status.CANCELED])
+def test_a_sink_whose_run_is_in_progress_or_was_terminated_is_left_alone(
+    operation: Operation, status: Status
+) -> None:
+    operation.materialize(KEY, "quotes", "mongo_price_history")
+    run_id = operation.run(KEY, "kafka_publication", status=status)
+
+    assert f"Run {run_id}" in operation.look("2026-11-19T15:31")
+
+
+def test_a_materialization_from_before_the_end_of_its_window_does_not_count(
+    operation: Operation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SYNC_INTERVAL_MINUTES was 15 until just now: a shorter window with the same start."""
+    operation.materialize(KEY)
+    shown = datetime.now(EXCHANGE_TIMEZONE).date()
+    days = (shown + timedelta(days=n) for n in range(1, 15))
+    window = next(filter(None, map(launching.WINDOWS.of_session, days)))[3]
+    operation.materialize(window.key)
+
+    local = (window.end + timedelta(minutes=1)).astimezone(EXCHANGE_TIMEZONE)
+    assert operation.look(f"{local:%Y-%m-%dT%H:%M}") == [[*ASSETS]]
+    assert operation.look("2026-11-19T15:31") == f"Nothing is missing of {KEY}."
