@@ -8,6 +8,8 @@ import os
 import dagster as dg
 from dagster_mongo import MongoResource
 
+from market_data_pipeline.b3.asset import every_evening, official_close, official_close_job
+from market_data_pipeline.b3.client import B3History
 from market_data_pipeline.brapi.connection import NOT_SET
 from market_data_pipeline.brapi.resource import BrapiResource
 from market_data_pipeline.dotenv import warn_of_misspelled
@@ -85,12 +87,13 @@ market_data_job = dg.define_asset_job(
 )
 
 defs = dg.Definitions(
-    assets=[*ASSETS, session_report_asset],
+    assets=[*ASSETS, session_report_asset, official_close],
     asset_checks=[fresh, topic_keeps_prices],
-    jobs=[market_data_job, session_report],
-    schedules=[every_window, every_session],
+    jobs=[market_data_job, session_report, official_close_job],
+    schedules=[every_window, every_session, every_evening],
     sensors=[launch_missing, alerts, watch_freshness],
     resources={
+        "b3": B3History(),
         "brapi": brapi,
         "mongo": mongo,
         "kafka": kafka,

@@ -85,6 +85,15 @@ class Settings(BaseModel):
         ge=0,
         le=1,
     )
+    b3_history_url: str = _setting(
+        "https://bvmf.bmfbovespa.com.br/InstDados/SerHist",
+        "folder of B3's files of official prices (`COTAHIST_…ZIP`)",
+    )
+    b3_ca_bundle: str = _setting(
+        "",
+        "file with the certificates to verify B3 by, if its own chain is incomplete",
+        shown="those of `certifi`",
+    )
     mongo_uri: SecretStr = _setting(
         NO_SECRET,
         "connection string, with credentials if needed; replaces `MONGO_HOST` and `MONGO_PORT`",

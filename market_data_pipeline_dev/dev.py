@@ -126,6 +126,7 @@ class Deployment:
         self._children.append(Child("The Brapi sandbox", command, self._env, log))
         address = f"http://127.0.0.1:{self._sandbox_port}"
         self._env |= {"BRAPI_BASE_URL": address, "BRAPI_TOKEN": "sandbox"}
+        self._env.setdefault("B3_HISTORY_URL", f"{address}/InstDados/SerHist")
         if not configured(self._env, MONGO + KAFKA):
             self._env.setdefault(PUBLISH, "true")
         for name in ("no_proxy", "NO_PROXY"):

@@ -13,7 +13,7 @@ from datetime import date, time, timedelta
 from functools import cache
 from importlib import resources
 
-FIRST_DAY, LAST_DAY = date(2020, 1, 1), date(2036, 12, 31)
+FIRST_DAY, LAST_DAY = date(1986, 1, 2), date(2036, 12, 31)
 OPENING, CLOSING = time(10), time(18)
 
 

@@ -152,6 +152,7 @@ def quotes(
             stored,
             brapi.effective_plan.delay_minutes,
             quota,
+            quote_store,
         ),
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from market_data_pipeline.b3.stored import corporate_action
 from market_data_pipeline.brapi.observe import Observation
 from market_data_pipeline.brapi.pacing import Quota
 from market_data_pipeline.brapi.planning import shortage
@@ -29,6 +30,7 @@ from market_data_pipeline.runs.checks import ERROR, NAMED, WARN, of_window, some
 from market_data_pipeline.runs.common import WINDOWS
 from market_data_pipeline.runs.filling import filled, in_words
 from market_data_pipeline.runs.tables import table
+from market_data_pipeline.storage.quote_store import QuoteStore
 from market_data_pipeline.storage.reading import Reading
 
 MOST_ROWS = 100
@@ -102,6 +104,7 @@ def check_quotes(
     stored: Reading,
     delay_minutes: int,
     quota: Quota | None,
+    store: QuoteStore,
 ) -> list[dg.AssetCheckResult]:
     """The checks of `quotes`, which speak of the windows of one run.
 
@@ -113,6 +116,7 @@ def check_quotes(
         stored: what the run has read of the stored windows.
         delay_minutes: how late the plan's quotes may be.
         quota: what is left of it, if that is known.
+        store: where B3's own prices are, which may tell why a price has moved.
     """
     live = [quote for quote in rows if quote.source == "live"]
     delay = timedelta(minutes=delay_minutes)
@@ -120,7 +124,7 @@ def check_quotes(
     results = [
         _all_tickers_quoted(quoted, observations, rows),
         _watchlist_free_of_renames(watchlist, observations),
-        _prices_plausible(rows),
+        _prices_plausible(rows, store),
         _quotes_recent(live, delay),
         _observed_in_time(live, delay),
         _quota_lasts(quota, clock.utc_now()),
@@ -196,8 +200,12 @@ def _watchlist_free_of_renames(
     )
 
 
-def _prices_plausible(rows: Sequence[Quote]) -> dg.AssetCheckResult:
+def _prices_plausible(rows: Sequence[Quote], store: QuoteStore) -> dg.AssetCheckResult:
     withheld = [quote for quote in rows if not quote.trusted]
+    reasons = [
+        explain(quote) + corporate_action(store, quote.ticker, quote.window.day)
+        for quote in withheld
+    ]
     accepting = run_config({quote.ticker for quote in withheld[:MOST_ROWS]})
     return dg.AssetCheckResult(
         check_name=PRICES_PLAUSIBLE.name,
@@ -205,7 +213,7 @@ def _prices_plausible(rows: Sequence[Quote]) -> dg.AssetCheckResult:
         severity=ERROR,
         description=(
             f"{len(withheld)} of {len(rows)} prices have moved too far: "
-            f"{some([explain(quote) for quote in withheld], '; ')}. They are stored, but withheld "
+            f"{some(reasons, '; ')}. They are stored, but withheld "
             f"from the topic. If a move is real, materialize the window with the config {accepting}"
             if withheld
             else f"All {len(rows)} prices are plausible."

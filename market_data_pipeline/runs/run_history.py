@@ -63,7 +63,10 @@ def covers(run: dg.DagsterRun, window: Window) -> bool:
     last = run.tags.get(PARTITION_TAG) or run.tags.get(ASSET_PARTITION_RANGE_END_TAG)
     if first is None or last is None:
         return False
-    return start_of(first) <= window.start <= start_of(last)
+    try:
+        return start_of(first) <= window.start <= start_of(last)
+    except ValueError:
+        return False  # its partitions are sessions
 
 
 def windows_of_run(run: dg.DagsterRun) -> str:

@@ -1,5 +1,6 @@
 """Tables of Dagster's UI."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -7,12 +8,12 @@ import dagster as dg
 from market_data_pipeline.market.quote import COLUMNS
 
 
-def column_schema() -> dg.TableSchema:
-    """The columns of a quote."""
+def column_schema(columns: Mapping[str, tuple[str, str]] = COLUMNS) -> dg.TableSchema:
+    """Columns by type and description; by default those of a quote."""
     return dg.TableSchema(
         [
             dg.TableColumn(name, kind, description=description)
-            for name, (kind, description) in COLUMNS.items()
+            for name, (kind, description) in columns.items()
         ]
     )
 

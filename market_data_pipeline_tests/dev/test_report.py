@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from market_data_pipeline.operation.automation import WAITING, at_startup
+
 from market_data_pipeline_dev.report import Filter, ended_lines, startup_line
 
 ADDRESS = "http://127.0.0.1:3000"

@@ -29,6 +29,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from brapi_sandbox.answers import history, quote, stamp
+from brapi_sandbox.b3_files import b3_file
 from brapi_sandbox.faults import MESSAGES, Answer, Connection, Delivery, Fault
 from brapi_sandbox.market import SAO_PAULO, Market
 from brapi_sandbox.rules import (
@@ -217,6 +218,16 @@ def create_app(sandbox: Sandbox) -> Starlette:
             except Refusal as refused:
                 return JSONResponse(refused.body, refused.status, refused.headers)
 
+    async def get_b3_file(request: Request) -> Response:
+        name = request.path_params["name"]
+        # A year takes seconds: the API goes on answering meanwhile.
+        content = await asyncio.to_thread(
+            b3_file, sandbox.market, name, sandbox.now(), sandbox.faults
+        )
+        if content is None:
+            return Response("<html>404 - File or directory not found.</html>", 404)
+        return Response(content, media_type="application/x-zip-compressed")
+
     async def post_faults(request: Request) -> Response:
         try:
             sandbox.faults = [Fault(**fault) for fault in await request.json()]
@@ -231,6 +242,7 @@ def create_app(sandbox: Sandbox) -> Starlette:
         routes=[
             Route("/api/quote/{tickers}", get_quote),
             Route("/api/v2/user/usage", get_usage),
+            Route("/InstDados/SerHist/{name}", get_b3_file),
             Route("/sandbox/faults", post_faults, methods=["POST"]),
             Route("/sandbox/requests", get_requests),
         ],

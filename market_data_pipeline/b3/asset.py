@@ -1,0 +1,144 @@
+"""B3's official prices of each session: what is asked for, and when."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime, time, timedelta
+from itertools import groupby
+from typing import Any
+
+import dagster as dg
+from dagster_mongo import MongoResource
+
+from market_data_pipeline.b3 import checks
+from market_data_pipeline.b3.client import B3History, FileError
+from market_data_pipeline.b3.cotahist import COLUMNS, Closes
+from market_data_pipeline.b3.stored import OFFICIAL_CLOSE, save
+from market_data_pipeline.market import b3_calendar, clock
+from market_data_pipeline.market.quote import Quote
+from market_data_pipeline.market.watchlist import load_watchlist
+from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE
+from market_data_pipeline.runs.checks import of_window, some
+from market_data_pipeline.runs.common import ONE_RUN_A_RANGE, OWNERS, WINDOWS, failing_clearly
+from market_data_pipeline.runs.tables import column_schema
+from market_data_pipeline.runs.turn import turn
+from market_data_pipeline.settings import settings
+from market_data_pipeline.storage.quote_store import QuoteStore
+
+CLOSED = [day for day, opening in b3_calendar.openings().items() if opening is None]
+SESSIONS = dg.TimeWindowPartitionsDefinition(
+    start=f"{b3_calendar.FIRST_DAY}",
+    fmt="%Y-%m-%d",
+    cron_schedule="0 0 * * 1-5",
+    timezone=EXCHANGE_TIMEZONE.key,
+    end_offset=1,  # today's session is included; on a day without one, the next
+    exclusions=[datetime.combine(day, time()) for day in CLOSED],
+)
+# Of a year: for more sessions, the file of the year is asked for.
+MOST_FILES = 40
+OVERDUE, RECENT = timedelta(days=2), timedelta(days=7)
+
+
+@dg.asset(
+    key=OFFICIAL_CLOSE,
+    partitions_def=SESSIONS,
+    backfill_policy=ONE_RUN_A_RANGE,
+    output_required=False,  # a session without a file is not materialized, the others are
+    group_name="b3",
+    owners=OWNERS,
+    kinds={"parquet", "mongodb"},
+    check_specs=[checks.CLOSES_MATCH, checks.CALENDAR_MATCHES],
+    metadata={"dagster/column_schema": column_schema(COLUMNS)},
+)
+def official_close(
+    context: dg.AssetExecutionContext,
+    b3: dg.ResourceParam[B3History],
+    mongo: MongoResource,
+    quote_store: QuoteStore,
+) -> Iterator[dg.AssetCheckResult]:
+    """B3's own record of each instrument in a session, as it was traded.
+
+    It costs no request to Brapi. B3 publishes it in the evening or the night after the session.
+    """
+    keys, stored, unexpected = list(context.partition_keys), set[str](), list[str]()
+    found, troubles = defaultdict[str, list[str]](list), dict[str, FileError]()
+    with failing_clearly(), turn(context, "market_data_b3"):
+        ours = {key: _last_trusted(quote_store, key) for key in keys}
+        watchlist = {*load_watchlist(settings().watchlist_file).tickers}
+        for sessions in _files(b3, keys, watchlist.union(*ours.values()), troubles):
+            unexpected += [key for key in sessions if date.fromisoformat(key) in CLOSED]
+            for key in sorted((ours.keys() & sessions.keys()) - stored):
+                save(quote_store, mongo, key, sessions[key], context.run.run_id)
+                checks.compare(ours[key], sessions[key], found, f"{key} " * (len(keys) > 1))
+                stored.add(key)
+                described: dict[str, Any] = {"dagster/partition_row_count": len(sessions[key])}
+                context.log_event(
+                    dg.AssetMaterialization(OFFICIAL_CLOSE, partition=key, metadata=described)
+                )
+    lacking = [key for key in keys if key not in stored]
+    overdue = [key for key in lacking if key <= _last_session(clock.utc_now() - OVERDUE)]
+    windows = WINDOWS.of_session(date.fromisoformat(keys[-1]))
+    for result in (checks.closes_match(found), checks.calendar_matches(unexpected, overdue)):
+        yield of_window(result, windows) if windows else result
+    if lacking:
+        told = dict.fromkeys(f"{troubles.get(key) or troubles.get(key[:4], '')}" for key in lacking)
+        why = some([*filter(None, told)], " ") or "it has not ended, or the year's file lacks it."
+        raise dg.Failure(f"Nothing is stored of {some(lacking)}: {why}", allow_retries=False)
+
+
+official_close_job = dg.define_asset_job(
+    "official_close_job", [OFFICIAL_CLOSE], description="B3's official prices of a session."
+)
+
+
+@dg.schedule(
+    job=official_close_job,
+    cron_schedule="0 0,3,6,9,12,15,17,20-23 * * *",
+    execution_timezone=EXCHANGE_TIMEZONE.key,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Launches a run for B3's file of the last session, unless it is stored: every hour "
+    "from 20:00, then every three hours until the next session ends.",
+)
+def every_evening(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """A run for the last session that has ended, or the reason for none."""
+    key = _last_session(context.scheduled_execution_time)
+    wanted = dg.AssetRecordsFilter(OFFICIAL_CLOSE, asset_partitions=[key])
+    if context.instance.fetch_materializations(wanted, limit=1).records:
+        return dg.SkipReason(f"B3's prices of {key} are stored.")
+    return dg.RunRequest(partition_key=key)
+
+
+def _files(
+    b3: B3History, keys: Sequence[str], wanted: set[str], troubles: dict[str, FileError]
+) -> Iterator[dict[str, Closes]]:
+    """What B3 has of some sessions, and of the closed days before the last of them."""
+    now, periods = clock.utc_now(), list[str]()
+    ended = [key for key in keys if key <= _last_session(now)]
+    for year, several in groupby(ended, lambda key: key[:4]):
+        days = [*several]
+        periods += [year] if len(days) > MOST_FILES else days
+    if keys[-1] > _last_session(now - RECENT):
+        last = date.fromisoformat(keys[-1])
+        before = b3_calendar.sessions_back(last, 1)
+        periods += [f"{day}" for day in CLOSED if before < day < last]
+    for period in periods:
+        try:
+            yield b3.sessions(period, wanted)
+        except FileError as error:
+            troubles[period] = error
+            # B3 keeps the files of single sessions for the running year only.
+            if (year := period[:4]) < f"{now:%Y}" and year not in periods:
+                periods.append(year)
+
+
+def _last_trusted(store: QuoteStore, key: str) -> dict[str, Quote]:
+    """Our last trusted price of each instrument in a session, by each of its symbols."""
+    windows = WINDOWS.of_session(date.fromisoformat(key))
+    rows = store.reading().rows_of([window.key for window in windows])
+    return {symbol: quote for quote in rows if quote.trusted for symbol in quote.symbols}
+
+
+def _last_session(now: datetime) -> str:
+    """The last session that has ended by an instant."""
+    local = now.astimezone(EXCHANGE_TIMEZONE)
+    over = timedelta(days=local.time() >= b3_calendar.CLOSING)
+    return f"{b3_calendar.sessions_back(local.date() + over, 1)}"

@@ -1,0 +1,115 @@
+"""Whether our closes are those of B3, and the sessions of our calendar too."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from math import isclose
+from typing import Any
+
+import dagster as dg
+
+from market_data_pipeline.b3.cotahist import Closes
+from market_data_pipeline.b3.stored import OFFICIAL_CLOSE
+from market_data_pipeline.market.price_guard import ROUND_FACTORS
+from market_data_pipeline.market.quote import SANDBOX, Quote
+from market_data_pipeline.market.windows import close_of, midnight
+from market_data_pipeline.runs.checks import ERROR, NAMED, some
+
+CLOSES_MATCH = dg.AssetCheckSpec(
+    "closes_match",
+    asset=OFFICIAL_CLOSE,
+    description="The last trusted price of each instrument in a session is B3's close, or was "
+    "observed before the close. If not: use B3's; the text says what ours looks like.",
+)
+CALENDAR_MATCHES = dg.AssetCheckSpec(
+    "calendar_matches",
+    asset=OFFICIAL_CLOSE,
+    description="B3 has a file for each session of the calendar, and for no other day. If not: "
+    "upgrade this package, or make its calendar anew with `make calendar`.",
+)
+EXACT = 5e-7  # relative: how far a float of 32 bits may be from the cent that it stands for
+# The closing call of funds and BDRs ends later than that of stocks.
+LATER, FUNDS = timedelta(minutes=15), ("CI", "DR")
+LARGEST_DIVIDEND = 0.15
+VERDICTS = ("equal", "early", "wrong", "volume")
+
+
+def compare(
+    ours: Mapping[str, Quote], closes: Closes, found: dict[str, list[str]], day: str
+) -> None:
+    """Adds to `found`, in words, what our last trusted prices (by symbol) are beside B3's closes.
+
+    Under `equal`, `early` (observed before the close) or `wrong`; under `volume` a volume that
+    cannot be, as B3's is that of the whole day; under `named` the tickers that are wrong.
+    """
+    for ticker, record in closes.items():
+        quote = ours.get(ticker)
+        if quote is None or quote.made_up != (record["origin"] == SANDBOX):
+            continue
+        verdict, text = _judged(quote, record, closes)
+        found[verdict].append(f"{day}{ticker} {text}")
+        found["named"] += [ticker] if verdict == "wrong" else []
+        volume, shares = quote.volume or 0, record["volume"]
+        looks = ", looks like BRL" * isclose(volume, record["volume_brl"], rel_tol=0.05)
+        if volume > 1.001 * shares or looks:
+            found["volume"].append(f"{day}volume of {ticker} {volume:,} for {shares:,}{looks}")
+
+
+def closes_match(found: Mapping[str, Sequence[str]]) -> dg.AssetCheckResult:
+    """The check of that name, of what `compare` has found."""
+    equal, early, wrong, volume = (found.get(each, []) for each in VERDICTS)
+    compared = len(equal) + len(early) + len(wrong)
+    parts = [
+        f"{len(equal)} of {compared} closes match" if compared else "There is no price of ours",
+        some(wrong, "; "),
+        f"observed before the close: {some(early)}" if early else "",
+        some(volume, "; "),
+    ]
+    return dg.AssetCheckResult(
+        check_name=CLOSES_MATCH.name,
+        passed=not wrong,
+        severity=ERROR,
+        description="; ".join(filter(None, parts)),
+        metadata={NAMED: sorted({*found.get("named", [])})},
+    )
+
+
+def calendar_matches(unexpected: Sequence[str], missing: Sequence[str]) -> dg.AssetCheckResult:
+    """The check of that name: days with a file when B3 is closed, and sessions without one."""
+    parts = [
+        f"B3 has a file of {some(unexpected)}, closed by the calendar" if unexpected else "",
+        f"B3 has no usable file of {some(missing)}, sessions by the calendar" if missing else "",
+    ]
+    wrong = "; ".join(filter(None, parts))
+    return dg.AssetCheckResult(
+        check_name=CALENDAR_MATCHES.name,
+        passed=not wrong,
+        severity=ERROR,
+        description=wrong or "B3's sessions are those of the calendar.",
+    )
+
+
+def _judged(quote: Quote, record: Mapping[str, Any], closes: Closes) -> tuple[str, str]:
+    price, close, day = quote.price, record["close"], quote.window.day
+    if isclose(price, close, rel_tol=EXACT):
+        return "equal", ""
+    end = close_of(day) + (LATER if record["kind"].startswith(FUNDS) else timedelta())
+    early = (end - quote.updated_at) / timedelta(minutes=1)
+    traded = record["low"] * (1 - EXACT) <= price <= record["high"] * (1 + EXACT)
+    if early > 0 and quote.source != "daily" and (traded or quote.updated_at < midnight(day)):
+        return "early", f"{early:.0f} min"
+    decimals = 2 if record["quote_factor"] == 1 else 6
+    looks = _looks_like(price, close, closes, quote.source)
+    return "wrong", f"{price:.{decimals}f} for {close:.{decimals}f}{looks}"
+
+
+def _looks_like(price: float, close: float, closes: Closes, source: str) -> str:
+    if any(isclose(price, close * factor, rel_tol=1e-3) for factor in (100, 1000, 0.01, 0.001)):
+        return ", looks like a unit error"
+    for factor in ROUND_FACTORS:
+        if abs(price - close * factor) <= 0.00501:  # ours is rounded to cents
+            return f", looks adjusted by {max(factor, 1 / factor):.0f}"
+    if same := [ticker for ticker, each in closes.items() if isclose(price, each["close"])]:
+        return f", the close of {same[0]}"
+    if source != "live" and 0 < close - price <= LARGEST_DIVIDEND * close:
+        return f", looks adjusted for a dividend of {close - price:.2f}"
+    return ""

@@ -1,0 +1,88 @@
+"""The form of B3's files of a session or a year: lines of 245 characters in Latin-1."""
+
+from collections.abc import Iterable
+from datetime import date
+from typing import Any, BinaryIO
+
+from market_data_pipeline.market.quote import SANDBOX
+
+LENGTH = 245
+FIELDS = {
+    "ticker": (12, 24, "string", "B3's symbol of the day"),
+    "session": (2, 10, "string", "Day of the session, 2026-11-23"),
+    "isin": (230, 242, "string", "ISIN"),
+    "name": (27, 39, "string", "Short name"),
+    "kind": (39, 49, "string", "Kind of security, and flags of the day such as ED, EB, EG"),
+    "open": (56, 69, "double", "First price; prices are as traded, in BRL for one unit"),
+    "high": (69, 82, "double", "Highest price"),
+    "low": (82, 95, "double", "Lowest price"),
+    "average": (95, 108, "double", "Average price"),
+    "close": (108, 121, "double", "Last price"),
+    "volume": (152, 170, "int64", "Shares or units traded, after-market included"),
+    "volume_brl": (170, 188, "double", "BRL traded, after-market included"),
+    "trades": (147, 152, "int64", "Trades"),
+    "quote_factor": (210, 217, "int64", "Units that B3 quotes the price of"),
+    "distribution": (242, 245, "int64", "Number that changes with each corporate action"),
+}
+"""The columns of a record (from 0), type and description of each of its fields."""
+COLUMNS = {name: field[2:] for name, field in FIELDS.items()} | {
+    "origin": ("string", f"Host that served the file; {SANDBOX} for made-up prices")
+}
+
+Closes = dict[str, dict[str, Any]]  # B3's records in a session, by ticker
+
+
+def read(file: BinaryIO, wanted: Iterable[str], origin: str) -> dict[str, Closes]:
+    """All sessions of an unpacked file, with the cash-market records of some tickers.
+
+    Raises:
+        ValueError: it is not whole, or not in the form of B3's files.
+    """
+    sessions, tickers = dict[str, Closes](), {each.encode().ljust(12): each for each in wanted}
+    header, trailer, records, number, day = b"", b"", 0, 0, b""
+    while line := file.readline(LENGTH + 3):
+        number += 1
+        kind = line[:2]
+        if kind == b"01" and len(line.rstrip(b"\r\n")) == LENGTH and not trailer:
+            records += 1
+            if line[2:10] != day:
+                day = line[2:10]
+                closes = sessions.setdefault(_day(day), {})
+            ticker = tickers.get(line[12:24]) if line[24:27] == b"010" else None
+            if ticker in closes:
+                raise ValueError(f"line {number} is a second record of {ticker}")
+            if ticker:
+                closes[ticker] = _record(line, number) | {"origin": origin}
+        elif kind == b"00" and number == 1:
+            header = line
+        elif kind == b"99" and not trailer:
+            trailer = line
+        elif line.strip(b"\r\n\x1a "):
+            raise ValueError(f"line {number} is no record of {LENGTH} characters")
+    if not records or (header and not trailer):  # copies may lack both
+        raise ValueError(f"it ends after {records} records")
+    # The number in the file of a session includes header and trailer, that of a year does not.
+    if trailer and trailer[31:42] not in {b"%011d" % (records + more) for more in (0, 2)}:
+        said = trailer[31:42].decode("latin-1")
+        raise ValueError(f"it has {records} records, but its last line says {said}")
+    if header and (made := _day(header[23:31])) < (last := max(sessions)):
+        raise ValueError(f"its header is of {made}, before its records of {last}")
+    return sessions
+
+
+def _record(line: bytes, number: int) -> dict[str, Any]:
+    texts = {name: line[each[0] : each[1]].decode("latin-1") for name, each in FIELDS.items()}
+    record: dict[str, Any] = {name: text.strip() for name, text in texts.items()}
+    for name, (_, _, kind, _) in FIELDS.items():
+        if kind != "string":
+            record[name] = int(texts[name]) if texts[name].isdecimal() else None
+    factor = record["quote_factor"]
+    if None in record.values() or not factor:
+        raise ValueError(f"line {number} ({record['ticker']}) lacks a number")
+    for name in ("open", "high", "low", "average", "close"):
+        record[name] /= 100 * factor  # of integers: the double that is nearest to the price
+    return record | {"session": _day(line[2:10]), "volume_brl": record["volume_brl"] / 100}
+
+
+def _day(digits: bytes) -> str:
+    return f"{date.fromisoformat(digits.decode('latin-1'))}"

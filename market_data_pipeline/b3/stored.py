@@ -1,0 +1,81 @@
+"""Where the official prices are: a Parquet file for each session, and the collection."""
+
+import re
+from datetime import UTC, date, datetime
+from io import BytesIO
+
+import dagster as dg
+from dagster_mongo import MongoResource
+from pymongo import IndexModel, UpdateOne, WriteConcern
+from upath import UPath
+
+from market_data_pipeline.b3.cotahist import Closes
+from market_data_pipeline.market.b3_calendar import sessions_back
+from market_data_pipeline.market.quote import SANDBOX
+from market_data_pipeline.runs.asset_keys import QUOTES
+from market_data_pipeline.storage.quote_store import MadeUpPricesError, QuoteStore
+
+OFFICIAL_CLOSE = dg.AssetKey([*QUOTES.path[:-1], "official_close"])
+COLLECTION = "official_close"
+INDEXES = [IndexModel([("ticker", 1), ("session", 1)]), IndexModel([("session", 1)])]
+
+
+def official_closes(store: QuoteStore, day: date) -> Closes:
+    """B3's records of a session by ticker; none if they are not stored, or cannot be read."""
+    import pyarrow.parquet as pq
+
+    try:
+        content = BytesIO(_path(store, f"{day}").read_bytes())
+        return {row["ticker"]: row for row in pq.read_table(content).to_pylist()}
+    except (OSError, ValueError):
+        return {}
+
+
+def corporate_action(store: QuoteStore, ticker: str, day: date) -> str:
+    """What B3 says of a corporate action on that day, in words; empty if nothing is stored."""
+    record = official_closes(store, day).get(ticker)
+    if record is None:
+        return ""
+    before = official_closes(store, sessions_back(day, 1)).get(ticker, record)
+    signs = re.findall(r"\bE[A-Z]{1,3}\b", record["kind"])
+    if record["distribution"] != before["distribution"]:
+        signs.append(f"distribution {record['distribution']} after {before['distribution']}")
+    return f", B3 marks {', '.join(signs)} on {day}" if signs else ""
+
+
+def save(store: QuoteStore, mongo: MongoResource, key: str, closes: Closes, run_id: str) -> None:
+    """Keeps B3's records of a session; a document that says the same already stays as it is.
+
+    Raises:
+        QuoteStoreError: the file cannot be written.
+        DagsterMongoError: the documents cannot be written.
+    """
+    import pandas as pd
+
+    if not closes:
+        return
+    frame = pd.DataFrame([*closes.values()])
+    if (frame["origin"] == SANDBOX).any() and not store.publish_made_up_prices:
+        raise MadeUpPricesError(
+            "B3_HISTORY_URL serves made-up prices: unset it, or set PUBLISH_MADE_UP_PRICES=true."
+        )
+    store.write({_path(store, key): frame.to_parquet()})
+    with mongo.errors_in_words():
+        documents = mongo.get_collection(COLLECTION).with_options(
+            write_concern=WriteConcern("majority")
+        )
+        documents.create_indexes(INDEXES)
+        now = datetime.now(UTC)
+        writes = [
+            UpdateOne(
+                {"_id": f"{ticker}|{key}"},
+                {"$set": {**record, "run_id": run_id}, "$setOnInsert": {"created_at": now}},
+                upsert=True,
+            )
+            for ticker, record in closes.items()
+        ]
+        documents.bulk_write(writes, ordered=False)
+
+
+def _path(store: QuoteStore, key: str) -> UPath:
+    return store.folder_of(OFFICIAL_CLOSE) / f"{key}.parquet"

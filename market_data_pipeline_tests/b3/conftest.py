@@ -1,0 +1,52 @@
+"""The asset `official_close` in a run, against a server of B3's files."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dagster as dg
+import pymongo
+import pytest
+
+from market_data_pipeline_tests.b3.files import FileServer, serve_files
+from market_data_pipeline_tests.conftest import Pipeline, SetClock, at
+
+Official = Callable[..., dg.ExecuteInProcessResult]
+EVENING = at("2026-11-17T20:30")
+
+
+@pytest.fixture
+def b3() -> Iterator[FileServer]:
+    with serve_files() as server:
+        yield server
+
+
+@pytest.fixture
+def official(pipeline: Pipeline, b3: FileServer, set_clock: SetClock) -> Official:
+    """Runs the asset for a session, or from one to another, on the evening of 17 November 2026."""
+    from market_data_pipeline.b3.asset import official_close, official_close_job
+    from market_data_pipeline.b3.client import B3History
+
+    set_clock(EVENING)
+
+    def run(first: str = "2026-11-17", last: str = "", url: str = "") -> dg.ExecuteInProcessResult:
+        resources = {"b3": B3History(url or b3.url, pause=0.01)}
+        added = dg.Definitions([official_close], jobs=[official_close_job], resources=resources)
+        job = dg.Definitions.merge(pipeline.definitions(), added).resolve_job_def(
+            "official_close_job"
+        )
+        ends = {"start": first, "end": last}
+        tags = {f"dagster/asset_partition_range_{end}": ends[end] for end in ends if last}
+        return job.execute_in_process(
+            instance=pipeline.instance,
+            raise_on_error=False,
+            **({"tags": tags} if last else {"partition_key": first}),
+        )
+
+    return run
+
+
+def documents(pipeline: Pipeline) -> dict[str, dict[str, Any]]:
+    """What the collection holds, by `_id`."""
+    with pymongo.MongoClient[dict[str, Any]](pipeline.mongo_uri, tz_aware=True) as client:
+        found = client["market_data_db"]["official_close"].find()
+        return {str(document["_id"]): document for document in found}

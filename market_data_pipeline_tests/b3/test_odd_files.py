@@ -1,0 +1,214 @@
+"""Files that are not what they should be: one sentence and nothing stored, or read rightly."""
+
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from market_data_pipeline.b3 import client
+from market_data_pipeline.b3.client import B3Error, B3History
+from market_data_pipeline.settings import settings
+from market_data_pipeline_tests.b3.conftest import Official, documents
+from market_data_pipeline_tests.b3.files import (
+    FileServer,
+    cotahist,
+    record,
+    serve_files,
+    zipped,
+)
+from market_data_pipeline_tests.conftest import Pipeline
+from market_data_pipeline_tests.observed import failure_of
+
+NAME = "COTAHIST_D17112026.ZIP"
+LINES = cotahist(record(), record("VALE3", 62.80)).splitlines(keepends=True)
+WHOLE, TRAILER = "".join(LINES), LINES[-1]
+
+UNUSABLE: dict[str, tuple[bytes | int, str]] = {
+    "trailer missing": (zipped(WHOLE.replace(TRAILER, "")), "it ends after 2 records"),
+    "cut between records": (zipped("".join(LINES[:2])), "it ends after 1 records"),
+    "cut in a record": (zipped(WHOLE[:600]), "line 3 is no record of 245 characters"),
+    "the ZIP is cut": (zipped(WHOLE)[:-40], "not a zip file"),
+    "the ZIP is damaged": (zipped(WHOLE).replace(b"COTA", b"KOTA"), "holds 0 files"),
+    "a bit is wrong": (bytes([*zipped(WHOLE)[:90], 255, *zipped(WHOLE)[91:]]), "cannot be used"),
+    "fewer records than it says": (
+        zipped(WHOLE.replace(LINES[1], "")),
+        "it has 1 records, but its last line says 00000000004",
+    ),
+    "a header of an earlier day": (
+        zipped(WHOLE.replace("BOVESPA 20261117", "BOVESPA 20261116")),
+        "its header is of 2026-11-16, before its records of 2026-11-17",
+    ),
+    "a header without a day": (zipped(WHOLE.replace("BOVESPA 2026", "BOVESPA 2O26")), "2O26"),
+    "records of another day": (
+        zipped(cotahist(record(day="20261116"))),
+        "it has records of 2026-11-16",
+    ),
+    "one record of another day": (
+        zipped(cotahist(record(), record("VALE3", day="20261116"))),
+        "it has records of 2026-11-16",
+    ),
+    "a day that is none": (zipped(cotahist(record(day="20261131"))), "day"),
+    "a longer record": (zipped(WHOLE.replace("PETR4", "PETR4 ")), "line 2 is no record"),
+    "a shorter record": (zipped(WHOLE.replace("PETR4 ", "PETR4")), "line 2 is no record"),
+    "UTF-8": (zipped(WHOLE.replace("PETROBRAS ", "PETROBRÁS ".encode().decode("latin-1"))), "line"),
+    "two records of a ticker": (
+        zipped(cotahist(record(), record(close=40.0))),
+        "line 3 is a second record of PETR4",
+    ),
+    "no record": (zipped(cotahist()), "it ends after 0 records"),
+    "nothing": (zipped(""), "it ends after 0 records"),
+    "a price without digits": (zipped(WHOLE.replace("00004110", "0000411-")), "lacks a number"),
+    "a factor of 0": (zipped(cotahist(record(factor=0))), "line 2 (PETR4) lacks a number"),
+    "a record after the end": (zipped(WHOLE + LINES[1]), "line 5 is no record"),
+    "HTML with status 200": (b"<html>Manutencao</html>", "not a zip file"),
+    "the text without a ZIP": (WHOLE.encode(), "not a zip file"),
+    "an empty answer": (b"", "not a zip file"),
+    "two files of prices": (
+        zipped(WHOLE, **{"COTAHIST_D16112026.TXT": WHOLE}),
+        "it holds 2 files of prices",
+    ),
+    "status 500": (500, "it answered 500"),
+    "status 403": (403, "it answered 403"),
+    "a redirect": (302, "it answered 302"),
+    "status 404": (404, "B3 has no COTAHIST_D17112026.ZIP"),
+}
+READ: dict[str, tuple[bytes, float]] = {
+    "as B3 writes it": (zipped(WHOLE), 41.10),
+    "LF": (zipped(WHOLE.replace("\r\n", "\n")), 41.10),
+    "neither header nor trailer": (zipped("".join(LINES[1:-1])), 41.10),
+    "header missing": (zipped("".join(LINES[1:])), 41.10),
+    "header and trailer without blanks": (
+        zipped("\r\n".join(line.strip() for line in LINES)),
+        41.10,
+    ),
+    "an empty line at the end": (zipped(f"{WHOLE}\r\n\x1a"), 41.10),
+    "a trailer that counts records alone": (
+        zipped(WHOLE.replace(TRAILER, TRAILER.replace("00000000004", "00000000002"))),
+        41.10,
+    ),
+    "made the next night": (
+        zipped(WHOLE.replace("BOVESPA 20261117", "BOVESPA 20261118")),
+        41.10,
+    ),
+    "FATCOT 1000": (zipped(cotahist(record(factor=1000))), 0.0411),
+    "no extension": (zipped(WHOLE, "COTAHIST.D17112026"), 41.10),
+    "in a folder, beside a note": (
+        zipped(WHOLE, "SerHist/COTAHIST_D17112026.TXT", **{"LEIAME.TXT": "leia"}),
+        41.10,
+    ),
+    "fractional market, options, forwards": (
+        zipped(
+            cotahist(
+                record(close=1.0, market="020"),
+                record(close=2.0, market="070"),
+                record(close=3.0, market="030"),
+                record(),
+            )
+        ),
+        41.10,
+    ),
+    "an accent": (zipped(WHOLE.replace("PETROBRAS", "PETROBRÁS")), 41.10),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_what_cannot_be_used_is_one_sentence(name: str, b3: FileServer) -> None:
+    b3.files[NAME], sentence = UNUSABLE[name]
+
+    with pytest.raises(B3Error) as refused:
+        B3History(b3.url, pause=0.001).sessions("2026-11-17", ["PETR4", "VALE3"])
+
+    assert sentence in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_what_is_whole_is_read(name: str, b3: FileServer) -> None:
+    b3.files[NAME], close = READ[name]
+
+    (found,) = B3History(b3.url).sessions("2026-11-17", ["PETR4"]).values()
+
+    assert found["PETR4"]["close"] == close
+
+
+def test_nothing_is_stored_of_a_file_that_is_cut_and_the_others_of_its_range_are(
+    b3: FileServer, pipeline: Pipeline, official: Official
+) -> None:
+    for day in ("16112026", "17112026"):
+        text = cotahist(record(day=f"{day[4:]}{day[2:4]}{day[:2]}"), day=f"{day[4:]}1118")
+        b3.files[f"COTAHIST_D{day}.ZIP"] = zipped(text, f"COTAHIST_D{day}.TXT")
+    b3.files["COTAHIST_D13112026.ZIP"] = zipped(cotahist(record(day="20261113"))[:400])
+
+    result = official("2026-11-13", "2026-11-17")
+
+    said = failure_of(result, "official_close")
+    assert said == (
+        "Nothing is stored of 2026-11-13: COTAHIST_D13112026.ZIP cannot be used: line 2 is no "
+        "record of 245 characters."
+    )
+    assert documents(pipeline).keys() == {"PETR4|2026-11-16", "PETR4|2026-11-17"}
+    stored = (pipeline.folder / "official_close").iterdir()
+    assert {path.name for path in stored} == {"2026-11-16.parquet", "2026-11-17.parquet"}
+    assert {
+        each.partition for each in result.asset_materializations_for_node("official_close")
+    } == {
+        "2026-11-16",
+        "2026-11-17",
+    }
+
+
+@pytest.mark.parametrize("limit", ["LARGEST_ZIP", "LARGEST_FILE"])
+def test_a_zip_bomb_is_refused(limit: str, b3: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, limit, 1_000)
+    b3.files[NAME] = zipped("0" * 2**22)
+
+    with pytest.raises(B3Error, match="too large"):
+        B3History(b3.url).sessions("2026-11-17", ["PETR4"])
+
+
+def test_a_body_that_drips_is_given_up(b3: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "SECONDS", 0.2)
+    b3.files[NAME], b3.drip = zipped(WHOLE), 0.01
+
+    with pytest.raises(B3Error, match=r"3 attempts \(it took more than 0.2 s\)"):
+        B3History(b3.url, pause=0.001).sessions("2026-11-17", ["PETR4"])
+    assert b3.asked == [NAME] * 3
+
+
+def test_a_body_that_is_cut_is_asked_for_again(b3: FileServer) -> None:
+    b3.files[NAME], b3.cuts = zipped(WHOLE), 1
+
+    assert B3History(b3.url, pause=0.001).sessions("2026-11-17", ["PETR4"])
+    assert b3.asked == [NAME] * 2
+
+
+def test_requests_are_a_second_apart(b3: FileServer) -> None:
+    b3.files |= {NAME: zipped(WHOLE)}
+    history = B3History(b3.url)
+
+    for _ in range(2):
+        history.sessions("2026-11-17", ["PETR4"])
+
+    first, second = b3.at
+    assert second - first >= 0.99
+
+
+def test_a_server_is_verified_by_the_bundle_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, bundle = tmp_path / "key.pem", tmp_path / "bundle.pem"
+    command = f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout {key} -out {bundle}"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run([*command.split(), *names], check=True, capture_output=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(bundle, key)
+
+    with serve_files(context) as server:
+        server.files[NAME] = zipped(WHOLE)
+        with pytest.raises(B3Error, match="B3_CA_BUNDLE \\(for an SSLError\\)"):
+            B3History(server.url, pause=0.001).sessions("2026-11-17", ["PETR4"])
+        monkeypatch.setenv("B3_CA_BUNDLE", str(bundle))
+        settings.cache_clear()
+        assert B3History(server.url).sessions("2026-11-17", ["PETR4"])
+        assert server.asked == [NAME]

@@ -1,0 +1,367 @@
+"""B3's close beside ours: what is stored, what is checked, and when it is asked for."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import pytest
+from brapi_sandbox.faults import Fault
+
+from market_data_pipeline.b3.asset import every_evening
+from market_data_pipeline.b3.stored import OFFICIAL_CLOSE, official_closes
+from market_data_pipeline.market.quote import Quote
+from market_data_pipeline.market.windows import close_of
+from market_data_pipeline.runs.asset_keys import QUOTES
+from market_data_pipeline.runs.common import WINDOWS
+from market_data_pipeline.runs.run_history import runs_of
+from market_data_pipeline_tests.b3.conftest import EVENING, Official, documents
+from market_data_pipeline_tests.b3.files import FileServer, cotahist, record, zipped
+from market_data_pipeline_tests.conftest import Pipeline, SetClock, at
+from market_data_pipeline_tests.observed import checks, failure_of
+
+LAST = "2026-11-17T17:30-0300"
+DAY = date(2026, 11, 17)
+CLOSES = {"PETR4": 41.10, "VALE3": 62.80, "BBAS3": 22.60, "HGLG11": 158.40}
+
+
+@pytest.fixture
+def closed(b3: FileServer, four_instruments: tuple[str, ...]) -> FileServer:
+    """B3 with its closes of the four instruments on that Tuesday."""
+    funds = {"HGLG11": {"kind": "CI  ER", "bdi": "12"}}
+    records = [record(each, CLOSES[each], **funds.get(each, {})) for each in four_instruments]
+    b3.files["COTAHIST_D17112026.ZIP"] = zipped(cotahist(*records))
+    return b3
+
+
+def row(ticker: str, **changes: Any) -> Quote:
+    """What we have stored of an instrument: B3's close and volume, observed after the close."""
+    window = WINDOWS.from_key(LAST)
+    made = {
+        "ticker": ticker,
+        "name": None,
+        "short_name": None,
+        "price": CLOSES[ticker],
+        "volume": 1_000,
+        "updated_at": close_of(DAY) + timedelta(minutes=20),
+        "window_start": window.start,
+        "window_end": window.end,
+        "observed_at": window.end,
+        "source": "live",
+        "requested_ticker": ticker,
+    }
+    return Quote(**(made | changes))
+
+
+def store(pipeline: Pipeline, *rows: Quote) -> None:
+    pipeline.store.save(rows, [LAST])
+
+
+def early(minutes: float) -> datetime:
+    return close_of(DAY) - timedelta(minutes=minutes)
+
+
+def test_the_sandbox_serves_its_market_and_is_red_for_one_instrument_on_request(
+    pipeline: Pipeline, official: Official, set_clock: SetClock
+) -> None:
+    url = f"{pipeline.sandbox.url}/InstDados/SerHist"
+    set_clock(at("2026-11-17T18:00:05"))
+    assert pipeline.run(LAST).success
+    set_clock(EVENING)
+
+    assert checks(official(url=url)) == {
+        "closes_match": (True, "50 of 50 closes match"),
+        "calendar_matches": (True, "B3's sessions are those of the calendar."),
+    }
+    stored = documents(pipeline)
+    assert len(stored) == 50
+    assert {each["origin"] for each in stored.values()} == {"brapi-sandbox"}
+    ours = {each["ticker"]: each for each in pipeline.documents()}
+    assert {each["ticker"]: each["close"] for each in stored.values()} == {
+        ticker: each["price"] for ticker, each in ours.items()
+    }
+
+    lower = {"PREMIN": 4090, "PREMAX": 4120, "PREULT": 4110}
+    pipeline.sandbox.faults = [Fault(ticker="BOVA11", fields=lower)]
+    result = official(url=url)
+    assert result.success  # the file was read; the check says what is wrong
+    passed, text = checks(result)["closes_match"]
+    assert not passed
+    assert text == f"49 of 50 closes match; BOVA11 {ours['BOVA11']['price']:.2f} for 41.10"
+
+
+def test_both_stores_hold_the_same(
+    closed: FileServer, pipeline: Pipeline, official: Official
+) -> None:
+    assert official().success
+
+    frame = pd.read_parquet(pipeline.folder / "official_close").set_index("ticker")
+    assert dict(frame["close"]) == CLOSES
+    read = official_closes(pipeline.store, DAY)
+    without = {"_id", "created_at", "run_id"}
+    for each in documents(pipeline).values():
+        assert read[each["ticker"]] == {name: each[name] for name in each.keys() - without}
+    assert official_closes(pipeline.store, date(2026, 11, 16)) == {}
+
+
+SEEDED: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
+    "adjusted by a split": (
+        {"PETR4": {"price": 4.11}},
+        "PETR4 4.11 for 41.10, looks adjusted by 10",
+    ),
+    "adjusted by a reverse split": (
+        {"PETR4": {"price": 82.20, "source": "daily"}},
+        "PETR4 82.20 for 41.10, looks adjusted by 2",
+    ),
+    "adjusted for a dividend": (
+        {"PETR4": {"price": 40.10, "source": "daily"}},
+        "PETR4 40.10 for 41.10, looks adjusted for a dividend of 1.00",
+    ),
+    "cents for reais": (
+        {"VALE3": {"price": 6280.0}},
+        "VALE3 6280.00 for 62.80, looks like a unit error",
+    ),
+    "cents for reais, before the close": (
+        {"VALE3": {"price": 6280.0, "updated_at": early(9)}},
+        "VALE3 6280.00 for 62.80, looks like a unit error",
+    ),
+    "reais for cents": ({"VALE3": {"price": 0.628}}, "VALE3 0.63 for 62.80, looks like a unit"),
+    "of another day": ({"BBAS3": {"price": 22.97, "source": "daily"}}, "BBAS3 22.97 for 22.60"),
+    "a cent": ({"BBAS3": {"price": 22.61}}, "3 of 4 closes match; BBAS3 22.61 for 22.60"),
+    "an after-market price": ({"HGLG11": {"price": 158.90}}, "HGLG11 158.90 for 158.40"),
+    "two tickers swapped": (
+        {"PETR4": {"price": 62.80}, "VALE3": {"price": 41.10}},
+        "2 of 4 closes match; PETR4 62.80 for 41.10, the close of VALE3; "
+        "VALE3 41.10 for 62.80, the close of PETR4",
+    ),
+}
+NOTED: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
+    "equal": ({}, "4 of 4 closes match"),
+    "a float of 32 bits": ({"PETR4": {"price": 41.099998474}}, "4 of 4 closes match"),
+    "before the close": (
+        {"PETR4": {"price": 40.90, "updated_at": early(12)}},
+        "3 of 4 closes match; observed before the close: PETR4 12 min",
+    ),
+    "in the closing call of funds": (
+        {"HGLG11": {"price": 158.90, "updated_at": early(-5)}},
+        "3 of 4 closes match; observed before the close: HGLG11 10 min",
+    ),
+    "of the day before": (
+        {"PETR4": {"price": 45.0, "updated_at": early(1_300)}},
+        "3 of 4 closes match; observed before the close: PETR4 1300 min",
+    ),
+    "BRL for units": (
+        {"PETR4": {"volume": 41_100}},
+        "4 of 4 closes match; volume of PETR4 41,100 for 1,000, looks like BRL",
+    ),
+    "more than was traded": (
+        {"PETR4": {"volume": 100_000}},
+        "4 of 4 closes match; volume of PETR4 100,000 for 1,000",
+    ),
+    "less, before the after-market": ({"PETR4": {"volume": 950}}, "4 of 4 closes match"),
+    "withheld": ({"PETR4": {"price": 4.11, "decision": "withheld"}}, "3 of 3 closes match"),
+    "made up": ({"PETR4": {"price": 4.11, "origin": "brapi-sandbox"}}, "3 of 3 closes match"),
+}
+
+
+@pytest.mark.parametrize("name", [*SEEDED, *NOTED])
+def test_what_our_close_is_beside_that_of_b3(
+    name: str, closed: FileServer, pipeline: Pipeline, official: Official
+) -> None:
+    seeds, sentence = (SEEDED | NOTED)[name]
+    store(pipeline, *(row(ticker, **seeds.get(ticker, {})) for ticker in CLOSES))
+
+    result = official()
+
+    passed, text = checks(result)["closes_match"]
+    assert sentence in text
+    assert passed == (name in NOTED)
+    (check,) = [
+        each for each in result.get_asset_check_evaluations() if each.check_name == "closes_match"
+    ]
+    assert check.metadata["named"].value == ([] if passed else sorted(seeds))
+    assert check.metadata["window"].value == LAST
+
+
+def test_the_last_trusted_row_of_the_session_is_compared(
+    closed: FileServer, pipeline: Pipeline, official: Official
+) -> None:
+    before = WINDOWS.from_key("2026-11-17T17:00-0300")
+    moved = row("PETR4", price=39.0, window_start=before.start, window_end=before.end)
+    pipeline.store.save([moved, row("PETR4")], [before.key, LAST])
+
+    assert checks(official())["closes_match"] == (True, "1 of 1 closes match")
+
+
+def test_the_check_of_a_range_names_the_session(
+    closed: FileServer, pipeline: Pipeline, official: Official
+) -> None:
+    lines = cotahist(record("PETR4", 40.0, day="20261116"), day="20261116")
+    closed.files["COTAHIST_D16112026.ZIP"] = zipped(lines)
+    store(pipeline, row("PETR4", price=41.0), row("VALE3"))
+
+    assert checks(official("2026-11-16", "2026-11-17"))["closes_match"] == (
+        False,
+        "1 of 2 closes match; 2026-11-17 PETR4 41.00 for 41.10",
+    )
+
+
+def test_without_prices_of_ours_nothing_is_compared(closed: FileServer, official: Official) -> None:
+    assert checks(official())["closes_match"] == (True, "There is no price of ours")
+
+
+def test_a_renamed_instrument_is_found_by_the_symbol_of_our_record(
+    b3: FileServer, pipeline: Pipeline, official: Official, watchlist: Callable[[list[str]], None]
+) -> None:
+    watchlist(["ELET3", "PETR4"])
+    b3.files["COTAHIST_D17112026.ZIP"] = zipped(cotahist(record(), record("AXIA3", 52.70)))
+    renamed = replace(row("PETR4"), ticker="AXIA3", requested_ticker="ELET3", price=52.70)
+    store(pipeline, renamed)
+
+    assert checks(official())["closes_match"] == (True, "1 of 1 closes match")
+    assert documents(pipeline).keys() == {"AXIA3|2026-11-17", "PETR4|2026-11-17"}
+
+
+def test_made_up_prices_stay_out_of_a_configured_database(
+    closed: FileServer, pipeline: Pipeline, official: Official
+) -> None:
+    pipeline.publish_made_up_prices = False
+    closed.server = "brapi-sandbox/0.1"
+
+    assert "made-up prices" in failure_of(official(), "official_close")
+    assert documents(pipeline) == {}
+
+
+def test_a_file_that_is_not_there_yet_fails_the_run(b3: FileServer, official: Official) -> None:
+    result = official()
+
+    assert failure_of(result, "official_close") == (
+        "Nothing is stored of 2026-11-17: B3 has no COTAHIST_D17112026.ZIP, which appears in the "
+        "evening or the night after a session."
+    )
+    assert checks(result)["calendar_matches"][0]
+    assert b3.asked == ["COTAHIST_D17112026.ZIP"]
+
+
+def test_a_session_that_has_not_ended_is_not_asked_for(
+    b3: FileServer, official: Official, set_clock: SetClock
+) -> None:
+    set_clock(at("2026-11-17T17:59"))
+
+    assert "it has not ended" in failure_of(official(), "official_close")
+    assert b3.asked == []
+
+
+@pytest.mark.parametrize(
+    ("now", "files", "sentence"),
+    [
+        ("2026-11-25T18:01", [], "B3 has no usable file of 2026-11-23, sessions by the calendar"),
+        ("2026-11-25T17:59", [], ""),
+        ("2026-11-23T20:00", ["23112026"], ""),
+        ("2026-11-23T20:00", ["20112026", "23112026"], "B3 has a file of 2026-11-20, closed by"),
+    ],
+)
+def test_the_calendar_is_that_of_b3(
+    now: str,
+    files: list[str],
+    sentence: str,
+    b3: FileServer,
+    official: Official,
+    set_clock: SetClock,
+) -> None:
+    set_clock(at(now))
+    for name in files:
+        day = f"{name[4:]}{name[2:4]}{name[:2]}"
+        b3.files[f"COTAHIST_D{name}.ZIP"] = zipped(cotahist(record(day=day), day=day))
+
+    passed, text = checks(official("2026-11-23"))["calendar_matches"]
+
+    assert sentence in text
+    assert passed == (not sentence)
+    assert b3.asked == ["COTAHIST_D23112026.ZIP", "COTAHIST_D20112026.ZIP"]  # a holiday
+
+
+def test_more_than_forty_sessions_of_a_year_are_one_request(
+    b3: FileServer, pipeline: Pipeline, official: Official
+) -> None:
+    days = pd.bdate_range("2026-09-01", "2026-11-17").strftime("%Y%m%d")
+    days = [day for day in days if day not in ("20260907", "20261012", "20261102")]
+    lines = [record(day=day) for day in days if day != "20261021"]
+    b3.files["COTAHIST_A2026.ZIP"] = zipped(cotahist(*lines), "COTAHIST_A2026.TXT")
+
+    result = official("2026-09-01", "2026-11-17")
+
+    assert b3.asked == ["COTAHIST_A2026.ZIP"]
+    assert len(documents(pipeline)) == len(days) - 1 > 40
+    done = {each.partition for each in result.asset_materializations_for_node("official_close")}
+    assert len(done) == len(days) - 1
+    assert "Nothing is stored of 2026-10-21" in failure_of(result, "official_close")
+    assert checks(result)["calendar_matches"] == (
+        False,
+        "B3 has no usable file of 2026-10-21, sessions by the calendar",
+    )
+
+
+def test_the_file_of_the_year_serves_for_a_session_of_a_past_year(
+    b3: FileServer, pipeline: Pipeline, official: Official
+) -> None:
+    year = cotahist(*(record(day=day) for day in ("20250107", "20250108")), day="20251230")
+    b3.files["COTAHIST_A2025.ZIP"] = zipped(year, "COTAHIST_A2025.TXT")
+
+    assert official("2025-01-07").success
+    assert b3.asked == ["COTAHIST_D07012025.ZIP", "COTAHIST_A2025.ZIP"]
+    assert documents(pipeline).keys() == {"PETR4|2025-01-07"}
+
+
+@pytest.mark.parametrize(
+    ("tick", "key"),
+    [
+        ("2026-11-17T20:00", "2026-11-17"),
+        ("2026-11-18T03:00", "2026-11-17"),
+        ("2026-11-18T17:00", "2026-11-17"),  # until the next session ends
+        ("2026-11-18T20:00", "2026-11-18"),
+        ("2026-11-21T12:00", "2026-11-19"),  # Saturday after a holiday
+    ],
+)
+def test_the_schedule_asks_for_the_last_session_until_it_is_stored(
+    tick: str, key: str, instance: dg.DagsterInstance
+) -> None:
+    context = dg.build_schedule_context(instance, scheduled_execution_time=at(tick))
+
+    request = every_evening(context)
+    assert isinstance(request, dg.RunRequest)
+    assert request.partition_key == key
+
+    done = dg.AssetMaterialization(OFFICIAL_CLOSE, partition=key)
+    instance.report_runless_asset_event(done)
+    skipped = every_evening(context)
+    assert isinstance(skipped, dg.SkipReason)
+    assert skipped.skip_message == f"B3's prices of {key} are stored."
+
+
+def test_its_runs_are_none_of_a_window(
+    closed: FileServer, pipeline: Pipeline, official: Official
+) -> None:
+    assert official().success
+
+    assert runs_of(pipeline.instance, WINDOWS.from_key(LAST), QUOTES) == []
+
+
+def test_a_withheld_price_is_explained_by_what_b3_marks(
+    closed: FileServer, pipeline: Pipeline, official: Official, set_clock: SetClock
+) -> None:
+    marked = cotahist(record("PETR4", 41.10, kind="PN  EB  N2", distribution=186))
+    closed.files["COTAHIST_D17112026.ZIP"] = zipped(marked)
+    before = cotahist(record(day="20261116"), day="20261116")
+    closed.files["COTAHIST_D16112026.ZIP"] = zipped(before)
+    assert official("2026-11-16", "2026-11-17").success
+    price = {"regularMarketPrice": 3.5, "regularMarketPreviousClose": 35.0}
+    pipeline.sandbox.faults = [Fault(ticker="PETR4", fields=price)]
+
+    passed, text = checks(pipeline.run(LAST))["prices_plausible"]
+
+    assert not passed
+    assert "PETR4 3.50 after 35.00" in text
+    assert "B3 marks EB, distribution 186 after 185 on 2026-11-17" in text

@@ -1,0 +1,105 @@
+"""A real file of B3, beside an independent reading of it."""
+
+import re
+import zipfile
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from market_data_pipeline.b3.client import B3History
+from market_data_pipeline_tests.b3.conftest import Official, documents
+from market_data_pipeline_tests.b3.files import FileServer
+from market_data_pipeline_tests.conftest import Pipeline
+
+REAL = Path(__file__).with_name("COTAHIST_D04012016.ZIP")
+# By the widths of B3's description, read from left to right.
+FORM = re.compile(
+    r"01(?P<DATA>.{8})(?P<CODBDI>.{2})(?P<CODNEG>.{12})(?P<TPMERC>.{3})(?P<NOMRES>.{12})"
+    r"(?P<ESPECI>.{10})(?P<PRAZOT>.{3})(?P<MODREF>.{4})(?P<PREABE>.{13})(?P<PREMAX>.{13})"
+    r"(?P<PREMIN>.{13})(?P<PREMED>.{13})(?P<PREULT>.{13})(?P<PREOFC>.{13})(?P<PREOFV>.{13})"
+    r"(?P<TOTNEG>.{5})(?P<QUATOT>.{18})(?P<VOLTOT>.{18})(?P<PREEXE>.{13})(?P<INDOPC>.)"
+    r"(?P<DATVEN>.{8})(?P<FATCOT>.{7})(?P<PTOEXE>.{13})(?P<CODISI>.{12})(?P<DISMES>.{3})"
+)
+TEXTS = {"ticker": "CODNEG", "isin": "CODISI", "name": "NOMRES", "kind": "ESPECI"}
+NUMBERS = {"volume": "QUATOT", "trades": "TOTNEG", "distribution": "DISMES"}
+PRICES = {
+    "open": "PREABE",
+    "high": "PREMAX",
+    "low": "PREMIN",
+    "average": "PREMED",
+    "close": "PREULT",
+}
+
+
+@pytest.fixture
+def real(b3: FileServer) -> FileServer:
+    b3.files[REAL.name] = REAL.read_bytes()
+    return b3
+
+
+def test_every_record_of_the_cash_market_is_read_as_it_stands(real: FileServer) -> None:
+    with zipfile.ZipFile(REAL) as archive:
+        lines = archive.read("COTAHIST_D04012016.TXT").decode("latin-1").splitlines()
+    matches = [match for line in lines if (match := FORM.fullmatch(line))]
+    cash = {each["CODNEG"].strip(): each for each in matches if each["TPMERC"] == "010"}
+    assert (len(lines), len(matches), len(cash)) == (1745, 1743, 424)
+
+    found = B3History(real.url).sessions("2016-01-04", cash)["2016-01-04"]
+
+    assert found.keys() == cash.keys()
+    for ticker, match in cash.items():
+        record = found[ticker]
+        factor = int(match["FATCOT"])
+        assert record["quote_factor"] == factor
+        assert {name: record[name] for name in TEXTS} == {
+            name: match[field].strip() for name, field in TEXTS.items()
+        }
+        assert {name: record[name] for name in NUMBERS} == {
+            name: int(match[field]) for name, field in NUMBERS.items()
+        }
+        # repr of a double gives the shortest number that is nearest to it.
+        assert {name: Decimal(repr(record[name])) for name in PRICES} == {
+            name: Decimal(match[field]) / 100 / factor for name, field in PRICES.items()
+        }
+        assert Decimal(repr(record["volume_brl"])) == Decimal(match["VOLTOT"]) / 100
+
+
+def test_the_watchlist_of_it_is_stored(
+    real: FileServer, pipeline: Pipeline, official: Official
+) -> None:
+    result = official("2016-01-04")
+
+    assert result.success
+    assert real.asked == [REAL.name]
+    stored = documents(pipeline)
+    assert len(stored) == 33
+    petr4 = stored["PETR4|2016-01-04"]
+    created = petr4.pop("created_at")
+    assert created.tzinfo
+    assert petr4 == {
+        "_id": "PETR4|2016-01-04",
+        "ticker": "PETR4",
+        "session": "2016-01-04",
+        "isin": "BRPETRACNPR6",
+        "name": "PETROBRAS",
+        "kind": "PN",
+        "open": 6.57,
+        "high": 7.03,
+        "low": 6.55,
+        "average": 6.84,
+        "close": 6.87,
+        "volume": 45_962_100,
+        "volume_brl": 314_449_892.0,
+        "trades": 24_012,
+        "quote_factor": 1,
+        "distribution": 185,
+        "origin": "localhost",
+        "run_id": result.run_id,
+    }
+    closes = {ticker: stored[f"{ticker}|2016-01-04"]["close"] for ticker in ("BOVA11", "HGLG11")}
+    assert closes == {"BOVA11": 41.10, "HGLG11": 998.88}
+
+    assert official("2016-01-04").success
+    assert documents(pipeline).keys() == stored.keys()
+    assert documents(pipeline)["PETR4|2016-01-04"]["created_at"] == created
