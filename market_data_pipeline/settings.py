@@ -108,8 +108,8 @@ class Settings(BaseModel):
     kafka_topic: str = _setting("trading-assets-market-data-v1", "topic; created if missing")
     kafka_updated_at_format: Literal["", "epoch", "iso8601"] = _setting(
         "",
-        "form of `updated_at`: `epoch` (Unix seconds) or `iso8601`, which Jackson reads into a "
-        "`LocalDateTime`",
+        "form of `updated_at`: `epoch` (Unix seconds) or `iso8601`; `java.time.Instant` reads "
+        "both, `LocalDateTime` the second",
         shown="`epoch`, with a warning",
     )
     kafka_transactions: Flag = _setting(

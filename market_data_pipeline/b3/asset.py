@@ -63,8 +63,8 @@ def official_close(
     found, troubles = defaultdict[str, list[str]](list), dict[str, FileError]()
     with failing_clearly(), turn(context, "market_data_b3"):
         ours = {key: _last_trusted(quote_store, key) for key in keys}
-        watchlist = {*load_watchlist(settings().watchlist_file).tickers}
-        for sessions in _files(b3, keys, watchlist.union(*ours.values()), troubles):
+        wanted = {*load_watchlist(settings().watchlist_file).tickers}.union(*ours.values())
+        for sessions in _files(b3, keys, wanted, troubles):
             unexpected += [key for key in sessions if date.fromisoformat(key) in CLOSED]
             for key in sorted((ours.keys() & sessions.keys()) - stored):
                 save(quote_store, mongo, key, sessions[key], context.run.run_id)

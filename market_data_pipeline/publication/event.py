@@ -12,9 +12,9 @@ from market_data_pipeline.market.quote import Quote
 UpdatedAtFormat = Literal["epoch", "iso8601"]
 
 FORMAT_NOT_CHOSEN = (
-    "updated_at is sent as Unix seconds (epoch), which a consumer that maps it to "
-    "java.time.LocalDateTime cannot read: set KAFKA_UPDATED_AT_FORMAT to iso8601 if there is such "
-    "a consumer, to epoch if there is none."
+    "updated_at is sent as Unix seconds (epoch), which java.time.Instant reads and "
+    "java.time.LocalDateTime does not: set KAFKA_UPDATED_AT_FORMAT to iso8601 if a consumer maps "
+    "it to that, to epoch if none does."
 )
 """What is said as long as the form of `updated_at` is the default, not a choice."""
 

@@ -68,7 +68,7 @@ def mongo_price_history(
         rows = quote_store.load([window.key for window in windows])
         with mongo.errors_in_words():
             documents = _collection(mongo)
-            documents.create_indexes(INDEXES)
+            _prepare(documents)
             rows = _store(documents, quote_store, windows, rows, context.run.run_id)
             found = [*_find(documents, windows)]
     # Other code locations have documents of the same windows.
@@ -122,6 +122,25 @@ def _collection(mongo: MongoResource) -> Documents:
     return mongo.get_collection(COLLECTION).with_options(
         codec_options=_CODEC, write_concern=WriteConcern("majority")
     )
+
+
+def _prepare(documents: Documents) -> None:
+    """Creates the indexes that are missing, whatever the names of those that are there.
+
+    Raises:
+        dg.Failure: an index of another program leaves no room for a second window of a ticker.
+    """
+    there = {index["name"]: index for index in documents.list_indexes()}
+    for name, index in there.items():
+        if index.get("unique") and "window_start" not in index["key"]:
+            raise dg.Failure(
+                f"The unique index {name} of {documents.name} leaves no room for a second window: "
+                f'drop it with db.{documents.name}.dropIndex("{name}") and run again.',
+                allow_retries=False,
+            )
+    keys = [dict(index["key"]) for index in there.values()]
+    if missing := [index for index in INDEXES if dict(index.document["key"]) not in keys]:
+        documents.create_indexes(missing)
 
 
 def _find(documents: Documents, windows: Sequence[Window]) -> dict[Quote, datetime]:

@@ -5,12 +5,14 @@ import zipfile
 from decimal import Decimal
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from market_data_pipeline.b3.client import B3History
 from market_data_pipeline_tests.b3.conftest import Official, documents
 from market_data_pipeline_tests.b3.files import FileServer
 from market_data_pipeline_tests.conftest import Pipeline
+from market_data_pipeline_tests.supervised import ROOT
 
 REAL = Path(__file__).with_name("COTAHIST_D04012016.ZIP")
 # By the widths of B3's description, read from left to right.
@@ -63,6 +65,19 @@ def test_every_record_of_the_cash_market_is_read_as_it_stands(real: FileServer) 
             name: Decimal(match[field]) / 100 / factor for name, field in PRICES.items()
         }
         assert Decimal(repr(record["volume_brl"])) == Decimal(match["VOLTOT"]) / 100
+
+
+def test_the_example_for_a_quant_reads_it(
+    real: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "docs" / "reading.md").read_text("utf-8")
+    (example,) = re.findall(r"```py\n(.*?)```", text, re.DOTALL)
+    monkeypatch.setenv("B3_HISTORY_URL", real.url)
+    found = {"pd": pd}
+
+    exec(example.replace("1998", "2016-01-04"), found)
+
+    assert list(found["closes"]["ticker"]) == ["PETR4", "VALE5"]
 
 
 def test_the_watchlist_of_it_is_stored(

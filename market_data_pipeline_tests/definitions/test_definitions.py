@@ -26,6 +26,7 @@ def test_three_assets_in_their_lineage() -> None:
         "quotes": set(),
         "mongo_price_history": {"quotes"},
         "kafka_publication": {"quotes"},
+        "official_close": set(),
     }
 
 
@@ -109,7 +110,11 @@ def test_every_config_field_is_described() -> None:
 def test_schedules_and_sensors_run_by_default() -> None:
     repository = defs.get_repository_def()
 
-    assert {each.name for each in repository.schedule_defs} == {"every_window", "every_session"}
+    assert {each.name for each in repository.schedule_defs} == {
+        "every_evening",
+        "every_session",
+        "every_window",
+    }
     for schedule in repository.schedule_defs:
         assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
         assert schedule.execution_timezone == "America/Sao_Paulo"

@@ -68,7 +68,7 @@ def test_the_table_of_settings_is_that_of_the_code() -> None:
 
 def test_the_example_has_every_setting() -> None:
     example = (ROOT / ".env.example").read_text("utf-8")
-    found = set(re.findall(r"^#? ?([A-Z_]+)=", example, re.MULTILINE))
+    found = set(re.findall(r"^#? ?([A-Z0-9_]+)=", example, re.MULTILINE))
 
     assert {name for name in found if not name.startswith("KAFKA_CONFIG_")} == set(names())
 

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import datetime
 from typing import Any
 
 import pymongo
 import pytest
+from pymongo.collection import Collection
 
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline, SetWatchlist
+from market_data_pipeline_tests.observed import failure_of
+from market_data_pipeline_tests.services.mongo_engine import mongo_engine
 from market_data_pipeline_tests.supervised import ROOT
 
 SESSIONS = ("2026-11-13", "2026-11-16")
 CLOSES = [f"{day}T17:30-0300" for day in SESSIONS]
+
+# What a script has as `updated_at`.
+ISO, SECONDS = "2026-11-13T20:30:00.000Z", 1794601800
 
 
 def blocks(document: str, language: str) -> str:
@@ -79,6 +87,58 @@ def test_both_daily_closes_leave_withheld_prices_out(recorded: Pipeline) -> None
     }
     assert dict(zip(mongo["daily"]["_id"], mongo["daily"]["close"], strict=True)) == expected
     assert dict(mongo["closes"]) == expected
+
+
+@pytest.fixture(params=["embedded", pytest.param("real", marks=pytest.mark.services)])
+def beside_a_script(
+    request: pytest.FixtureRequest, pipeline: Pipeline
+) -> Iterator[Collection[dict[str, Any]]]:
+    """The collection that the pipeline is going to write to, on each of the engines."""
+    with ExitStack() as stack:
+        if request.param == "real":
+            pipeline.mongo_uri = stack.enter_context(mongo_engine())
+        client = stack.enter_context(pymongo.MongoClient[dict[str, Any]](pipeline.mongo_uri))
+        client.drop_database("market_data_db")
+        yield client["market_data_db"]["price_history"]
+        client.drop_database("market_data_db")
+
+
+@pytest.mark.parametrize("forms", [[ISO], [SECONDS], [ISO, SECONDS]], ids=len)
+def test_the_documents_of_a_script_are_left_out(
+    beside_a_script: Collection[dict[str, Any]],
+    pipeline: Pipeline,
+    watchlist: SetWatchlist,
+    forms: list[str | int],
+) -> None:
+    of_script = {"ticker": "PETR4", "name": None, "short_name": None, "price": 1.0, "volume": 1}
+    beside_a_script.insert_many([{**of_script, "updated_at": each} for each in forms])
+    beside_a_script.create_index([("updated_at", -1)], name="by_time")
+    watchlist(("PETR4", "BBAS3"))
+    assert pipeline.run(*CLOSES).success
+
+    mongo, _ = run_the_examples_of_reading(pipeline)
+    assert len(mongo["petr4"]) == len(SESSIONS)
+    assert list(mongo["daily"]["_id"]) == list(mongo["closes"].index) == list(SESSIONS)
+    assert list(mongo["daily"]["close"]) == list(mongo["closes"]) == list(mongo["petr4"]["price"])
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("beside_a_script", ["real"], indirect=True)
+@pytest.mark.parametrize("keys", [["ticker"], ["ticker", "updated_at"], ["updated_at"]])
+def test_a_unique_index_of_a_script_is_named_until_it_is_dropped(
+    beside_a_script: Collection[dict[str, Any]],
+    pipeline: Pipeline,
+    watchlist: SetWatchlist,
+    keys: list[str],
+) -> None:
+    watchlist(("PETR4",))
+    beside_a_script.create_index(keys, unique=True)
+    run = pipeline.run(*CLOSES)
+    assert not run.success
+    said = failure_of(run, "mongo_price_history")
+    (named,) = re.findall(r"leaves no room .* db\.price_history\.dropIndex\(\"(.*)\"\)", said)
+    beside_a_script.drop_index(named)
+    assert pipeline.run(*CLOSES, select="mongo_price_history").success
 
 
 def test_the_queries_of_the_contract(recorded: Pipeline) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import time
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -385,3 +387,33 @@ def test_faults_and_requests_from_another_process(ask: Client) -> None:
     assert ask("quote/GGBR4").status_code == OK
     seen = requests.get(f"{url}/requests", timeout=5).json()
     assert [request["path"] for request in seen] == ["/api/quote/GGBR4"] * 2
+
+
+def test_the_official_prices_are_those_of_the_daily_bars() -> None:
+    evening = datetime(2026, 11, 19, 23, tzinfo=UTC)
+    with serve(now=lambda: evening, plan="pro") as sandbox:
+        result = Client(sandbox)("quote/GGBR4", range="1d", interval="1d").json()["results"][0]
+        sandbox.faults = [Fault(ticker="VALE3", fields={"PREULT": 4110})]
+        url = f"{sandbox.url}/InstDados/SerHist/COTAHIST_D19112026.ZIP"
+        with zipfile.ZipFile(io.BytesIO(requests.get(url, timeout=30).content)) as archive:
+            lines = archive.read("COTAHIST_D19112026.TXT").decode("latin-1").split("\r\n")
+
+    (bar,) = result["historicalDataPrice"]
+    records = {line[12:24].strip(): line for line in lines if line.startswith("01")}
+    ggbr4 = records["GGBR4"]
+    assert lines[0].rstrip() == "00COTAHIST.2026SANDBOX 20261119"
+    assert lines[-2].rstrip() == f"99COTAHIST.2026SANDBOX 20261119{len(records) + 2:011}"
+    assert {len(line) for line in lines[:-1]} == {245}
+    prices = [int(ggbr4[start : start + 13]) / 100 for start in (56, 69, 82, 108)]
+    assert prices == [bar[name] for name in ("open", "high", "low", "close")]
+    assert int(ggbr4[152:170]) == bar["volume"]
+    assert records["VALE3"][108:121] == "0000000004110"
+
+
+@pytest.mark.parametrize("name", ["COTAHIST_D20112026.ZIP", "COTAHIST_D24112026.ZIP", "other.ZIP"])
+def test_there_is_no_file_of_a_day_without_prices(name: str) -> None:
+    with serve(now=lambda: NOW) as sandbox:
+        answer = requests.get(f"{sandbox.url}/InstDados/SerHist/{name}", timeout=30)
+
+    assert answer.status_code == 404
+    assert answer.headers["Server"] == f"brapi-sandbox/{__version__}"
