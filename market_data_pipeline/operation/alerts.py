@@ -8,10 +8,11 @@ from __future__ import annotations
 import html
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import apprise
 import dagster as dg
@@ -33,6 +34,10 @@ LONGEST_REASON = 1_000  # characters
 MOST_RUNS = 20
 # Seconds to connect and to answer: a sensor's tick ends after a minute, whatever it does.
 TIMEOUTS = {"cto": "10", "rto": "20"}
+SECONDS_TO_SEND = 45
+TITLE = "Market data"  # of a mail, for instance
+# Characters: what Slack advises, and the least that those take who take its format.
+LONGEST_MESSAGE = 4_000
 # Slack's format, which others take too: Apprise's names of the fields, and ours; blank for none.
 SLACK_FORMAT = {":message": "text", ":title": "", ":version": "", ":type": "", ":attachments": ""}
 
@@ -80,7 +85,7 @@ def alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReas
     over = [name for name in known.checks if name in passing]
     known = replace(
         known,
-        since=(looked_at - OVERLAP).timestamp(),
+        since=max(known.since, (looked_at - OVERLAP).timestamp()),
         runs=[*known.runs, *runs][-MOST_RUNS:],
         checks={
             name: named
@@ -105,29 +110,49 @@ def send(url: str, text: str) -> bool:
     Args:
         url: an address of Apprise (`mailto://`, `discord://`, …), or the webhook of a service that
             Apprise knows; any other takes Slack's format.
-        text: in Slack's markup. What is too long for one message is split.
+        text: what is too long for one message of the service is split.
     """
     for name in ("apprise", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # they log the address
-    service = None if urlsplit(url).hostname == SLACK else apprise.Apprise.instantiate(url)
-    service = service or apprise.Apprise.instantiate(_in_slacks_format(url))
-    return bool(service and service.notify(body=text))
+    asset = apprise.AppriseAsset(http_redirects=False)  # it would lose the message on its way
+    try:
+        service = None
+        if urlsplit(url).hostname != SLACK:
+            service = apprise.Apprise.instantiate(url, asset=asset)
+        if service is None:
+            text = _in_slacks_markup(text)
+            service = apprise.Apprise.instantiate(_in_slacks_format(url), asset=asset)
+    except ValueError:  # no address at all
+        return False
+    if service is None:
+        return False
+    service.overflow_mode = apprise.OverflowMode.SPLIT
+    service.body_maxlen = min(service.body_maxlen, LONGEST_MESSAGE)
+    sender = apprise.Apprise([service], asset=asset)
+    plain = apprise.NotifyFormat.TEXT
+    return bool(sender.notify(text, title=TITLE, body_format=plain, timeout=SECONDS_TO_SEND))
 
 
 def message(new: Mapping[str, str], over: list[str]) -> str:
     """What the chat reads: a paragraph for each thing that is over, or new."""
-    resolved = [f"*Resolved: {_escaped(name)}.*" for name in over]
+    resolved = [f"*Resolved: {name}.*" for name in over]
     told = [
-        "\n".join([f"*{_escaped(name)}*", *(f"> {_escaped(line)}" for line in text.splitlines())])
+        "\n".join([f"*{name}*", *(f"> {line}" for line in text.splitlines())])
         for name, text in new.items()
     ]
     return "\n\n".join([*resolved, *told])
 
 
+def _in_slacks_markup(text: str) -> str:
+    """The text with what Slack would take for a link or a mention escaped; quotes stay quotes."""
+    return re.sub("^&gt; ", "> ", html.escape(text, quote=False), flags=re.MULTILINE)
+
+
 def _in_slacks_format(url: str) -> str:
     """The address, in Apprise's words, of a webhook that takes Slack's format."""
     parts = urlsplit(url)
-    query = urlencode({**SLACK_FORMAT, **TIMEOUTS, "overflow": "split"})
+    own = {f"-{name}": value for name, value in parse_qsl(parts.query)}
+    query = urlencode({**SLACK_FORMAT, **TIMEOUTS, **own})
     return parts._replace(scheme=parts.scheme.replace("http", "json"), query=query).geturl()
 
 
@@ -168,7 +193,8 @@ def _failed_runs(context: dg.SensorEvaluationContext, known: Cursor) -> Iterator
             continue
         reasons = _why_it_failed(context.instance, run.run_id)
         steps = ", ".join(reasons) or run.job_name
-        key = f"{steps} failed{windows_of_run(run)}"
+        of = windows_of_run(run) or f" in run {run.run_id[:8]}"
+        key = f"{steps} failed{of}"
         if key not in known.runs:
             lines = [*reasons.values()] or ["No step failed: see the log of the run."]
             yield key, "\n".join([*lines, _link(run.run_id)])
@@ -209,7 +235,3 @@ def _written(cursor: Cursor) -> str:
 def _link(run_id: str) -> str:
     base = settings().dagster_url.rstrip("/")
     return f"{base}/runs/{run_id}" if base else f"Run {run_id}"
-
-
-def _escaped(text: str) -> str:
-    return html.escape(text, quote=False)

@@ -1,29 +1,34 @@
-"""A chat behind a real socket, and the sensor as the daemon looks with it."""
+"""Receivers behind real sockets, and the sensor as the daemon looks with it."""
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
+from email import message_from_string
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from socketserver import BaseServer, StreamRequestHandler, ThreadingTCPServer
 from typing import Any
 
 import dagster as dg
 import pytest
+from apprise.plugins.discord import NotifyDiscord
 
+from market_data_pipeline.definitions import alerts, defs
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import trading_windows
-from market_data_pipeline.operation.alerts import alerts
+from market_data_pipeline.runs.checks import ERROR
 from market_data_pipeline.settings import settings
-from market_data_pipeline.storage.quote_store import QuoteStore
 from market_data_pipeline_tests.conftest import SetClock, at
 
-SECRET_PATH = "/services/T000/B000/path-is-a-secret"
+SECRET_PATH = "/services/T000/B000/path-is-a-secret?key=also-a-secret"
 WINDOWS = trading_windows()
-ASSETS = ("quotes", "mongo_price_history", "kafka_publication")
-NOW = "2026-11-17T15:11"
-"""A Tuesday in the session; the window 14:30 is due."""
+NOW = "2026-11-17T15:01"
+"""A Tuesday in the session; the window 14:30 has just ended."""
+KEY = "2026-11-17T14:30-0300"
+
+ServeAt = Callable[..., None]
 
 
 @dataclass
@@ -38,62 +43,127 @@ class Answer:
 
 
 class Chat:
-    """A webhook that answers as it is told, and keeps the messages that it took."""
+    """A webhook that answers as it is told, and keeps the messages that it took.
 
-    def __init__(self) -> None:
+    Args:
+        name: of the field with the text.
+        longest: how many characters it takes at the most.
+    """
+
+    def __init__(self, name: str = "text", longest: int = 40_000) -> None:
         self.answers: list[Answer] = []
-        self.asked = 0
+        self.asked: list[str] = []
         self.taken: list[str] = []
         chat = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                assert self.path == SECRET_PATH
-                assert self.headers["content-type"] == "application/json"
-                assert set(body) == {"text"}
-                chat.asked += 1
+                chat.asked.append(self.path)
                 answer = chat.answers.pop(0) if chat.answers else Answer()
                 if answer.after:
                     answer.after.wait(10)
                 if answer.hang_up:
                     return
+                if name == "text" and set(body) != {name}:
+                    answer = Answer(400)
+                if len(body[name]) > longest:
+                    answer = Answer(400)
                 if answer.status == 200:
-                    chat.taken.append(body["text"])
+                    chat.taken.append(body[name])
                 self.send_response(answer.status)
-                for name, value in answer.headers.items():
-                    self.send_header(name, value)
+                for header, value in answer.headers.items():
+                    self.send_header(header, value)
                 self.send_header("content-length", "0")
+                self.end_headers()
+
+            def do_GET(self) -> None:
+                self.send_response(200)  # a redirect would end here
                 self.end_headers()
 
             def log_message(self, *args: object) -> None:
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}{SECRET_PATH}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.address = f"http://127.0.0.1:{self.server.server_port}"
+        self.url = f"{self.address}{SECRET_PATH}"
+
+
+class Mail:
+    """A mail server."""
+
+    def __init__(self) -> None:
+        self.taken: list[Message] = []
+        mail = self
+
+        class Handler(StreamRequestHandler):
+            def say(self, line: str) -> None:
+                self.wfile.write(f"{line}\r\n".encode())
+
+            def handle(self) -> None:
+                self.say("220 ready")
+                for line in self.rfile:
+                    command = line[:4].strip().upper()
+                    if command != b"DATA":
+                        self.say("221 bye" if command == b"QUIT" else "250 ok")
+                        continue
+                    self.say("354 go on")
+                    lines = iter(lambda: self.rfile.readline().decode(), ".\r\n")
+                    mail.taken.append(message_from_string("".join(lines)))
+                    self.say("250 taken")
+
+        self.server = ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        port = self.server.server_address[1]
+        self.url = f"mailto://127.0.0.1:{port}?from=pipeline@example.org&to=desk@example.org"
 
 
 @pytest.fixture
-def chat(monkeypatch: pytest.MonkeyPatch) -> Iterator[Chat]:
+def serve_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[ServeAt]:
+    """Sets the address of the receiver, and starts the server there."""
+    servers: list[BaseServer] = []
+
+    def serve(url: str, *receivers: BaseServer) -> None:
+        for server in receivers:
+            servers.append(server)
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("ALERT_WEBHOOK_URL", url)
+        settings.cache_clear()
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def chat(serve_at: ServeAt) -> Chat:
+    """One that takes Slack's format."""
     chat = Chat()
-    monkeypatch.setenv("ALERT_WEBHOOK_URL", chat.url)
-    settings.cache_clear()
-    yield chat
-    chat.server.shutdown()
-    chat.server.server_close()
+    serve_at(chat.url, chat.server)
+    return chat
+
+
+@pytest.fixture
+def discord(serve_at: ServeAt, monkeypatch: pytest.MonkeyPatch) -> Chat:
+    """Discord's webhooks, at another address."""
+    chat = Chat("content", longest=2_000)
+    monkeypatch.setattr(NotifyDiscord, "notify_url", f"{chat.address}/api/webhooks")
+    serve_at("https://discord.com/api/webhooks/417429632418316298/abc-DEF", chat.server)
+    return chat
+
+
+@pytest.fixture
+def mail(serve_at: ServeAt) -> Mail:
+    mail = Mail()
+    serve_at(mail.url, mail.server)
+    return mail
 
 
 class Watch:
     """The sensor at moments in São Paulo; it keeps the cursor."""
 
-    def __init__(
-        self,
-        instance: dg.DagsterInstance,
-        store: QuoteStore,
-        set_clock: SetClock,
-    ) -> None:
-        self.instance, self.store = instance, store
+    def __init__(self, instance: dg.DagsterInstance, set_clock: SetClock) -> None:
+        self.instance = instance
         self.cursor: str | None = None
         self._set_clock = set_clock
 
@@ -101,47 +171,41 @@ class Watch:
         """One look at that moment; what it says."""
         self._set_clock(at(moment))
         context = dg.build_sensor_context(
-            instance=self.instance, cursor=self.cursor, resources={"quote_store": self.store}
+            instance=self.instance, cursor=self.cursor, repository_def=defs.get_repository_def()
         )
         data = alerts.evaluate_tick(context)
         assert not data.run_requests
         self.cursor = data.cursor
         return str(data.skip_message)
 
-    def materialize(self, key: str, *assets: str) -> None:
-        """As if a run had stored a window in the assets, in all three by default."""
-        for asset in assets or ASSETS:
-            sent = {"published": 4, "topic": settings().kafka_topic}
-            published = sent if asset == "kafka_publication" else {}
-            event = dg.AssetMaterialization(asset, partition=key, metadata=published)
-            self.instance.report_runless_asset_event(event)
+    def check(self, passed: bool, said: str = "VALE3 moved.", **options: Any) -> None:
+        """As if a run had evaluated a check.
 
-    def well(self, *keys: str) -> None:
-        """As if the runs of some windows had done all that they should."""
-        for key in keys:
-            self.store.save([quote(key)], [key])
-            self.materialize(key)
-
-    def quota(self, left: int, until: datetime, *, limit: int = 15_000, **more: Any) -> None:
-        """As if a run had recorded what is left."""
-        recorded = {
-            "quota_left": left,
-            "quota_limit": limit,
-            "quota_cost_of_a_run": 50,
-            "quota_until": dg.MetadataValue.timestamp(until),
-            "quota_window": "billing-cycle",
-        }
-        event = dg.AssetObservation("quotes", metadata=recorded | more)
-        self.instance.report_runless_asset_event(event)
+        Args:
+            passed: whether it passed.
+            said: its sentence.
+            options: `name` of the check, the `window` that it speaks of, the instruments that are
+                `named`, and its `severity`.
+        """
+        metadata = {"window": options.get("window", KEY), "named": options.get("named", [])}
+        evaluation = dg.AssetCheckEvaluation(
+            asset_key=dg.AssetKey("quotes"),
+            check_name=options.get("name", "prices_plausible"),
+            passed=passed,
+            description=said,
+            severity=options.get("severity", ERROR),
+            metadata=metadata,
+        )
+        self.instance.report_runless_asset_event(evaluation)
 
 
 @pytest.fixture
-def watch(chat: Chat, tmp_path: Path, set_clock: SetClock) -> Iterator[Watch]:
-    """The sensor after its first look, where everything is well on Tuesday at 15:11."""
+def watch(set_clock: SetClock, serve_at: ServeAt) -> Iterator[Watch]:
+    """The sensor after its first look; the test says what the address is."""
+    serve_at("http://127.0.0.1:1/nowhere")
     with dg.DagsterInstance.ephemeral() as instance:
-        watch = Watch(instance, QuoteStore(path=str(tmp_path / "quotes")), set_clock)
-        assert watch.at("2026-11-17T15:05") == "First check in one minute."
-        watch.well("2026-11-17T14:30-0300")
+        watch = Watch(instance, set_clock)
+        assert watch.at("2026-11-17T15:00:05") == "First look in one minute."
         yield watch
 
 
@@ -162,9 +226,3 @@ def quote(key: str, ticker: str = "PETR4", **fields: Any) -> Quote:
         requested_ticker=ticker,
     )
     return replace(made, **fields)
-
-
-def withheld(key: str, ticker: str = "PETR4", **fields: Any) -> Quote:
-    """A live quote that has moved too far."""
-    halved = {"price": 15.0, "reference_price": 30.5, "decision": "withheld"}
-    return quote(key, ticker, **(halved | fields))
