@@ -11,9 +11,10 @@ import sys
 from datetime import UTC, datetime
 
 from benchmarks.stand_ins import INTERVAL, sandbox
-from market_data_pipeline.brapi.resource import BrapiResource
+from market_data_pipeline.brapi.resource import Brapi
 from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline.market.windows import TradingWindows
+from market_data_pipeline.settings import Settings
 
 TOKEN = "benchmark"  # noqa: S105
 ANSWERS_MS = (20, 150, 600)
@@ -23,8 +24,13 @@ WINDOW = TradingWindows().next_ending(datetime.now(UTC))
 
 def fetch_once(address: str, plan: str) -> tuple[int, float]:
     """The requests and the seconds of one fetch."""
-    brapi = BrapiResource(base_url=address, token=TOKEN, plan=plan, min_interval_seconds=INTERVAL)
-    with brapi.client() as client:
+    settings = Settings(
+        brapi_base_url=address,
+        brapi_token=TOKEN,
+        brapi_plan=plan,
+        brapi_min_interval_seconds=INTERVAL,
+    )
+    with Brapi(settings).client() as client:
         fetch = client.quotes(TICKERS, WINDOW, on_progress=lambda progress: None)
     assert not fetch.failures, fetch.failures
     return fetch.requests, fetch.seconds

@@ -23,16 +23,14 @@ from typing import Any
 
 import dagster as dg
 from brapi_sandbox.sandbox import serve
-from dagster_mongo import MongoResource
 
 from market_data_pipeline.brapi.answers import Bar, History
 from market_data_pipeline.brapi.client import BrapiClient, Fetch
-from market_data_pipeline.brapi.resource import BrapiResource
-from market_data_pipeline.definitions import ASSETS
+from market_data_pipeline.definitions import ASSETS, resources
 from market_data_pipeline.market.clock import utc_now
 from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline.market.windows import trading_windows
-from market_data_pipeline.publication.resource import KafkaResource
+from market_data_pipeline.settings import Settings
 from market_data_pipeline.storage.quote_store import QuoteStore
 from market_data_pipeline.storage.reading import Reading
 from market_data_pipeline_dev.kafka import embedded_kafka
@@ -95,16 +93,20 @@ def run(
     for name, functions in PARTS.items():
         for owner, attribute in functions:
             setattr(owner, attribute, timed(name, getattr(owner, attribute), seconds))
-    mongo = MongoResource(uri=mongo_uri, database="history_benchmark")
+    settings = Settings(
+        brapi_base_url=sandbox_url,
+        brapi_token="sandbox",  # noqa: S106
+        brapi_plan="pro",
+        mongo_uri=mongo_uri,
+        mongo_db="history_benchmark",
+        kafka_bootstrap_servers=bootstrap_servers,
+        kafka_topic="none",
+        quotes_path=f"{folder}/quotes",
+    )
     definitions = dg.Definitions(
         ASSETS,
         jobs=[dg.define_asset_job("everything")],
-        resources={
-            "brapi": BrapiResource(base_url=sandbox_url, token="sandbox", plan="pro"),  # noqa: S106
-            "mongo": mongo,
-            "kafka": KafkaResource(bootstrap_servers=bootstrap_servers, topic="none"),
-            "quote_store": QuoteStore(path=f"{folder}/quotes"),
-        },
+        resources=resources(settings),
         executor=dg.in_process_executor,
     )
     tags = {

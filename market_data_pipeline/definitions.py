@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import dagster as dg
 from dagster_mongo import MongoResource
+from pydantic import SecretStr
 
 from market_data_pipeline.b3.asset import every_evening, official_close, official_close_job
 from market_data_pipeline.b3.client import B3History
 from market_data_pipeline.brapi.connection import NOT_SET
-from market_data_pipeline.brapi.resource import BrapiResource
-from market_data_pipeline.dotenv import warn_of_misspelled
+from market_data_pipeline.brapi.resource import Brapi
 from market_data_pipeline.market.watchlist import WatchlistError, load_watchlist
 from market_data_pipeline.operation.alerts import alerts
 from market_data_pipeline.operation.freshness import freshness
@@ -20,23 +22,90 @@ from market_data_pipeline.operation.launching import JOB, every_window, launch_m
 from market_data_pipeline.publication.asset import kafka_publication
 from market_data_pipeline.publication.cold_start import topic_keeps_prices
 from market_data_pipeline.publication.event import FORMAT_NOT_CHOSEN
-from market_data_pipeline.publication.resource import KafkaResource, kafka_client_properties
+from market_data_pipeline.publication.properties import variable
+from market_data_pipeline.publication.resource import Kafka
 from market_data_pipeline.quotes.asset import quotes
 from market_data_pipeline.report.session_report import (
     every_session,
     session_report,
     session_report_asset,
 )
-from market_data_pipeline.settings import secret, settings
+from market_data_pipeline.runs.service import Service
+from market_data_pipeline.settings import Settings, misspelled, settings
 from market_data_pipeline.storage.price_history import MongoService, mongo_price_history
 from market_data_pipeline.storage.quote_store import QuoteStore
 
-warn_of_misspelled()
-
-SETTINGS = settings()
-LOG = logging.getLogger(__name__)
 ASSETS = [quotes, mongo_price_history, kafka_publication]
 
+
+def resources(given: Settings) -> dict[str, dg.ResourceDefinition]:
+    """The resources that these settings describe; no run config can change them."""
+
+    def brapi(_: dg.InitResourceContext) -> Brapi:
+        return Brapi(given)
+
+    def kafka(_: dg.InitResourceContext) -> Kafka:
+        return Kafka(given)
+
+    def mongo(_: dg.InitResourceContext) -> Iterator[MongoResource]:
+        with _mongo(given) as resource:
+            yield resource
+
+    def services(_: dg.InitResourceContext) -> Iterator[list[Service]]:
+        with _mongo(given) as resource:
+            yield [Kafka(given), MongoService(resource)]
+
+    def b3(_: dg.InitResourceContext) -> B3History:
+        return B3History()
+
+    def quote_store(context: dg.InitResourceContext) -> QuoteStore:
+        storage = context.instance.storage_directory() if context.instance else ""
+        return QuoteStore(given.quotes_path or storage, given.publish_made_up_prices)
+
+    return {
+        "brapi": _fixed(brapi, given, "brapi_", "watchlist_file"),
+        "mongo": _fixed(mongo, given, "mongo_"),
+        "kafka": _fixed(kafka, given, "kafka_"),
+        "services": _fixed(services, given),
+        "b3": _fixed(b3, given, "b3_"),
+        "quote_store": _fixed(quote_store, given, "quotes_path", "publish_"),
+        # Dagster's own would read any folder, or any variable, from run config.
+        "io_manager": dg.configured(dg.mem_io_manager, config_schema={})(lambda _: {}),
+    }
+
+
+def _mongo(given: Settings) -> MongoResource:
+    uri = given.mongo_uri.get_secret_value() or None
+    host = None if uri else given.mongo_host
+    return MongoResource(uri=uri, host=host, port=given.mongo_port, database=given.mongo_database)
+
+
+def _fixed(make: Callable[..., Any], given: Settings, *names: str) -> dg.ResourceDefinition:
+    """A resource that takes no run config. The UI shows its settings, but no secret."""
+    fields = {
+        name.upper(): dg.Field(
+            str, default_value=_shown(getattr(given, name)), description=field.description
+        )
+        for name, field in Settings.model_fields.items()
+        if names and name.startswith(names)
+    }
+    text = "Its settings are variables of the code location; a run cannot change them."
+    with_values = dg.ResourceDefinition(make, config_schema=fields, description=text)
+    return dg.configured(with_values, config_schema={})(lambda _: {})
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return "set" if value.get_secret_value() else "not set"
+    if isinstance(value, dict):
+        return ", ".join(map(variable, value))
+    return str(value)
+
+
+LOG = logging.getLogger(__name__)
+for sentence in misspelled(os.environ).values():
+    LOG.warning(sentence)
+SETTINGS = settings()
 if not SETTINGS.brapi_token.get_secret_value():
     LOG.warning(NOT_SET)
 try:
@@ -44,39 +113,9 @@ try:
         LOG.warning(left_out)
 except WatchlistError as error:  # each run fails with it, until the file is there
     LOG.warning(str(error))
-brapi = BrapiResource(
-    base_url=SETTINGS.brapi_base_url,
-    token=secret("BRAPI_TOKEN", SETTINGS.brapi_token),
-    plan=SETTINGS.brapi_plan,
-    tickers_per_request=SETTINGS.brapi_tickers_per_request,
-    intraday=SETTINGS.brapi_intraday,
-    longest_range=SETTINGS.brapi_longest_range,
-    watchlist_file=SETTINGS.watchlist_file,
-    min_interval_seconds=SETTINGS.brapi_min_interval_seconds,
-    request_timeout_seconds=SETTINGS.brapi_timeout_seconds,
-    step_timeout_seconds=SETTINGS.brapi_step_timeout_seconds,
-)
-
-mongo = MongoResource(
-    uri=secret("MONGO_URI", SETTINGS.mongo_uri) or None,
-    host=None if SETTINGS.mongo_uri else SETTINGS.mongo_host,
-    port=SETTINGS.mongo_port,
-    database=SETTINGS.mongo_db,
-)
-
-kafka = KafkaResource(
-    bootstrap_servers=SETTINGS.kafka_bootstrap_servers,
-    topic=SETTINGS.kafka_topic,
-    transactional_id=SETTINGS.transactional_id,
-    updated_at_format=SETTINGS.kafka_updated_at_format,
-    timeout_seconds=SETTINGS.kafka_timeout_seconds,
-    create_topic=SETTINGS.kafka_create_topic,
-    partitions=SETTINGS.kafka_topic_partitions,
-    replication_factor=SETTINGS.kafka_topic_replication_factor,
-    client_properties=kafka_client_properties(os.environ),
-)
-if os.environ.get("KAFKA_BOOTSTRAP_SERVERS") and not kafka.updated_at_format:
+if SETTINGS.is_set("KAFKA_BOOTSTRAP_SERVERS") and not SETTINGS.kafka_updated_at_format:
     LOG.warning(FORMAT_NOT_CHOSEN)
+Kafka(SETTINGS).publisher()  # raises if a property may not be set
 
 fresh, watch_freshness = freshness([asset.key for asset in ASSETS])
 market_data_job = dg.define_asset_job(
@@ -92,17 +131,7 @@ defs = dg.Definitions(
     jobs=[market_data_job, session_report, official_close_job],
     schedules=[every_window, every_session, every_evening],
     sensors=[launch_missing, alerts, watch_freshness],
-    resources={
-        "b3": B3History(),
-        "brapi": brapi,
-        "mongo": mongo,
-        "kafka": kafka,
-        "services": [kafka, MongoService(mongo)],
-        "quote_store": QuoteStore(
-            path=SETTINGS.quotes_path,
-            publish_made_up_prices=SETTINGS.publish_made_up_prices,
-        ),
-    },
+    resources=resources(SETTINGS),
     # A run is one process: starting one for each step takes longer than the steps do.
     executor=dg.in_process_executor,
 )

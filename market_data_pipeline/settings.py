@@ -5,49 +5,125 @@ python -m market_data_pipeline.settings    # the table of docs/configuration.md
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import sys
 from collections.abc import Mapping
 from datetime import date
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin
+from urllib.parse import unquote, urlsplit
 
-import dagster as dg
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
+KAFKA_CONFIG = "KAFKA_CONFIG_"
+# What is in compose's and the instance's files beside the settings.
+DEPLOYMENT = ("MARKET_DATA_STATE", "MONGO_PASSWORD", "MONGO_ROOT_PASSWORD")
+# Beginnings of names that no other program has.
+OURS = ("BRAPI_", "MARKET_DATA_")
 NO_SECRET = SecretStr("")
+LONGEST = 86_400  # seconds
 
 
-def _setting(
-    default: Any, text: str, expected: str = "", *, shown: str | None = None, **bounds: Any
-) -> Any:
-    """A setting: its default, what it is for, and what a value has to be, for an error.
+class SettingError(ValueError):
+    """A setting is not what it must be; the text names it and says what to set, not its value."""
+
+
+def _setting(default: Any, text: str, *, shown: str | None = None, **bounds: Any) -> Any:
+    """A setting: its default, and what it is for.
 
     `shown` is the default in words, where the value says little.
     """
-    extra: dict[str, Any] = {"shown": shown, "expected": expected}
-    return Field(default, description=text, json_schema_extra=extra, **bounds)
+    return Field(default, description=text, json_schema_extra={"shown": shown}, **bounds)
 
 
-def _true_or_false(value: object) -> object:
-    return {"true": True, "false": False}.get(str(value).lower(), value)
+def _without_password(address: str) -> str:
+    if re.search(r"://[^/]*:[^/]*@|://.*[?]", address):
+        raise ValueError
+    return address
 
 
-Flag = Annotated[bool, BeforeValidator(_true_or_false)]
-# pydantic itself takes a number for a date.
-Day = Annotated[date, BeforeValidator(lambda value: date.fromisoformat(str(value)))]
-
-LONGEST = 86_400  # seconds
-SECONDS = f"a number such as 0.5, {LONGEST} at the most"
-SHARE = "a number from 0 to 1 such as 0.5"
-WHOLE, PORT = "a whole number such as 30", "a port such as 3000"
-FLAG = "true or false"
+def _local(path: str) -> str:
+    if "://" in path:
+        raise ValueError
+    return path
 
 
-class Settings(BaseModel):
-    """The settings of a deployment. The names are those of the variables, in lower case."""
+_SERVER = r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d{1,5})?"
+_BROKER = rf"(\w+://)?{_SERVER}"
+_SECONDS = f"a number such as 0.5, {LONGEST} at the most"
 
-    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+# The text says what a value has to be, for an error.
+Flag = Annotated[bool, "true or false"]
+Seconds = Annotated[float, Field(gt=0, le=LONGEST), _SECONDS]
+Pause = Annotated[float, Field(ge=0, le=LONGEST), _SECONDS]
+Share = Annotated[float, Field(ge=0, le=1), "a number from 0 to 1 such as 0.5"]
+Whole = Annotated[int, "a whole number such as 30"]
+Port = Annotated[int, Field(ge=1, le=65535), "a port such as 3000"]
+Day = Annotated[
+    date,
+    # pydantic itself takes a number for a date.
+    BeforeValidator(lambda value: date.fromisoformat(str(value))),
+    "a date such as 2026-01-02",
+]
+WebAddress = Annotated[
+    str,
+    Field(pattern=rf"^https?://{_SERVER}(/[^?#\s]*)?$"),
+    "an address such as https://brapi.dev, without user, query and fragment",
+]
+Servers = Annotated[
+    str,
+    Field(pattern=rf"^{_SERVER}(\s*,\s*{_SERVER})*$"),
+    "the name of a host; an address with a user belongs in MONGO_URI",
+]
+Brokers = Annotated[
+    str,
+    Field(pattern=rf"^{_BROKER}(\s*,\s*{_BROKER})*$"),
+    "host:port, several with commas between them; a user belongs in KAFKA_CONFIG_…",
+]
+File = Annotated[str, AfterValidator(_local), "the path of a file"]
+Folder = Annotated[
+    str,
+    AfterValidator(_without_password),
+    "a folder or an address, without a password and a query",
+]
+Prefix = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9_]*$"),
+    "letters, digits and underscores, such as funds",
+]
+
+
+def _kafka_config() -> dict[str, SecretStr]:
+    """librdkafka's properties from the environment, by their names there (`sasl.username`)."""
+    return {
+        name.removeprefix(KAFKA_CONFIG).lower().replace("_", "."): SecretStr(value)
+        for name, value in os.environ.items()
+        if name.startswith(KAFKA_CONFIG) and value.strip()
+    }
+
+
+class Settings(BaseSettings):
+    """The settings of a deployment, by the names of the variables in lower case.
+
+    What is not given is read from the environment; a blank value counts as not set.
+
+    Raises:
+        SettingError: a value is not what it must be.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True, hide_input_in_errors=True, validate_default=False
+    )
 
     brapi_token: SecretStr = _setting(
         NO_SECRET, "API token; without it, runs fail with a message", shown=""
@@ -55,54 +131,33 @@ class Settings(BaseModel):
     brapi_plan: Literal["free", "startup", "pro"] = _setting(
         "free", "plan of the token: `free`, `startup` or `pro`"
     )
-    brapi_base_url: str = _setting("https://brapi.dev", "address of the API")
-    brapi_tickers_per_request: int = _setting(
-        0,
-        "tickers in one request, if different from the plan's",
-        WHOLE,
-        shown="by plan",
-        ge=0,
+    brapi_base_url: WebAddress = _setting("https://brapi.dev", "address of the API")
+    brapi_tickers_per_request: Whole = _setting(
+        0, "tickers in one request, if different from the plan's", shown="by plan", ge=0
     )
-    brapi_intraday: Flag | None = _setting(
-        None, "`true` if intraday bars may be requested", FLAG, shown="by plan"
+    brapi_intraday: Annotated[bool | None, "true or false"] = _setting(
+        None, "`true` if intraday bars may be requested", shown="by plan"
     )
     brapi_longest_range: Literal[
         "", "1d", "5d", "1mo", "3mo", "6mo", "1y", "2y", "5y", "10y", "max"
     ] = _setting("", "how far back history may be requested, such as `3mo`", shown="by plan")
-    brapi_min_interval_seconds: float = _setting(
-        0.5, "seconds between the starts of two requests", SECONDS, ge=0, le=LONGEST
-    )
-    brapi_timeout_seconds: float = _setting(
-        10.0, "seconds for one request", SECONDS, gt=0, le=LONGEST
-    )
-    brapi_step_timeout_seconds: float = _setting(
-        240.0, "seconds for all requests of a run", SECONDS, gt=0, le=LONGEST
-    )
-    brapi_quota_share: float = _setting(
-        1.0,
-        "share of the token's quota (0 to 1) that this code location may spend",
-        SHARE,
-        ge=0,
-        le=1,
-    )
-    b3_history_url: str = _setting(
-        "https://bvmf.bmfbovespa.com.br/InstDados/SerHist",
-        "folder of B3's files of official prices (`COTAHIST_…ZIP`)",
-    )
-    b3_ca_bundle: str = _setting(
-        "",
-        "file with the certificates to verify B3 by, if its own chain is incomplete",
-        shown="those of `certifi`",
+    brapi_min_interval_seconds: Pause = _setting(0.5, "seconds between the starts of two requests")
+    brapi_timeout_seconds: Seconds = _setting(10.0, "seconds for one request")
+    brapi_step_timeout_seconds: Seconds = _setting(240.0, "seconds for all requests of a run")
+    brapi_quota_share: Share = _setting(
+        1.0, "share of the token's quota (0 to 1) that this code location may spend"
     )
     mongo_uri: SecretStr = _setting(
         NO_SECRET,
         "connection string, with credentials if needed; replaces `MONGO_HOST` and `MONGO_PORT`",
         shown="",
     )
-    mongo_host: str = _setting("localhost", "server")
-    mongo_port: int = _setting(27017, "its port", PORT, ge=1, le=65535)
-    mongo_db: str = _setting("market_data_db", "database")
-    kafka_bootstrap_servers: str = _setting(
+    mongo_host: Servers = _setting("localhost", "server")
+    mongo_port: Port = _setting(27017, "its port")
+    mongo_db: str = _setting(
+        "", "database", shown="that of `MONGO_URI`, otherwise `market_data_db`"
+    )
+    kafka_bootstrap_servers: Brokers = _setting(
         "localhost:9092", "brokers, as comma-separated `host:port`"
     )
     kafka_topic: str = _setting("trading-assets-market-data-v1", "topic; created if missing")
@@ -113,63 +168,79 @@ class Settings(BaseModel):
         shown="`epoch`, with a warning",
     )
     kafka_transactions: Flag = _setting(
-        True,
-        "`false` for clusters that forbid transactions: a window may then appear in part",
-        FLAG,
+        True, "`false` for clusters that forbid transactions: a window may then appear in part"
     )
     kafka_transactional_id: str = _setting(
         "",
         "identity of the publication; unique to this code location",
         shown="`market-data-pipeline`, then the prefix",
     )
-    kafka_timeout_seconds: float = _setting(
-        60.0, "seconds for publishing a window", SECONDS, gt=0, le=LONGEST
+    kafka_timeout_seconds: Seconds = _setting(60.0, "seconds for publishing a window")
+    kafka_create_topic: Flag = _setting(True, "whether a missing topic is created")
+    kafka_topic_partitions: Whole = _setting(4, "partitions of a topic created here", ge=1)
+    kafka_topic_replication_factor: Whole = _setting(
+        -1, "replicas of a topic created here", shown="the broker's"
     )
-    kafka_create_topic: Flag = _setting(True, "whether a missing topic is created", FLAG)
-    kafka_topic_partitions: int = _setting(4, "partitions of a topic created here", WHOLE, ge=1)
-    kafka_topic_replication_factor: int = _setting(
-        -1, "replicas of a topic created here", WHOLE, shown="the broker's"
+    b3_history_url: WebAddress = _setting(
+        "https://bvmf.bmfbovespa.com.br/InstDados/SerHist",
+        "folder of B3's files of official prices (`COTAHIST_…ZIP`)",
     )
-    watchlist_file: str = _setting(
+    b3_ca_bundle: File = _setting(
+        "",
+        "file with the certificates to verify B3 by, if its own chain is incomplete",
+        shown="those of `certifi`",
+    )
+    watchlist_file: File = _setting(
         "", "the tickers, one a line, or a spreadsheet saved as CSV", shown="the 50 instruments"
     )
-    sync_interval_minutes: int = _setting(
-        30, "length of a window: 5, 10, 15, 20, 30 or 60", WHOLE, gt=0
-    )
+    sync_interval_minutes: Whole = _setting(30, "length of a window: 5, 10, 15, 20, 30 or 60", gt=0)
     partitions_start: Day = _setting(
         date(2026, 1, 2),
         "first day with windows; Dagster's percentages count all windows since then",
-        "a date such as 2026-01-02",
     )
-    quotes_path: str = _setting(
+    quotes_path: Folder = _setting(
         "",
         "folder or fsspec address of the Parquet files of quotes",
         shown="the instance's storage folder",
     )
-    asset_key_prefix: str = _setting(
-        "",
-        "prefix of the asset keys, if an instance has several code locations",
-        "letters, digits and underscores, such as funds",
-        pattern=r"^[A-Za-z0-9_]*$",
-        shown="",
+    asset_key_prefix: Prefix = _setting(
+        "", "prefix of the asset keys, if an instance has several code locations", shown=""
     )
     publish_made_up_prices: Flag = _setting(
-        False,
-        "`true` lets the made-up prices of a sandbox reach the database and the topic",
-        FLAG,
+        False, "`true` lets the made-up prices of a sandbox reach the database and the topic"
     )
     alert_webhook_url: SecretStr = _setting(
         NO_SECRET,
-        "incoming webhook in Slack's format: a message when an incident begins and when it ends",
+        "incoming webhook in Slack's format, or an address of Apprise: checks that fail and runs "
+        "that failed",
         shown="",
     )
-    dagster_url: str = _setting("", "address of the UI, for the links in those messages", shown="")
-    dagster_port: int = _setting(3000, "`make dev`: port of the UI", PORT, ge=1, le=65535)
-    sandbox_port: int = _setting(8790, "`make dev`: port of the sandbox", PORT, ge=1, le=65535)
-    embedded_mongo_port: int = _setting(
-        27117, "`make dev`: port of the embedded MongoDB", PORT, ge=1, le=65535
+    dagster_url: WebAddress = _setting(
+        "", "address of the UI, for the links in those messages", shown=""
     )
+    dagster_port: Port = _setting(3000, "`make dev`: port of the UI")
+    sandbox_port: Port = _setting(8790, "`make dev`: port of the sandbox")
+    embedded_mongo_port: Port = _setting(27117, "`make dev`: port of the embedded MongoDB")
     market_data_home: str = _setting(".dev", "`make dev`: folder of its state")
+    kafka_client_properties: dict[str, SecretStr] = Field(
+        default_factory=_kafka_config,
+        description="any other librdkafka property: `KAFKA_CONFIG_SECURITY_PROTOCOL=SASL_SSL`",
+        json_schema_extra={"shown": "", "variable": f"{KAFKA_CONFIG}…"},
+    )
+
+    def __init__(self, **given: Any) -> None:
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            name = str(error.errors()[0]["loc"][0])
+            text = f"{name.upper()} cannot be used: set it to {_expected(name)}."
+            raise SettingError(text) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_blanks(cls, given: dict[str, Any]) -> dict[str, Any]:
+        stripped = {name: v.strip() if isinstance(v, str) else v for name, v in given.items()}
+        return {name: value for name, value in stripped.items() if value != ""}
 
     @property
     def transactional_id(self) -> str:
@@ -177,44 +248,41 @@ class Settings(BaseModel):
         named = "-".join(filter(None, ["market-data-pipeline", self.asset_key_prefix]))
         return (self.kafka_transactional_id or named) if self.kafka_transactions else ""
 
+    @property
+    def mongo_database(self) -> str:
+        """The database: MONGO_DB, or that of MONGO_URI."""
+        of_uri = unquote(urlsplit(self.mongo_uri.get_secret_value()).path.strip("/"))
+        return self.mongo_db or of_uri.partition(".")[0] or "market_data_db"
 
-def names() -> tuple[str, ...]:
-    """The variables of all settings; `KAFKA_CONFIG_…` are librdkafka's."""
-    return tuple(name.upper() for name in Settings.model_fields)
-
-
-def settings_of(environ: Mapping[str, str]) -> Settings:
-    """The settings that some variables ask for; a blank one counts as not set.
-
-    Raises:
-        ValueError: a value is not what it must be; the text names the variable and what to set.
-    """
-    given = {name: environ.get(name.upper(), "").strip() for name in Settings.model_fields}
-    try:
-        return Settings.model_validate({name: value for name, value in given.items() if value})
-    except ValidationError as error:
-        name = str(error.errors()[0]["loc"][0])
-    value = given[name]
-    raise ValueError(f"{name.upper()} is {value!r}: set it to {_expected(name)}.")
+    def is_set(self, name: str) -> bool:
+        """Whether a variable has a value of its own."""
+        return name.lower() in self.model_fields_set
 
 
 @cache
 def settings() -> Settings:
-    """The settings of this process, read once.
-
-    Raises:
-        ValueError: a value is not what it must be.
-    """
-    return settings_of(os.environ)
+    """The settings of this process, read once. Raises as `Settings`."""
+    return Settings()
 
 
-def secret(name: str, value: SecretStr) -> str:
-    """A secret for a resource: Dagster shows the variable's name, never its value.
+def names() -> tuple[str, ...]:
+    """The variables of all settings, without librdkafka's (`KAFKA_CONFIG_…`)."""
+    return tuple(name.upper() for name in Settings.model_fields if not _extra(name, "variable"))
 
-    One that is not set is empty here: a missing EnvVar would fail a launch before there is a run
-    that could say so.
-    """
-    return dg.EnvVar(name) if value.get_secret_value() else ""
+
+def misspelled(environ: Mapping[str, str]) -> dict[str, str]:
+    """A sentence for each variable that is set and resembles a setting, but is none."""
+    said = {}
+    for name in sorted(environ):
+        known = name in names() or name in DEPLOYMENT or name.startswith(KAFKA_CONFIG)
+        if known or not environ[name].strip():
+            continue
+        cutoff = 0.6 if name.startswith(OURS) else 0.85
+        if meant := difflib.get_close_matches(name, names(), n=1, cutoff=cutoff):
+            said[name] = f"{name} is not a setting, nothing reads it: did you mean {meant[0]}?"
+        elif name.startswith(OURS):
+            said[name] = f"{name} is not a setting, nothing reads it."
+    return said
 
 
 def table() -> str:
@@ -224,28 +292,21 @@ def table() -> str:
         default = str(field.default).lower() if field.annotation is bool else field.default
         shown = _extra(name, "shown")
         shown = f"`{default}`" if shown is None else shown
-        lines.append(f"| `{name.upper()}` | {shown} | {field.description} |")
-    lines.append(
-        "| `KAFKA_CONFIG_…` | | any other librdkafka property: "
-        "`KAFKA_CONFIG_SECURITY_PROTOCOL=SASL_SSL` |"
-    )
+        variable = _extra(name, "variable") or name.upper()
+        lines.append(f"| `{variable}` | {shown} | {field.description} |")
     return "\n".join(lines) + "\n"
 
 
-def _allowed(name: str) -> tuple[Any, ...]:
-    """What a setting may be, where that is a list."""
-    annotation = Settings.model_fields[name].annotation
-    return get_args(annotation) if get_origin(annotation) is Literal else ()
-
-
 def _extra(name: str, key: str) -> Any:
-    extra = Settings.model_fields[name].json_schema_extra
-    return extra.get(key) if isinstance(extra, dict) else None
+    extra: Any = Settings.model_fields[name].json_schema_extra
+    return extra.get(key)
 
 
 def _expected(name: str) -> str:
-    allowed = ", ".join(str(each) for each in _allowed(name) if each != "")
-    return f"one of {allowed}" if allowed else str(_extra(name, "expected"))
+    field = Settings.model_fields[name]
+    if get_origin(field.annotation) is Literal:
+        return "one of " + ", ".join(filter(None, get_args(field.annotation)))
+    return next(each for each in field.metadata if isinstance(each, str))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,1 @@
-"""The supervisor of `make dev`, `make tail`, and the embedded Kafka and MongoDB.
-
-None of it is in the wheel or the image of the pipeline.
-"""
+"""`make dev` and `make tail`, the embedded Kafka and MongoDB; in no wheel and no image."""

@@ -1,9 +1,6 @@
 """Makes `b3_calendar.csv` anew: `make calendar`."""
 
-from __future__ import annotations
-
 import csv
-import sys
 from collections.abc import Iterator
 from datetime import date, time, timedelta
 from pathlib import Path
@@ -29,14 +26,8 @@ def exceptions() -> Iterator[tuple[date, time | None]]:
             yield day, opening
 
 
-def main() -> int:
-    """Writes the file."""
+if __name__ == "__main__":
     with FILE.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["day", "opens"])
         writer.writerows([day, f"{opens:%H:%M}" if opens else ""] for day, opens in exceptions())
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,12 +1,10 @@
 """MongoDB in one process: nx-27017 speaks its wire protocol over SQLite files.
 
-    python -m market_data_pipeline_dev.mongo --port 27117 --folder FOLDER
+    python -m market_data_pipeline_dev.mongo PORT FOLDER
 
 One file for each database, in the folder. It has no authentication and no sorting by index: it is
 for development.
 """
-
-from __future__ import annotations
 
 import asyncio
 import contextlib
@@ -16,58 +14,39 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from market_data_pipeline_dev.process import announced, stand_in, stand_in_parser
-
-NAME = "The embedded MongoDB"
+from market_data_pipeline_dev.process import Child
 
 
 @contextlib.contextmanager
-def embedded_mongo(folder: Path, port: int = 0) -> Iterator[str]:
-    """Runs a MongoDB of one's own in a process, until the context ends.
-
-    Args:
-        folder: where the data are; they outlive the process.
-        port: the port of the loopback; by default a free one.
-
-    Returns:
-        Its URI.
-
-    Raises:
-        ChildDiedError: it did not come up.
-    """
-    arguments = ("--port", str(port), "--folder", str(folder))
-    with (
-        tempfile.TemporaryDirectory() as logs,
-        stand_in("mongo", Path(logs), *arguments) as uri,
-    ):
-        yield uri
+def embedded_mongo(folder: Path) -> Iterator[str]:
+    """Runs a MongoDB until the context ends, on files that outlive it; yields its URI."""
+    with tempfile.TemporaryDirectory() as logs:
+        child = start(folder, 0, Path(logs, "log"))
+        try:
+            yield child.said(r"(mongodb://\S+)\n")
+        finally:
+            child.stop()
 
 
-async def _serve(port: int, folder: Path, address_file: Path | None) -> None:
+def start(folder: Path, port: int, log: Path) -> Child:
+    """Starts it, without waiting for it; 0 for a free port."""
+    command = [sys.executable, "-m", __name__, str(port), str(folder)]
+    return Child("The embedded MongoDB", command, None, log)
+
+
+async def _serve(port: int, folder: str) -> None:
     from nx_27017 import NeoSQLiteHandler
     from nx_27017.server import handle_client
 
-    handler = NeoSQLiteHandler(data_dir=str(folder))
-    stopped = asyncio.Event()
+    handler, stopped = NeoSQLiteHandler(data_dir=folder), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     server = await asyncio.start_server(
         lambda reader, writer: handle_client(reader, writer, handler), "127.0.0.1", port
     )
-    uri = f"mongodb://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    with announced(NAME, uri, address_file):
-        await stopped.wait()
-
-
-def main() -> int:
-    """Serves the databases of a folder until it is stopped."""
-    parser = stand_in_parser(NAME)
-    parser.add_argument("--port", type=int, default=27117)
-    parser.add_argument("--folder", type=Path, required=True)
-    options = parser.parse_args()
-    asyncio.run(_serve(options.port, options.folder, options.address_file))
-    return 0
+    print(f"mongodb://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)  # noqa: T201
+    await stopped.wait()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    asyncio.run(_serve(int(sys.argv[1]), sys.argv[2]))

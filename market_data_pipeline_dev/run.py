@@ -2,30 +2,30 @@
 
     python -m market_data_pipeline_dev.run dg launch --assets quotes --partition KEY
 
-A command of Dagster by itself knows neither where the stand-ins are nor which instance it is.
+A command of Dagster by itself knows neither where the stand-ins are nor which instance it is. It
+runs in the folder of the instance, where no `.env` lies that it would read.
 """
 
-from __future__ import annotations
-
-import json
 import os
 import sys
 from pathlib import Path
 from typing import NoReturn
 
-from market_data_pipeline.dotenv import environment, final
-from market_data_pipeline_dev.dev import stand_ins_file
+from market_data_pipeline.settings import SettingError
+from market_data_pipeline_dev.settings import join, read_settings, state_of_brapi
 
 
 def main() -> NoReturn:
     """Becomes the command of the arguments; programs of this Python's environment come first."""
-    env = environment()
     try:
-        env |= json.loads(stand_ins_file(env).read_text())
-    except FileNotFoundError:
-        sys.exit("`make dev` does not run with these settings: start it first.")
-    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
-    os.execvpe(sys.argv[1], sys.argv[1:], env | final(env))
+        given = read_settings()
+        join(given)
+    except SettingError as error:
+        sys.exit(str(error))
+    programs = str(Path(sys.executable).parent)
+    os.environ["PATH"] = os.pathsep.join([programs, os.environ.get("PATH", "")])
+    os.chdir(state_of_brapi(given))
+    os.execvp(sys.argv[1], sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -6,191 +6,75 @@ It begins with the last window on the topic. It reads the broker of KAFKA_BOOTST
 otherwise the one that `make dev` runs, belongs to no consumer group and commits nothing.
 """
 
-from __future__ import annotations
-
 import argparse
+import contextlib
 import json
 import os
 import select
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
+from itertools import dropwhile
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from market_data_pipeline.dotenv import environment
-from market_data_pipeline.publication.errors import ConfigurationError
-from market_data_pipeline.publication.properties import config_from_environment, without_secrets
-from market_data_pipeline_dev.process import address_file, stop_on_signals
-from market_data_pipeline_dev.settings import Environment, setting, state_folder
+from market_data_pipeline.publication.properties import without_values
+from market_data_pipeline.settings import SettingError, Settings
+from market_data_pipeline_dev.process import stop_on_signals
+from market_data_pipeline_dev.settings import join, read_settings
 
 SAO_PAULO = ZoneInfo("America/Sao_Paulo")
-DEFAULT_TOPIC = "trading-assets-market-data-v1"
-LAST_FEW = 5
-READ_BACK = 200
+# How many events of each partition are looked at for the last window, and shown if none has one.
+READ_BACK, LAST_FEW = 5_000, 5
 ANSWER_SECONDS = 10.0
-LOOK_AGAIN_SECONDS = 2.0
-LINE = "{time:<19}  {place:>11}  {key:<7} {price:>10} {volume:>15}  {updated_at}\n"
-TITLES = LINE.format(
-    time="sent",
-    place="part/offset",
-    key="key",
-    price="price",
-    volume="volume",
-    updated_at="updated_at (all times of São Paulo)",
-)
+LINE = "{:<19}  {:>11}  {:<7} {:>10} {:>15}  {}\n"
+TITLES = ("sent", "part/offset", "key", "price", "volume", "updated_at (all times of São Paulo)")
 
 
-class NoBrokerError(RuntimeError):
-    """There is no broker to read from; the message says what to do."""
+def events(consumer: Consumer, topic: str, *, from_beginning: bool) -> Iterator[Message | None]:
+    """The events of a topic as they arrive, and None every now and then while there is none.
 
-
-class Tail:
-    """Reads all partitions of a topic, also those that appear later.
-
-    Args:
-        config: librdkafka's properties.
-        topic: the topic, which need not exist yet.
-        from_beginning: whether to start at the first event of each partition that exists. By
-            default it starts at the first of the last window: the latest `ce_windowstart`, or at
-            the last few events where none has one.
+    The topic need not exist yet. Unless it is read from the beginning, the first events are those
+    of the last window (the latest `ce_windowstart`), or the last few where none has one. Raises a
+    KafkaException if no broker answers.
     """
+    while not (there := consumer.list_topics(topic, ANSWER_SECONDS).topics[topic].partitions):
+        yield None
+        time.sleep(1)
+    places = [TopicPartition(topic, number) for number in there]
+    for place in places:
+        low, high = consumer.get_watermark_offsets(place, ANSWER_SECONDS)
+        place.offset = low if from_beginning else max(low, high - READ_BACK)
+    consumer.assign(places)
+    if not from_beginning:
+        yield from _last_window(consumer, len(places))
+    while True:
+        message = consumer.poll(0.2)
+        yield None if message is None or message.error() else message
 
-    def __init__(self, config: dict[str, str], topic: str, *, from_beginning: bool) -> None:
-        self._config, self._topic, self._from_beginning = config, topic, from_beginning
-        self._reason = ""
-        self._next_offsets: dict[int, int] = {}
-        self._consumer = Consumer(
-            {
-                "group.id": "market-data-tail",
-                **config,
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-                "error_cb": self._remember,
-                "log_level": 0,  # what matters of it comes through error_cb
-            }
-        )
 
-    def events(self) -> Iterator[Message | None]:
-        """The events as they arrive, and None every now and then while there is none.
-
-        Raises:
-            NoBrokerError: no broker answers.
-        """
-        try:
-            self._assign(at_start=True)
-            looked = time.monotonic()
-            while True:
-                message = self._consumer.poll(0.2)
-                if message is not None and message.error() is None:
-                    self._next_offsets[message.partition() or 0] = (message.offset() or 0) + 1
-                    yield message
-                else:
-                    yield None
-                if time.monotonic() - looked > LOOK_AGAIN_SECONDS:
-                    self._assign(at_start=False)
-                    looked = time.monotonic()
-        except KafkaException as error:
-            self._consumer.poll(0)  # lets librdkafka tell the reason
-            reason = without_secrets(self._reason or error.args[0].str(), self._config)
-            servers = self._config["bootstrap.servers"]
-            raise NoBrokerError(f"Kafka at {servers} does not answer: {reason}") from None
-        finally:
-            self._consumer.close()
-
-    def _assign(self, *, at_start: bool) -> None:
-        """Reads the partitions that are new, too."""
-        topics = self._consumer.list_topics(self._topic, timeout=ANSWER_SECONDS).topics
-        known = self._topic in topics and topics[self._topic].error is None
-        partitions = topics[self._topic].partitions if known else {}
-        ends = {
-            partition: self._consumer.get_watermark_offsets(
-                TopicPartition(self._topic, partition), timeout=ANSWER_SECONDS
-            )
-            for partition in partitions.keys() - self._next_offsets.keys()
-        }
-        if not ends:
-            return
-        if at_start and not self._from_beginning:
-            self._next_offsets |= self._last_window(ends)
+def _last_window(consumer: Consumer, unread: int) -> Iterator[Message]:
+    """The last window and what follows it; so many partitions are read to their ends."""
+    read: dict[int, list[Message]] = {}
+    patience = time.monotonic() + ANSWER_SECONDS
+    while unread and time.monotonic() < patience:
+        if (message := consumer.poll(0.2)) is None:
+            continue
+        if (error := message.error()) is None:
+            read.setdefault(message.partition() or 0, []).append(message)
         else:
-            self._next_offsets |= {partition: low for partition, (low, _) in ends.items()}
-        self._read_from(self._next_offsets)
-
-    def _read_from(self, offsets: Mapping[int, int]) -> None:
-        self._consumer.assign([TopicPartition(self._topic, *place) for place in offsets.items()])
-
-    def _last_window(self, ends: Mapping[int, tuple[int, int]]) -> dict[int, int]:
-        """The offset in each partition at which the events of the last window begin.
-
-        Args:
-            ends: the first offset of each partition, and the one after its last.
-        """
-        back = READ_BACK
-        while True:
-            windows = self._windows({n: max(low, high - back) for n, (low, high) in ends.items()})
-            last = max((each for of in windows.values() for each in of.values()), default="")
-            if not last:
-                return {n: max(low, high - LAST_FEW) for n, (low, high) in ends.items()}
-            first = {
-                n: min((offset for offset, each in of.items() if each == last), default=ends[n][1])
-                for n, of in windows.items()
-            }
-            # Where the oldest event that was read is of that window, there may be more of them.
-            if all(
-                first[n] > min(of, default=-1) or first[n] == ends[n][0] or back > ends[n][1]
-                for n, of in windows.items()
-            ):
-                return first
-            back *= 4
-
-    def _windows(self, starts: Mapping[int, int]) -> dict[int, dict[int, str]]:
-        """The window of each event from these offsets to the ends, by partition and offset."""
-        windows: dict[int, dict[int, str]] = {partition: {} for partition in starts}
-        unfinished, patience = set(starts), time.monotonic() + ANSWER_SECONDS
-        self._read_from(starts)
-        while unfinished and time.monotonic() < patience:
-            message = self._consumer.poll(0.2)
-            if message is None:
-                continue
-            partition, error = message.partition() or 0, message.error()
-            if error is None:
-                windows[partition][message.offset() or 0] = _window(message)
-            elif error.code() == KafkaError._PARTITION_EOF:
-                unfinished.discard(partition)
-        return windows
-
-    def _remember(self, error: KafkaError) -> None:
-        if error.code() != KafkaError._ALL_BROKERS_DOWN:
-            self._reason = error.str()
+            unread -= error.code() == KafkaError._PARTITION_EOF
+    last = max((_window(each) for several in read.values() for each in several), default=b"")
+    for several in read.values():
+        from_last = dropwhile(lambda each: _window(each) != last, several)
+        yield from from_last if last else several[-LAST_FEW:]
 
 
-def consumer_config(env: Environment) -> dict[str, str]:
-    """The librdkafka properties that the environment asks for.
-
-    Raises:
-        NoBrokerError: no broker is named, and `make dev` runs none here.
-        ConfigurationError: a KAFKA_CONFIG_ variable is not allowed.
-    """
-    servers = setting(env, "KAFKA_BOOTSTRAP_SERVERS")
-    if servers:
-        return config_from_environment(env) | {"bootstrap.servers": servers}
-    file = address_file(state_folder(env), "kafka")
-    if not file.exists():
-        raise NoBrokerError(
-            "There is no Kafka to read from: start `make dev`, or set KAFKA_BOOTSTRAP_SERVERS."
-        )
-    return {"bootstrap.servers": file.read_text()}
-
-
-def _window(message: Message) -> str:
-    """The start of an event's window in UTC, blank for an event that has none."""
-    value = dict(message.headers() or []).get("ce_windowstart") or b""
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
+def _window(message: Message) -> Any:
+    return dict(message.headers() or []).get("ce_windowstart") or b""
 
 
 def line(message: Message) -> str:
@@ -198,72 +82,51 @@ def line(message: Message) -> str:
     value = message.value() or b""
     try:
         event = json.loads(value)
-        fields = {name: event[name] for name in ("price", "volume", "updated_at")}
+        volume = "" if event["volume"] is None else f"{event['volume']:,d}"
+        shown = [f"{event['price']:,.2f}", volume, _local(event["updated_at"])]
     except (ValueError, KeyError, TypeError):
-        fields = {"price": "", "volume": "", "updated_at": repr(value[:60])}
-    return LINE.format(
-        time=_local(message.timestamp()[1] / 1000),
-        place=f"{message.partition()}/{message.offset()}",
-        key=(message.key() or b"").decode(errors="replace"),
-        price=_number(fields["price"], ",.2f"),
-        volume=_number(fields["volume"], ",d"),
-        updated_at=_instant(fields["updated_at"]),
-    )
+        shown = ["", "", repr(value[:60])]
+    key = (message.key() or b"").decode(errors="replace")
+    sent = _local(message.timestamp()[1] // 1000)
+    return LINE.format(sent, f"{message.partition()}/{message.offset()}", key, *shown)
 
 
-def _number(value: Any, form: str) -> str:
-    try:
-        return format(value, form)
-    except (TypeError, ValueError):
-        return str(value)
+def _local(instant: int | str) -> str:
+    if isinstance(instant, str):
+        instant = int(datetime.fromisoformat(instant).timestamp())
+    return f"{datetime.fromtimestamp(instant, SAO_PAULO):%Y-%m-%d %H:%M:%S}"
 
 
-def _instant(value: Any) -> str:
-    """`updated_at` in the local time of B3, from seconds or ISO 8601."""
-    if isinstance(value, int):
-        return _local(value)
-    try:
-        return _local(datetime.fromisoformat(value).timestamp())
-    except (TypeError, ValueError):
-        return str(value)
-
-
-def _local(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, SAO_PAULO):%Y-%m-%d %H:%M:%S}"
-
-
-def _show(tail: Tail, count: int | None) -> None:
+def _show(found: Iterator[Message | None], count: int) -> None:
     """Writes the events until there were `count` of them, or its output is closed."""
     output = select.poll()
     output.register(sys.stdout.fileno(), select.POLLERR)
-    for number, message in enumerate(tail.events()):
-        if number == 0:
-            sys.stdout.write(TITLES)
+    text = LINE.format(*TITLES)
+    for message in found:
         if message is not None:
-            sys.stdout.write(line(message))
-            count = count and count - 1
+            text, count = text + line(message), count - 1
+        sys.stdout.write(text)
         sys.stdout.flush()
         if count == 0 or output.poll(0):
             return
+        text = ""
 
 
 def main() -> int:
-    """Shows events until it is told to stop."""
+    """Shows events until it is told to stop (0) or says why it cannot (1)."""
     parser = argparse.ArgumentParser(description="Shows the events on the topic as they arrive.")
     parser.add_argument("--from-beginning", action="store_true", help="not only the last window")
-    parser.add_argument("--count", type=int, help="stop after so many events")
+    parser.add_argument("--count", type=int, default=-1, help="stop after so many events")
     options = parser.parse_args()
     stop_on_signals()  # also where a shell in the background has it ignore Ctrl-C
-    env = environment()
-    topic = setting(env, "KAFKA_TOPIC", DEFAULT_TOPIC)
     try:
-        tail = Tail(consumer_config(env), topic, from_beginning=options.from_beginning)
-        _show(tail, options.count)
-    except (NoBrokerError, ConfigurationError) as error:
+        given = read_settings()
+        given = given if given.is_set("KAFKA_BOOTSTRAP_SERVERS") else join(given)
+        with _consumer(given) as consumer:
+            found = events(consumer, given.kafka_topic, from_beginning=options.from_beginning)
+            _show(found, options.count)
+    except SettingError as error:
         sys.stderr.write(f"{error}\n")
-        return 1
-    except KafkaException as error:
-        sys.stderr.write(f"A KAFKA_CONFIG_ variable is wrong: {error.args[0].str()}\n")
         return 1
     except KeyboardInterrupt:
         return 0
@@ -271,6 +134,31 @@ def main() -> int:
         # Python flushes once more at exit: into nothing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+@contextlib.contextmanager
+def _consumer(given: Settings) -> Iterator[Consumer]:
+    """A consumer without a group. Raises a SettingError, with the reason, if it cannot read."""
+    hidden = {n: value.get_secret_value() for n, value in given.kafka_client_properties.items()}
+    errors: list[KafkaError] = []
+    config = {
+        "group.id": "market-data-tail",
+        **hidden,
+        "bootstrap.servers": given.kafka_bootstrap_servers,
+        "enable.auto.commit": False,
+        "isolation.level": "read_committed",
+        "enable.partition.eof": True,
+        "error_cb": errors.append,
+        "log_level": 0,  # what matters of it comes through error_cb
+    }
+    try:
+        with contextlib.closing(Consumer(config)) as consumer:
+            yield consumer
+    except KafkaException as error:
+        told = [each for each in errors if each.code() != KafkaError._ALL_BROKERS_DOWN]
+        reason = without_values([error.args[0], *told][-1].str(), hidden, shortest=1)
+        where = given.kafka_bootstrap_servers
+        raise SettingError(f"Kafka at {where} cannot be read: {reason}") from None
 
 
 if __name__ == "__main__":

@@ -21,9 +21,10 @@ from brapi_sandbox.sandbox import Sandbox, serve
 from dagster_mongo import MongoResource
 from sqlalchemy import Engine, event
 
+from market_data_pipeline.brapi.resource import Brapi
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE
-from market_data_pipeline.settings import settings
+from market_data_pipeline.settings import Settings, settings
 from market_data_pipeline.storage.quote_store import QuoteStore
 from market_data_pipeline_dev.kafka import embedded_kafka
 from market_data_pipeline_dev.mongo import embedded_mongo
@@ -31,6 +32,7 @@ from market_data_pipeline_tests.publication.helpers import Seen, read
 from market_data_pipeline_tests.supervised import OURS
 
 TOKEN = "token-of-the-tests"
+DATABASE = "market_data_db"
 # A Tuesday in the middle of a session; the window 14:30 to 15:00 is live.
 TUESDAY_15_00 = datetime(2026, 11, 17, 18, 0, 5, tzinfo=UTC)
 LIVE_ON_TUESDAY = "2026-11-17T14:30-0300"
@@ -67,9 +69,9 @@ class Pipeline:
     topic: str
     instance: dg.DagsterInstance
     brapi: dict[str, Any] = field(default_factory=dict)
-    """Settings of the BrapiResource that differ from those of a test."""
+    """Settings that differ from those of a test: BRAPI_…, by the rest of the name."""
     kafka: dict[str, Any] = field(default_factory=dict)
-    """The same of the KafkaResource."""
+    """The same of KAFKA_…."""
     publish_made_up_prices: bool = True
 
     @property
@@ -77,38 +79,37 @@ class Pipeline:
         """The Parquet files."""
         return QuoteStore(path=str(self.folder), publish_made_up_prices=self.publish_made_up_prices)
 
-    def definitions(self) -> dg.Definitions:
-        # Imported here: a test may have changed the settings.
-        from market_data_pipeline.brapi.resource import BrapiResource
-        from market_data_pipeline.definitions import ASSETS
-        from market_data_pipeline.publication.resource import KafkaResource
-        from market_data_pipeline.storage.price_history import MongoService
-        from market_data_pipeline.storage.quote_store import QuoteStore
-
-        mongo = MongoResource(
-            uri=self.mongo_uri,
-            database="market_data_db",
-            server_selection_timeout_seconds=2,
-        )
-        kafka = KafkaResource(
-            bootstrap_servers=self.bootstrap_servers, topic=self.topic, **self.kafka
-        )
-        settings = {
+    def settings(self) -> Settings:
+        brapi = {
             "base_url": self.sandbox.url,
             "token": TOKEN,
             "plan": self.sandbox.plan,
             "min_interval_seconds": 0.002,
-            "watchlist_file": os.environ.get("WATCHLIST_FILE", ""),
+            **self.brapi,
         }
+        kafka = {
+            "bootstrap_servers": self.bootstrap_servers,
+            "topic": self.topic,
+            **self.kafka,
+        }
+        return Settings(
+            **{f"brapi_{name}": value for name, value in brapi.items()},
+            **{f"kafka_{name}": value for name, value in kafka.items()},
+            mongo_uri=self.mongo_uri,
+            quotes_path=str(self.folder),
+            publish_made_up_prices=self.publish_made_up_prices,
+        )
+
+    def definitions(self) -> dg.Definitions:
+        # Imported here: a test may have changed the settings.
+        from market_data_pipeline.definitions import ASSETS, resources
+
+        mongo = MongoResource(
+            uri=self.mongo_uri, database=DATABASE, server_selection_timeout_seconds=2
+        )
         return dg.Definitions(
             assets=ASSETS,
-            resources={
-                "brapi": BrapiResource(**(settings | self.brapi)),
-                "mongo": mongo,
-                "kafka": kafka,
-                "services": [kafka, MongoService(mongo)],
-                "quote_store": QuoteStore(**self.store.model_dump()),
-            },
+            resources={**resources(self.settings()), "mongo": mongo},
             executor=dg.in_process_executor,
         )
 
@@ -146,12 +147,17 @@ class Pipeline:
     def documents(self, query: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """What the collection holds, by `_id`; dates in UTC."""
         with pymongo.MongoClient[dict[str, Any]](self.mongo_uri, tz_aware=True) as client:
-            found = client["market_data_db"]["price_history"].find(dict(query or {}))
+            found = client[DATABASE]["price_history"].find(dict(query or {}))
             return sorted(found, key=lambda document: str(document["_id"]))
 
     def events(self) -> list[Seen]:
         """What a consumer can see on the topic."""
         return read(self.bootstrap_servers, self.topic)
+
+
+def brapi_with(**given: Any) -> Brapi:
+    """Brapi with settings that are given by the rest of their names: BRAPI_TOKEN as `token`."""
+    return Brapi(Settings(**{f"brapi_{name}": value for name, value in given.items()}))
 
 
 @event.listens_for(Engine, "connect")
@@ -162,8 +168,10 @@ def do_not_wait_for_the_disk(connection: Any, _: object) -> None:
 
 
 @pytest.fixture(autouse=True)
-def settings_of_this_test() -> Iterator[None]:
-    """The settings are read anew in each test."""
+def settings_of_this_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The settings are read anew in each test, and are nobody's own."""
+    for name in filter(OURS.match, [*os.environ]):
+        monkeypatch.delenv(name)
     settings.cache_clear()
     yield
     settings.cache_clear()
@@ -186,7 +194,7 @@ def mongo_uri(mongo_server: str) -> Iterator[str]:
     """The server, with nothing in it."""
     yield mongo_server
     with pymongo.MongoClient[dict[str, Any]](mongo_server) as client:
-        database = client["market_data_db"]
+        database = client[DATABASE]
         for name in database.list_collection_names():
             database.drop_collection(name)
 
@@ -232,11 +240,9 @@ def four_instruments(watchlist: SetWatchlist) -> tuple[str, ...]:
 
 @pytest.fixture
 def load_definitions(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModuleType]:
-    """Loads the module of the definitions as a new process would, with these settings alone."""
+    """Loads the module of the definitions as a new process would, with these settings."""
 
     def load(**environment: str) -> ModuleType:
-        for name in filter(OURS.match, [*os.environ]):
-            monkeypatch.delenv(name)
         forget_imports(monkeypatch, environment)
         return importlib.import_module("market_data_pipeline.definitions")
 

@@ -53,7 +53,7 @@ def official_close(
     context: dg.AssetExecutionContext,
     b3: dg.ResourceParam[B3History],
     mongo: MongoResource,
-    quote_store: QuoteStore,
+    quote_store: dg.ResourceParam[QuoteStore],
 ) -> Iterator[dg.AssetCheckResult]:
     """B3's own record of each instrument in a session, as it was traded.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from market_data_pipeline.brapi.errors import TickerError, is_error
+from market_data_pipeline.brapi.errors import TemporaryError, TickerError, is_error
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.watchlist import TICKER
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
@@ -79,10 +79,10 @@ def results_by_ticker(body: Any, tickers: tuple[str, ...]) -> dict[str, Mapping[
     do.
 
     Raises:
-        ValueError: the body has not the shape of an answer.
+        TemporaryError: the body has not the shape of an answer.
     """
     if not isinstance(body, Mapping) or not isinstance(body.get("results"), list):
-        raise ValueError("it has no list of results")
+        raise TemporaryError("the answer cannot be read: it has no list of results")
     claimed: dict[str, Mapping[str, Any]] = {}
     unclaimed = []
     for result in body["results"]:

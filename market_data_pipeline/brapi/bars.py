@@ -19,12 +19,7 @@ from math import gcd
 from typing import Literal
 
 from market_data_pipeline.brapi.answers import Bar, History
-from market_data_pipeline.market.windows import (
-    EXCHANGE_TIMEZONE,
-    FIRST_HOUR,
-    LAST_HOUR,
-    Window,
-)
+from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, FIRST_HOUR, LAST_HOUR, Window
 
 Gap = Literal["no trade", "plan", "too far back", "off the grid", "too early", "other interval"]
 """Why a window has no row although Brapi answered.

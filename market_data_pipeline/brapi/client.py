@@ -37,7 +37,6 @@ from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import Window
 
 T = TypeVar("T")
-Results = dict[str, Mapping[str, Any]]
 Read = Callable[[Mapping[str, Any], Asked], T]
 
 MAX_ATTEMPTS = 4
@@ -46,7 +45,7 @@ FIRST_BACKOFF_SECONDS = 1.0
 FAILURES_OF_A_BREAKDOWN = 12
 QUOTES, USAGE = "/api/quote/", "/api/v2/user/usage"
 # Bytes. A quote has 2 KB, a bar up to 180.
-ANSWER_OF_A_TICKER, BAR, ANSWER_WITHOUT_BARS = 2**20, 256, 4 * 2**20
+ANSWER_OF_A_TICKER, BAR, ANSWER_WITHOUT_BARS = 2**20, 256, 2 * 2**20
 
 
 @dataclass(frozen=True)
@@ -194,16 +193,13 @@ class BrapiClient:
         on_progress: Callable[[Progress], None],
     ) -> Fetch[T]:
         started, requests_before = time.monotonic(), self.requests
-        answers: dict[str, T] = {}
-        failures: dict[str, str] = {}
+        found: dict[str, T | str] = {}
         ended_because = "no answer within the time of the step"
         size = self.plan.tickers_per_request
         waiting = [Request(batch) for batch in batches(tickers, size)]
         for request, outcome in self._queue.outcomes(question, waiting):
             try:
-                answered, failed = self._read(question, request, outcome, read)
-                answers |= answered
-                failures |= failed
+                found |= self._read(request, outcome, read)
             except (TemporaryError, TickerError) as error:
                 pause = error.retry_after if isinstance(error, TemporaryError) else None
                 if pause is not None and not self._queue.hold(pause):
@@ -214,24 +210,20 @@ class BrapiClient:
                 elif again := self._again(request, error):
                     waiting += again
                 else:
-                    failures |= dict.fromkeys(request.batch, str(error))
-            done = len(answers) + len(failures)
-            seconds_left = (len(tickers) - done) / size * self._min_interval
-            on_progress(Progress(done, len(failures), len(tickers), seconds_left))
-        for ticker in tickers:
-            if ticker not in answers:
-                failures.setdefault(ticker, ended_because)
+                    found |= dict.fromkeys(request.batch, str(error))
+            failed = sum(isinstance(each, str) for each in found.values())
+            seconds_left = (len(tickers) - len(found)) / size * self._min_interval
+            on_progress(Progress(len(found), failed, len(tickers), seconds_left))
+        ended = {ticker: found.get(ticker, ended_because) for ticker in tickers}
         return Fetch(
-            answers={ticker: answers[ticker] for ticker in tickers if ticker in answers},
-            failures={ticker: failures[ticker] for ticker in tickers if ticker in failures},
+            answers={name: each for name, each in ended.items() if not isinstance(each, str)},
+            failures={name: each for name, each in ended.items() if isinstance(each, str)},
             requests=self.requests - requests_before,
             seconds=time.monotonic() - started,
         )
 
-    def _read(
-        self, question: Question, request: Request, outcome: Outcome, read: Read[T]
-    ) -> tuple[dict[str, T], dict[str, str]]:
-        """The answers, and the failures, of the tickers of a request."""
+    def _read(self, request: Request, outcome: Outcome, read: Read[T]) -> dict[str, T | str]:
+        """What each ticker of a request was answered, or why there is nothing."""
         if isinstance(outcome, BaseException):
             raise outcome
         self.account.note(outcome)
@@ -240,13 +232,15 @@ class BrapiClient:
             # An answer to the many sent at once may lack the header that those before it had.
             left = self.account.left if outcome.quota_left is None else outcome.quota_left
             raise refusal(outcome.status, body, len(batch), outcome.retry_after, left)
-        try:
-            results = results_by_ticker(body, batch)
-        except ValueError as error:
-            raise TemporaryError(f"the answer cannot be read: {error}") from None
+        results = results_by_ticker(body, batch)
         self._answered = True
-        asked = {ticker: Asked(ticker, request.asked_at, outcome.origin) for ticker in batch}
-        return _read_each(batch, results, asked, read)
+        found: dict[str, T | str] = dict.fromkeys(batch, "missing from the answer")
+        for ticker, result in results.items():
+            try:
+                found[ticker] = read(result, Asked(ticker, request.asked_at, outcome.origin))
+            except TickerError as error:
+                found[ticker] = str(error)
+        return found
 
     def _again(self, request: Request, error: BrapiError) -> list[Request]:
         """What to ask after an error: the same later, or its tickers in two halves."""
@@ -272,22 +266,6 @@ class BrapiClient:
                 f"so no more were sent. Check BRAPI_BASE_URL ({self._connection.host}), "
                 "BRAPI_TOKEN and the network, then materialize the window again."
             )
-
-
-def _read_each(
-    batch: tuple[str, ...], results: Results, asked: Mapping[str, Asked], read: Read[T]
-) -> tuple[dict[str, T], dict[str, str]]:
-    answers: dict[str, T] = {}
-    failures: dict[str, str] = {}
-    for ticker in batch:
-        if ticker not in results:
-            failures[ticker] = "missing from the answer"
-            continue
-        try:
-            answers[ticker] = read(results[ticker], asked[ticker])
-        except TickerError as error:
-            failures[ticker] = str(error)
-    return answers, failures
 
 
 def _backoff(attempt: int) -> float:

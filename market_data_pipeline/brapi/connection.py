@@ -54,7 +54,7 @@ class Reply:
 
     origin: str
     status: int
-    content: bytes
+    content: bytearray
     retry_after: float | None
     quota_limit: int | None
     quota_left: int | None
@@ -69,7 +69,7 @@ class Connection:
         size: how many requests may be open at the same time.
 
     Raises:
-        RunError: the token or the address cannot be used; the text says what to set.
+        RunError: the token cannot be used; the text says what to set.
     """
 
     def __init__(self, base_url: str, token: str, size: int) -> None:
@@ -77,7 +77,7 @@ class Connection:
             raise RunError(NOT_SET)
         if not TOKEN.fullmatch(token):
             raise RunError("BRAPI_TOKEN contains an invalid character: copy it again.")
-        self.host = _host(base_url)
+        self.host = urlsplit(base_url).netloc
         self._base_url = base_url.rstrip("/")
         self._texts = Texts(token)
         self._session = requests.Session()
@@ -144,7 +144,7 @@ class _Bearer(AuthBase):
         return request
 
 
-def _content(response: requests.Response, largest: int, until: float) -> bytes:
+def _content(response: requests.Response, largest: int, until: float) -> bytearray:
     packing = response.headers.get("Content-Encoding", "identity").strip().lower()
     if packing not in ("identity", "gzip"):
         raise TemporaryError("the answer is packed in a way that was not asked for")
@@ -161,29 +161,7 @@ def _content(response: requests.Response, largest: int, until: float) -> bytes:
         raise TemporaryError("the answer was cut")
     if sum(map(content.count, b",:[{")) * BYTES_A_MARK > largest:
         raise TemporaryError(TOO_LARGE)
-    return bytes(content)
-
-
-def _host(base_url: str) -> str:
-    """The host (and port) of the address.
-
-    Raises:
-        RunError: it is no address of the web; a password in it would be shown to everybody.
-    """
-    try:
-        parts = urlsplit(base_url)
-        host = parts.hostname if parts.port is None else f"{parts.hostname}:{parts.port}"
-    except ValueError:
-        raise RunError("BRAPI_BASE_URL is not an address such as https://brapi.dev.") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-        raise RunError(
-            "BRAPI_BASE_URL must start with https:// (or http://) and name a host, no user."
-        )
-    if parts.query or parts.fragment:
-        raise RunError(
-            "BRAPI_BASE_URL must have no query and no fragment: set the token in BRAPI_TOKEN."
-        )
-    return str(host)
+    return content
 
 
 def _cause(error: BaseException | None) -> str:

@@ -180,8 +180,8 @@ def _account(observation: Observation, fetch: Fetch[T], symbols: dict[str, str])
     for ticker, symbol in symbols.items():
         if taken[symbol] != ticker:
             observation.failures[ticker] = (
-                f"answered as {symbol}, which the watchlist has as {taken[symbol]} already: "
-                f"remove {ticker}"
+                f"answered under the symbol {symbol}, as is {taken[symbol]}, which is kept: leave "
+                "one of them in the watchlist"
             )
             continue
         if symbol != ticker:

@@ -22,7 +22,7 @@ from market_data_pipeline.market import clock
 
 MAX_OPEN_REQUESTS = 24
 # Of the answers that may be under way at the same time.
-MAX_OPEN_BYTES = 96 * 2**20
+MAX_OPEN_BYTES = 64 * 2**20
 
 
 @dataclass(eq=False)

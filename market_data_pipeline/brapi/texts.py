@@ -50,4 +50,5 @@ class Texts:
 def _in_any_form(char: str) -> str:
     """A pattern for a character as it is, or as JSON, an address or HTML may have escaped it."""
     code = f"{ord(char):02x}"
-    return rf"\\*(?:{re.escape(char)}|u00{code}|%(?:25)*{code}|&#(?:0*{ord(char)}|x0*{code});)"
+    in_html = rf"&#(?:0{{0,4}}{ord(char)}|x0{{0,4}}{code});"
+    return rf"\\{{0,4}}(?:{re.escape(char)}|u00{code}|%(?:25){{0,2}}{code}|{in_html})"

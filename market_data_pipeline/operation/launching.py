@@ -70,7 +70,7 @@ def every_window(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.Sk
     "a failure it waits longer each time.",
 )
 def launch_missing(
-    context: dg.SensorEvaluationContext, quote_store: QuoteStore
+    context: dg.SensorEvaluationContext, quote_store: dg.ResourceParam[QuoteStore]
 ) -> dg.SensorResult | dg.SkipReason:
     """The runs that are due now, or why there are none. It keeps no state."""
     instance, now = context.instance, clock.utc_now()

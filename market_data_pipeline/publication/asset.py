@@ -18,7 +18,7 @@ from market_data_pipeline.publication.checks import (
 from market_data_pipeline.publication.errors import PublicationError
 from market_data_pipeline.publication.event import FORMAT_NOT_CHOSEN, quote_event
 from market_data_pipeline.publication.publications import PUBLISHED, Sent, sent
-from market_data_pipeline.publication.resource import KafkaResource
+from market_data_pipeline.publication.resource import Kafka
 from market_data_pipeline.runs.asset_keys import PUBLICATION, QUOTES
 from market_data_pipeline.runs.common import (
     GROUP,
@@ -70,8 +70,8 @@ class PublicationConfig(dg.Config):
 def kafka_publication(
     context: dg.AssetExecutionContext,
     config: PublicationConfig,
-    quote_store: QuoteStore,
-    kafka: KafkaResource,
+    quote_store: dg.ResourceParam[QuoteStore],
+    kafka: dg.ResourceParam[Kafka],
 ) -> Iterator[Any]:
     """One event for each quote of the live window, in one transaction.
 
@@ -83,7 +83,7 @@ def kafka_publication(
     with failing_clearly():
         rows = by_window(quote_store.load([window.key for window in windows]))
         due = [each for each in windows if config.publish_history or _is_live(each)]
-        if due and not kafka.updated_at_format:
+        if due and not kafka.settings.kafka_updated_at_format:
             context.log.warning(FORMAT_NOT_CHOSEN)
         for window in (each for each in due if rows[each]):
             try:
@@ -93,7 +93,7 @@ def kafka_publication(
                 raise
             if done:
                 published[window], rows[window] = done, done.rows
-    earlier = sent(context.instance, windows, kafka.topic)
+    earlier = sent(context.instance, windows, kafka.settings.kafka_topic)
     _describe_windows(context, windows, rows, published, earlier)
     count = sum(each.sent.events for each in published.values())
     now = {window: [each.sent] for window, each in published.items()}
@@ -137,7 +137,7 @@ def _why_not_published(window: Window, rows: Sequence[Quote], earlier: Sequence[
 
 def publish_window(
     context: dg.AssetExecutionContext,
-    kafka: KafkaResource,
+    kafka: Kafka,
     store: QuoteStore,
     window: Window,
     publish_history: bool,
@@ -171,7 +171,7 @@ def publish_window(
         if not due:
             context.log.info(f"{window.key}: nothing to publish")
             return None
-        updated_at_format = kafka.updated_at_format or "epoch"
+        updated_at_format = kafka.settings.kafka_updated_at_format or "epoch"
         events = [quote_event(quote, updated_at_format=updated_at_format) for quote in due]
         publication = kafka.publisher().publish(events)
     context.log.info(f"{window.key}: {publication.published} events published")
@@ -193,7 +193,7 @@ def publish_window(
             f"partition {partition}": f"{first} to {last}"
             for partition, (first, last) in sorted(publication.offsets.items())
         },
-        "updated_at_format": kafka.updated_at_format or FORMAT_NOT_CHOSEN,
+        "updated_at_format": kafka.settings.kafka_updated_at_format or FORMAT_NOT_CHOSEN,
     }
     return Published(rows, there, described)
 

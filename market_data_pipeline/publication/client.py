@@ -19,7 +19,7 @@ from market_data_pipeline.publication.errors import (
     PublicationError,
     meaning,
 )
-from market_data_pipeline.publication.properties import without_secrets
+from market_data_pipeline.publication.properties import without_values
 
 logger = logging.getLogger(__name__)
 
@@ -48,13 +48,16 @@ class Client:
     Args:
         config: its librdkafka properties.
         seconds: how long it may take for everything.
+        hidden: those of the properties whose values no text may show.
 
     Raises:
         ConfigurationError: it does not take the properties.
     """
 
-    def __init__(self, config: Mapping[str, object], seconds: float) -> None:
-        self._config = config
+    def __init__(
+        self, config: Mapping[str, object], seconds: float, hidden: Mapping[str, str]
+    ) -> None:
+        self._config, self._hidden = config, hidden
         self._seconds = seconds
         self._end = time.monotonic() + seconds
         self._troubles: dict[int, KafkaError] = {}
@@ -62,9 +65,9 @@ class Client:
         try:
             self.producer = Producer({**config, "error_cb": self._note_trouble})
         except KafkaException as exception:
-            reason = exception.args[0].str()
+            reason = without_values(exception.args[0].str(), hidden, shortest=1)
             raise ConfigurationError(
-                self._clean(f"Kafka's client does not take its settings: {reason}.")
+                f"Kafka's client does not take its settings: {reason}."
             ) from None
 
     def close(self) -> None:
@@ -231,7 +234,7 @@ class Client:
         self._troubles[error.code()] = error
 
     def _clean(self, text: str) -> str:
-        return without_secrets(text, self._config)
+        return without_values(text, self._hidden)
 
 
 def named(error: KafkaError) -> str:

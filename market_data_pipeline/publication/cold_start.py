@@ -7,8 +7,8 @@ import dagster as dg
 from confluent_kafka import KafkaError, KafkaException
 
 from market_data_pipeline.publication.errors import ConfigurationError
-from market_data_pipeline.publication.properties import without_secrets
-from market_data_pipeline.publication.resource import KafkaResource
+from market_data_pipeline.publication.properties import without_values
+from market_data_pipeline.publication.resource import Kafka
 from market_data_pipeline.publication.topic import CONFIGURATION, configuration
 from market_data_pipeline.runs.asset_keys import PUBLICATION
 from market_data_pipeline.runs.checks import WARN
@@ -28,14 +28,14 @@ _HOW_TO_KEEP_THEM = (
     "ticker on the topic. If not: change the configuration of the topic; "
     "docs/operating.md has the command.",
 )
-def topic_keeps_prices(kafka: KafkaResource) -> dg.AssetCheckResult:
+def topic_keeps_prices(kafka: dg.ResourceParam[Kafka]) -> dg.AssetCheckResult:
     """What the configuration of the topic means for a consumer's cold start."""
     connection: dict[str, str] = {}
     try:
         connection = kafka.publisher().connection()
-        found = configuration(kafka.topic, connection, _ANSWER_SECONDS)
+        found = configuration(kafka.settings.kafka_topic, connection, _ANSWER_SECONDS)
     except (ConfigurationError, KafkaException) as error:
-        return _result(True, without_secrets(_not_known(error), connection))
+        return _result(True, without_values(_not_known(error), connection))
     return judge(found)
 
 

@@ -1,12 +1,12 @@
-"""Settings of the Kafka client: what passes through from the environment, and what may not."""
+"""The properties of librdkafka that KAFKA_CONFIG_… sets: which may not be, and which are shown."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from market_data_pipeline.publication.errors import ConfigurationError
-
-PREFIX = "KAFKA_CONFIG_"
+from market_data_pipeline.settings import KAFKA_CONFIG
 
 _DECIDED_HERE = "the publication's guarantees rest on it, so it is not configurable"
 _RESERVED = {
@@ -32,34 +32,6 @@ _RESERVED = {
         _DECIDED_HERE,
     ),
 }
-_SECRET_MARKS = ("password", "passphrase", "secret", "key.pem", "oauthbearer.config")
-
-
-def config_from_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The librdkafka properties that `KAFKA_CONFIG_*` variables ask for.
-
-    `KAFKA_CONFIG_SECURITY_PROTOCOL=SASL_SSL` becomes `security.protocol`. A variable that is
-    empty counts as not set.
-
-    Raises:
-        ConfigurationError: a variable would override what the publication's guarantees rest on.
-    """
-    return {name: environ[variable] for name, variable in variables(environ).items()}
-
-
-def variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variable of each librdkafka property that `KAFKA_CONFIG_*` variables ask for.
-
-    Raises:
-        ConfigurationError: as `config_from_environment`.
-    """
-    asked = {}
-    for variable, value in environ.items():
-        if variable.startswith(PREFIX) and value:
-            name = variable.removeprefix(PREFIX).lower().replace("_", ".")
-            _refuse_reserved(name, shown_as=variable)
-            asked[name] = variable
-    return asked
 
 
 def refuse_reserved(config: Mapping[str, str]) -> None:
@@ -69,22 +41,21 @@ def refuse_reserved(config: Mapping[str, str]) -> None:
         ConfigurationError: a property is reserved.
     """
     for name in config:
-        _refuse_reserved(name, shown_as=name)
+        if name in _RESERVED:
+            raise ConfigurationError(f"{variable(name)} may not be set: {_RESERVED[name]}.")
 
 
-def is_secret(name: str) -> bool:
-    """Whether the value of a librdkafka property is a secret."""
-    return any(mark in name for mark in _SECRET_MARKS)
+def without_values(text: str, config: Mapping[str, str], shortest: int = 4) -> str:
+    """`text` with the variable's name for each value of `config`: any of them may be a secret.
 
-
-def without_secrets(text: str, config: Mapping[str, object]) -> str:
-    """`text` with the value of every secret property of `config` blanked out."""
-    for name, value in config.items():
-        if is_secret(name):
-            text = text.replace(str(value), "***")
+    Values shorter than `shortest` stay, as they may be a part of what is said.
+    """
+    for name in sorted(config, key=lambda name: -len(config[name])):
+        if len(config[name]) >= shortest:
+            text = re.sub(rf"(?<!\w){re.escape(config[name])}(?!\w)", variable(name), text)
     return text
 
 
-def _refuse_reserved(name: str, *, shown_as: str) -> None:
-    if name in _RESERVED:
-        raise ConfigurationError(f"{shown_as} may not be set: {_RESERVED[name]}.")
+def variable(name: str) -> str:
+    """The variable that sets a property: KAFKA_CONFIG_SASL_USERNAME for `sasl.username`."""
+    return KAFKA_CONFIG + name.upper().replace(".", "_")

@@ -115,7 +115,7 @@ class Publisher:
         """
         if not events:
             return Publication(self.topic, 0, self.transactional_id)
-        client = Client(self._client_config(), self.timeout_seconds)
+        client = Client(self._client_config(), self.timeout_seconds, self._config)
         try:
             return _Attempt(self, client).run(events)
         finally:
@@ -123,7 +123,7 @@ class Publisher:
 
     def find(self) -> None:
         """Reaches the cluster and the topic, as `publish` does before it sends. Raises as that."""
-        client = Client(self._client_config(), self.timeout_seconds)
+        client = Client(self._client_config(), self.timeout_seconds, self._config)
         try:
             _Attempt(self, client).find_topic()
         finally:

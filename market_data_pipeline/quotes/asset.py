@@ -19,7 +19,7 @@ from market_data_pipeline.brapi.observe import (
 )
 from market_data_pipeline.brapi.pacing import Quota
 from market_data_pipeline.brapi.quota import last_recorded, measured, record
-from market_data_pipeline.brapi.resource import BrapiResource
+from market_data_pipeline.brapi.resource import Brapi
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.b3_calendar import sessions_back
 from market_data_pipeline.market.price_guard import LOOK_BACK_SESSIONS, accept, decide
@@ -78,8 +78,8 @@ class QuotesConfig(dg.Config):
 def quotes(
     context: dg.AssetExecutionContext,
     config: QuotesConfig,
-    brapi: BrapiResource,
-    quote_store: QuoteStore,
+    brapi: dg.ResourceParam[Brapi],
+    quote_store: dg.ResourceParam[QuoteStore],
     services: dg.ResourceParam[Sequence[Service]],
 ) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
     """The price of every instrument of the watchlist as of the window's end.
@@ -92,7 +92,7 @@ def quotes(
     windows = windows_of(context)
     with failing_clearly():
         _refuse_future(windows[-1])
-        watchlist = load_watchlist(brapi.watchlist_file)
+        watchlist = load_watchlist(brapi.settings.watchlist_file)
         tickers = [*watchlist.tickers]
         if watchlist.left_out:
             context.log.warning(watchlist.left_out)
@@ -104,12 +104,12 @@ def quotes(
             quote_store.try_writing(len(windows))
             if config.accept:
                 rows = _accept(context, quote_store, windows, config.accept)
-                observations = [as_stored(brapi.effective_plan, windows, rows, tickers)]
+                observations = [as_stored(brapi.plan, windows, rows, tickers)]
                 quota = last_recorded(context.instance, clock.utc_now())
             else:
                 if clock.utc_now() < windows[-1].end:
                     _prepare(context, brapi, services, windows[-1])
-                _wait_for_the_end(windows[-1], entered + brapi.min_interval_seconds)
+                _wait_for_the_end(windows[-1], entered + brapi.settings.brapi_min_interval_seconds)
                 observations, quota = _observe(context, brapi, windows, tickers)
                 _report(context, tickers, observations)
                 # The live one, if it is among them: the others can be asked for again.
@@ -150,7 +150,7 @@ def quotes(
             observations,
             watchlist,
             stored,
-            brapi.effective_plan.delay_minutes,
+            brapi.plan.delay_minutes,
             quota,
             quote_store,
         ),
@@ -170,7 +170,7 @@ def _refuse_future(window: Window) -> None:
 
 def _prepare(
     context: dg.AssetExecutionContext,
-    brapi: BrapiResource,
+    brapi: Brapi,
     services: Sequence[Service],
     window: Window,
 ) -> None:
@@ -215,7 +215,7 @@ def _accept(
 
 def _observe(
     context: dg.AssetExecutionContext,
-    brapi: BrapiResource,
+    brapi: Brapi,
     windows: list[Window],
     tickers: list[str],
 ) -> tuple[list[Observation], Quota | None]:

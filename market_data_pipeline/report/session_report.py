@@ -81,7 +81,9 @@ class ReportConfig(dg.Config):
 
 
 @dg.op(name="_".join(filter(None, [PREFIX, "report"])))
-def report(context: dg.OpExecutionContext, config: ReportConfig, quote_store: QuoteStore) -> None:
+def report(
+    context: dg.OpExecutionContext, config: ReportConfig, quote_store: dg.ResourceParam[QuoteStore]
+) -> None:
     """Writes the page of each session that has quotes, and records it for the UI."""
     for day in config.days():
         windows = [each for each in WINDOWS.of_session(day) if each.end <= clock.utc_now()]

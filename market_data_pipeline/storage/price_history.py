@@ -56,7 +56,9 @@ Write = InsertOne[dict[str, Any]] | ReplaceOne[dict[str, Any]] | DeleteOne
     metadata={"dagster/column_schema": column_schema()},
 )
 def mongo_price_history(
-    context: dg.AssetExecutionContext, quote_store: QuoteStore, mongo: MongoResource
+    context: dg.AssetExecutionContext,
+    quote_store: dg.ResourceParam[QuoteStore],
+    mongo: MongoResource,
 ) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
     """Every quote as a document of the collection `price_history`.
 

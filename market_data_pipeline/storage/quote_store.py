@@ -7,12 +7,12 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
 
 import dagster as dg
-from pydantic import Field, PrivateAttr
 from upath import UPath
 
 from market_data_pipeline.market.errors import ClearError
@@ -37,7 +37,8 @@ class MadeUpPricesError(ClearError):
     """Made-up prices were about to reach a database or a broker."""
 
 
-class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
+@dataclass(frozen=True)
+class QuoteStore:
     """Keeps the rows of each window in a Parquet file of its own, and merges what is added.
 
     A file appears whole or not at all. A window without a row has a file too: it was asked for.
@@ -51,21 +52,10 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
         ```
     """
 
-    path: str = Field(
-        default="",
-        description="Folder or fsspec address (such as s3://bucket/quotes) of the files; by "
-        "default the storage folder of the Dagster instance.",
-    )
-    publish_made_up_prices: bool = Field(
-        default=False,
-        description="Let the made-up prices of a sandbox reach the database and the topic.",
-    )
-    _default: str = PrivateAttr(default="")
-
-    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Finds the storage folder of the instance."""
-        if not self.path and context.instance:
-            self._default = context.instance.storage_directory()
+    path: str
+    """Folder or fsspec address (such as s3://bucket/quotes) of the files."""
+    publish_made_up_prices: bool = False
+    """Let the made-up prices of a sandbox reach the database and the topic."""
 
     @property
     def folder(self) -> UPath:
@@ -75,7 +65,7 @@ class QuoteStore(dg.ConfigurableResource["QuoteStore"]):
     def folder_of(self, key: dg.AssetKey) -> UPath:
         """Where the files of an asset are."""
         with in_words("found", self.path):
-            folder = UPath(self.path or self._default)
+            folder = UPath(self.path)
             if is_local(folder):
                 folder = UPath(Path(folder.path).expanduser())
         return folder.joinpath(*key.path)

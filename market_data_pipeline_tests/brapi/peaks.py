@@ -1,9 +1,9 @@
-"""What fetches take of memory at the most, each with 24 answers at the same time.
+"""What fetches take of memory at the most.
 
-    python -m market_data_pipeline_tests.brapi.peaks WHAT=ADDRESS …
+    python -m market_data_pipeline_tests.brapi.peaks PLAN REQUESTS ADDRESS …
 
-WHAT is `quotes` (of 24 tickers, on the free plan), `batches` (of 24 times 20) or `history` (the
-same, a month of bars). Prints the peak of the process during each, in MiB.
+Sends so many requests at the same time to each address, one after the other: for quotes on the
+plan `free`, for a month of bars on `pro`. Prints the peak of the process during each, in MiB.
 """
 
 import re
@@ -14,38 +14,40 @@ from pathlib import Path
 from string import ascii_uppercase
 
 from market_data_pipeline.brapi import client
-from market_data_pipeline.brapi.request_queue import MAX_OPEN_REQUESTS
-from market_data_pipeline.brapi.resource import BrapiResource
+from market_data_pipeline.brapi.plans import PLANS
+from market_data_pipeline.brapi.resource import Brapi
 from market_data_pipeline.market.windows import TradingWindows
+from market_data_pipeline.settings import Settings
 
 WINDOW = TradingWindows().from_key("2026-11-17T14:30-0300")
 MONTH = date(2026, 10, 16), date(2026, 11, 16)
 
 
-def fetch(what: str, address: str) -> None:
+def fetch(plan: str, requests: int, address: str) -> None:
     """Asks once for everything; what fails is of no interest here."""
-    plan, batch = ("free", 1) if what == "quotes" else ("pro", 20)
-    names = islice(product(ascii_uppercase, repeat=4), MAX_OPEN_REQUESTS * batch)
-    tickers = ["".join(letters) + "3" for letters in names]
-    brapi = BrapiResource(
-        base_url=address,
-        token="token-of-the-peaks",
-        plan=plan,
-        min_interval_seconds=0,
-        request_timeout_seconds=120,
+    letters = islice(product(ascii_uppercase, repeat=4), requests * PLANS[plan].tickers_per_request)
+    tickers = ["".join(four) + "3" for four in letters]
+    brapi = Brapi(
+        Settings(
+            brapi_base_url=address,
+            brapi_token="token-of-the-peaks",
+            brapi_plan=plan,
+            brapi_min_interval_seconds=0,
+            brapi_timeout_seconds=120,
+        )
     )
     with brapi.client() as asking:
-        if what == "history":
-            asking.history(tickers, MONTH, WINDOW.day, 30, lambda progress: None)
-        else:
+        if plan == "free":
             asking.quotes(tickers, WINDOW, lambda progress: None)
+        else:
+            asking.history(tickers, MONTH, WINDOW.day, 30, lambda progress: None)
 
 
 if __name__ == "__main__":
     client.MAX_ATTEMPTS, client.FAILURES_OF_A_BREAKDOWN = 1, 1_000
-    for argument in sys.argv[1:]:
+    for each in sys.argv[3:]:
         Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
-        fetch(*argument.split("=", 1))
+        fetch(sys.argv[1], int(sys.argv[2]), each)
         peak = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
         assert peak
         sys.stdout.write(f"{int(peak[1]) // 1024}\n")

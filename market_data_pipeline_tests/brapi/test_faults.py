@@ -83,7 +83,7 @@ def test_every_row_of_the_table_is_tested() -> None:
 def test_one_ticker_after_another(case: str, pipeline: Pipeline) -> None:
     pipeline.sandbox.faults = [Fault(**({"ticker": VICTIM} | FAULTS[case]))]
     if case in TIMED_OUT:
-        pipeline.brapi = {"request_timeout_seconds": 1.0}
+        pipeline.brapi = {"timeout_seconds": 1.0}
 
     check(rows()[case], pipeline, pipeline.run(LIVE_ON_TUESDAY, select="quotes"), VICTIM)
 

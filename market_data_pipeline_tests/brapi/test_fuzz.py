@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from market_data_pipeline.brapi import client
 from market_data_pipeline.brapi.errors import BrapiError
-from market_data_pipeline.brapi.resource import BrapiResource
+from market_data_pipeline.brapi.resource import Brapi
 from market_data_pipeline.market.windows import TradingWindows
+from market_data_pipeline_tests.conftest import brapi_with
 
 WINDOW = TradingWindows().from_key("2026-11-17T14:30-0300")
 TICKERS = ["ABEV3", "TIMS3", "ELET3"]
@@ -85,8 +86,8 @@ def no_repetition(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "MAX_ATTEMPTS", 1)
 
 
-def brapi(sandbox: Sandbox) -> BrapiResource:
-    return BrapiResource(base_url=sandbox.url, token="x", plan="pro", min_interval_seconds=0)
+def brapi(sandbox: Sandbox) -> Brapi:
+    return brapi_with(base_url=sandbox.url, token="x", plan="pro", min_interval_seconds=0)
 
 
 def numbers_of(body: str, *names: str) -> list[Any]:

@@ -2,11 +2,14 @@
 
 import json
 import unicodedata
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from brapi_sandbox.faults import Fault
+from brapi_sandbox.market import Market
 
-from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline, SetWatchlist
 from market_data_pipeline_tests.observed import logs, metadata
 
 # C0 and C1, DEL, line and paragraph separators, bidi overrides, zero width, a tag, a BOM.
@@ -68,3 +71,14 @@ def test_what_is_no_ticker_is_no_key(pipeline: Pipeline, symbol: str) -> None:
     tickers = {"PETR4", "BBAS3", "HGLG11"}
     assert {document["ticker"] for document in pipeline.documents()} == tickers
     assert {seen.event.key.decode() for seen in pipeline.events()} == tickers
+
+
+def test_a_ticker_that_begins_with_a_digit(
+    make_pipeline: Callable[..., Any], watchlist: SetWatchlist
+) -> None:
+    watchlist(["5GTK11"])
+    with make_pipeline(market=Market(["5GTK11"])) as pipeline:
+        pipeline.run(LIVE_ON_TUESDAY)
+
+        assert [document["ticker"] for document in pipeline.documents()] == ["5GTK11"]
+        assert [seen.event.key for seen in pipeline.events()] == [b"5GTK11"]

@@ -41,15 +41,6 @@ def test_a_line_of_the_watchlist_that_is_no_ticker(
     assert checks(result)["all_tickers_quoted"][0]
 
 
-def test_an_address_that_is_none(pipeline: Pipeline) -> None:
-    pipeline.brapi["base_url"] = "brapi.dev"
-
-    result = pipeline.run(LIVE_ON_TUESDAY)
-
-    assert not result.success
-    assert "BRAPI_BASE_URL must start with https://" in logs(pipeline, result)
-
-
 def test_no_mongodb_leaves_the_quotes_and_the_events(pipeline: Pipeline) -> None:
     there = pipeline.mongo_uri
     pipeline.mongo_uri = f"mongodb://{UNUSED}"

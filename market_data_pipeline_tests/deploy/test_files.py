@@ -18,6 +18,7 @@ from dagster._core.instance.config import dagster_instance_config
 from dotenv import dotenv_values
 
 from market_data_pipeline.market.watchlist import load_watchlist
+from market_data_pipeline.settings import Settings
 from market_data_pipeline_tests.deploy.compose import COMPOSE, PROCESSES
 from market_data_pipeline_tests.supervised import OURS, ROOT
 
@@ -27,7 +28,7 @@ HELM: dict[str, Any] = yaml.safe_load(HELM_TEXT)
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 INSTANCE: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "dagster.yaml").read_text())
 # Variables of the images that compose runs beside ours, and of compose itself.
-FOREIGN = re.compile(r"POSTGRES_|MONGO_INITDB_|KAFKA_|IMAGE_TAG|DAGSTER_PORT|MONGO_PASSWORD")
+FOREIGN = re.compile(r"POSTGRES_|MONGO_INITDB_|KAFKA_|IMAGE_TAG|DAGSTER_PORT|MONGO_\w*PASSWORD")
 WATCHLISTS = sorted((ROOT / "deploy" / "watchlists").glob("*.env"))
 
 
@@ -86,8 +87,30 @@ def test_compose_starts_again_limits_and_keeps_every_service() -> None:
         assert service["restart"] == "unless-stopped", name
         assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory"}, name
         assert service["healthcheck"]["test"], name
-        for volume in service["volumes"]:
-            assert volume.split(":")[0] in COMPOSE["volumes"], name
+        for source in (volume.split(":")[0] for volume in service["volumes"]):
+            assert source in COMPOSE["volumes"] or (ROOT / source).is_file(), name
+
+
+def test_no_service_of_compose_has_rights_or_can_gain_them() -> None:
+    for name, service in COMPOSE["services"].items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert "cap_add" not in service, name
+
+
+def test_compose_gives_the_pipeline_the_rights_of_its_own_database_alone() -> None:
+    mongo = COMPOSE["services"]["mongo"]["environment"]
+    uri = COMPOSE["services"]["code-location"]["environment"]["MONGO_URI"]
+    script = (ROOT / "deploy" / "mongo-user.js").read_text()
+
+    (user,) = re.findall(r"user: '(\w+)'", script)
+    assert f"mongodb://{user}:${{MONGO_PASSWORD" in uri
+    assert user != mongo["MONGO_INITDB_ROOT_USERNAME"]
+    assert re.findall(r"role: '(\w+)', db: process.env.(\w+)", script) == [
+        ("readWrite", "MONGO_DB")
+    ]
+    assert set(re.findall(r"process\.env\.(\w+)", script)) <= mongo.keys()
+    assert mongo["MONGO_DB"] == f"${{MONGO_DB:-{Settings().mongo_database}}}"
 
 
 def test_compose_listens_on_the_loopback_alone_and_holds_no_secret() -> None:
@@ -139,6 +162,17 @@ def test_helm_asks_for_what_the_instance_asks_for() -> None:
     assert queue == {**instance, "config": {**instance["config"], "max_concurrent_runs": limit}}
 
 
+def test_every_process_of_helm_writes_to_a_folder_of_its_own_alone() -> None:
+    (deployment,) = HELM["dagster-user-deployments"]["deployments"]
+    for process in (HELM["dagsterWebserver"], HELM["dagsterDaemon"], deployment):
+        assert process["securityContext"]["readOnlyRootFilesystem"]
+        (volume,), (mount,) = process["volumes"], process["volumeMounts"]
+        assert (volume["name"], volume["emptyDir"]) == (mount["name"], {})
+        assert mount["mountPath"] == "/tmp"
+    launcher = HELM["runLauncher"]["config"]["k8sRunLauncher"]
+    assert launcher["securityContext"]["readOnlyRootFilesystem"]
+
+
 def test_the_webserver_of_helm_listens_where_every_user_may() -> None:
     webserver = HELM["dagsterWebserver"]
     port = webserver["service"]["port"]
@@ -152,14 +186,13 @@ def shards() -> list[dict[str, Any]]:
     """What the definitions are with the settings of each of the two code locations."""
     script = (
         "import json; from market_data_pipeline.operation.automation import QUOTA_SHARE;"
-        "from market_data_pipeline.definitions import defs, kafka;"
-        "from market_data_pipeline.definitions import brapi;"
+        "from market_data_pipeline.definitions import SETTINGS, defs;"
         "from market_data_pipeline.market.watchlist import load_watchlist;"
         "graph = defs.resolve_asset_graph();"
         "checks = [check.asset_key for check in graph.asset_check_keys];"
         "keys = [key.path for key in [*graph.get_all_asset_keys(), *checks]];"
-        "print(json.dumps({'id': kafka.transactional_id, 'share': QUOTA_SHARE, 'keys': keys,"
-        " 'instruments': load_watchlist(brapi.watchlist_file).tickers}))"
+        "print(json.dumps({'id': SETTINGS.transactional_id, 'share': QUOTA_SHARE, 'keys': keys,"
+        " 'instruments': load_watchlist(SETTINGS.watchlist_file).tickers}))"
     )
     loaded = []
     for file in WATCHLISTS:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from market_data_pipeline_dev.dev import main, refuse_made_up_prices, state_of_brapi
+from market_data_pipeline.settings import Settings
+from market_data_pipeline_dev.dev import main, refuse_made_up_prices
+from market_data_pipeline_dev.settings import state_of_brapi
 from market_data_pipeline_tests.supervised import ROOT, Supervisor, settings, wait_until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
@@ -63,7 +65,7 @@ def wait_for_the_run(supervisor: Supervisor, folder: Path) -> None:
 
     def started() -> bool:
         assert supervisor.process.poll() is None, supervisor.output
-        return (folder / "started").exists()
+        return (folder / "state" / "sandbox" / "started").exists()
 
     wait_until(started, "the start of the run")
 
@@ -76,7 +78,7 @@ def test_it_stops_a_run_under_way_and_leaves_no_process_behind(
 
     second = Supervisor(folder, env)
     assert second.process.wait(60) == 1
-    assert f"Process {supervisor.process.pid} is already using {folder / 'state'}:" in second.output
+    assert f"Another `make dev` is using {folder / 'state'}:" in second.output
     assert second.output.count("\n") == 1
 
     assert supervisor.end(signal.SIGTERM) == 0
@@ -91,11 +93,11 @@ def test_it_says_what_stands_in_and_ends_when_a_part_of_it_dies(
     supervisor.wait_for(f"http://127.0.0.1:{env['DAGSTER_PORT']}")
     for setting in ("BRAPI_TOKEN", "MONGO_URI", "KAFKA_BOOTSTRAP_SERVERS"):
         assert f"{setting} is not set" in supervisor.output
-    log = folder / "state" / "kafka.log"
-    log.write_text("the last words\n")
-    os.kill(process_of(supervisor, "market_data_pipeline_dev.kafka"), signal.SIGKILL)
+    with (folder / "state" / "mongo.log").open("a") as log:
+        log.write("the last words\n")
+    os.kill(process_of(supervisor, "market_data_pipeline_dev.mongo"), signal.SIGKILL)
     assert supervisor.process.wait(60) == 1
-    assert "The kafka stand-in has ended with status -9." in supervisor.output
+    assert "The embedded MongoDB has ended with status -9." in supervisor.output
     assert "the last words" in supervisor.output
     assert supervisor.left_behind() == []
 
@@ -141,7 +143,7 @@ def test_what_is_configured_is_not_stood_in_for(folder: Path, env: dict[str, str
     running = "\n".join(supervisor.left_behind())
     assert supervisor.end(signal.SIGINT) == 0
     assert "market_data_pipeline_dev.dev" in running
-    for stand_in in ("brapi_sandbox", "pipeline_dev.kafka", "pipeline_dev.mongo"):
+    for stand_in in ("brapi_sandbox", "pipeline_dev.mongo"):
         assert stand_in not in running
     assert not (folder / "state" / "sandbox").exists()
     assert "kafka.example:9092" in supervisor.output
@@ -158,6 +160,7 @@ def refusal(
 ) -> Iterator[pytest.CaptureFixture[str]]:
     """Where the sentence of a supervisor that does not start is to be read."""
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(os, "environ", os.environ.copy())  # `.env` is read into it
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     yield capfd
@@ -176,8 +179,8 @@ def test_a_taken_port(refusal: pytest.CaptureFixture[str], env: dict[str, str], 
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
-        ("DAGSTER_PORT", "http", "DAGSTER_PORT is 'http': set it to a port such as 3000.\n"),
-        ("SANDBOX_PORT", "0", "SANDBOX_PORT is '0': set it to a port such as 8790.\n"),
+        ("DAGSTER_PORT", "http", "DAGSTER_PORT cannot be used: set it to a port such as 3000.\n"),
+        ("SANDBOX_PORT", "0", "SANDBOX_PORT cannot be used: set it to a port such as 3000.\n"),
         ("WATCHLIST_FILE", "/no/list.csv", "WATCHLIST_FILE /no/list.csv cannot be read"),
         ("MARKET_DATA_HOME", "/dev/null/x", "/dev/null/x cannot be used: Not a directory.\n"),
     ],
@@ -226,23 +229,24 @@ def test_made_up_prices_do_not_go_to_a_real_service(
 
 
 def test_made_up_prices_go_where_they_are_wanted() -> None:
-    env = {"MONGO_URI": "mongodb://db.example/", "PUBLISH_MADE_UP_PRICES": "True"}
-    refuse_made_up_prices(env)
-    refuse_made_up_prices({"MONGO_URI": "mongodb://db.example/", "BRAPI_TOKEN": "secret"})
+    address = "mongodb://db.example/"
+    refuse_made_up_prices(Settings(mongo_uri=address, publish_made_up_prices="True"))
+    refuse_made_up_prices(Settings(mongo_uri=address, brapi_token="secret"))
 
 
 @pytest.mark.parametrize(
-    ("env", "name"),
+    ("given", "name"),
     [
         ({}, "sandbox"),
-        ({"BRAPI_TOKEN": "secret"}, "brapi"),
-        ({"BRAPI_TOKEN": "secret", "BRAPI_BASE_URL": "https://brapi.dev/"}, "brapi"),
-        ({"BRAPI_BASE_URL": "http://127.0.0.1:8790"}, "http-127-0-0-1-8790"),
+        ({"brapi_token": "secret"}, "brapi"),
+        ({"brapi_token": "secret", "brapi_base_url": "https://brapi.dev/"}, "brapi"),
+        ({"brapi_base_url": "http://127.0.0.1:8790"}, "http-127-0-0-1-8790"),
     ],
 )
-def test_each_brapi_has_its_state(env: dict[str, str], name: str) -> None:
-    assert state_of_brapi(env).name == name
-    assert state_of_brapi(env).parent.name == ".dev"
+def test_each_brapi_has_its_state(given: dict[str, str], name: str) -> None:
+    state = state_of_brapi(Settings(**given))
+    assert state.name == name
+    assert state.parent.name == ".dev"
 
 
 def test_another_folder(refusal: pytest.CaptureFixture[str]) -> None:

@@ -139,7 +139,8 @@ def check_events(checkout: Path, env: dict[str, str], stored: list[dict[str, Any
     assert live == (trading_windows().live(stored[0]["observed_at"]) is not None)
     if not live:
         return
-    servers = (checkout / ".dev" / "kafka.address").read_text()
+    stand_ins = json.loads((checkout / ".dev" / "sandbox" / "stand-ins.json").read_text())
+    servers = stand_ins["KAFKA_BOOTSTRAP_SERVERS"]
     events = [json.loads(seen.event.value) for seen in read(servers, TOPIC) if is_of(seen, stored)]
     assert sorted((event["ticker"], event["price"]) for event in events) == sorted(
         (document["ticker"], document["price"]) for document in stored

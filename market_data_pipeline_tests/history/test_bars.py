@@ -14,11 +14,10 @@ from brapi_sandbox.sandbox import Sandbox, serve
 
 from market_data_pipeline.brapi.errors import PlanError
 from market_data_pipeline.brapi.observe import Observation, observe_history
-from market_data_pipeline.brapi.resource import BrapiResource
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline.market.windows import TradingWindows, Window
-from market_data_pipeline_tests.conftest import TUESDAY_15_00, SetClock
+from market_data_pipeline_tests.conftest import TUESDAY_15_00, SetClock, brapi_with
 from market_data_pipeline_tests.history.truth import bars, traded_in, traded_on, windows_between
 
 WINDOWS = TradingWindows()
@@ -32,7 +31,7 @@ class Brapi:
 
     def __init__(self, sandbox: Sandbox, **settings: Any) -> None:
         self.sandbox = sandbox
-        self._resource = BrapiResource(
+        self._resource = brapi_with(
             **{
                 "base_url": sandbox.url,
                 "token": "token",

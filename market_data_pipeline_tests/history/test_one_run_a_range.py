@@ -237,7 +237,8 @@ def test_a_history_that_fails_costs_a_range_nothing_of_its_live_window(
 ) -> None:
     with make_pipeline(plan="pro") as pipeline:
         # The live window is asked for first.
-        pipeline.sandbox.faults = [Fault(status=402, numbers=range(2, 100))]
+        spent = {"x-ratelimit-remaining": "0"}
+        pipeline.sandbox.faults = [Fault(status=402, headers=spent, numbers=range(2, 100))]
         result = pipeline.run(LAST, LIVE_ON_TUESDAY)
 
         assert result.success

@@ -208,6 +208,8 @@ def _context_of_runs(deployment: Mapping[str, Any], namespace: str) -> dict[str,
             "env_config_maps": [_variables(deployment)],
             "env_secrets": [each["name"] for each in deployment.get("envSecrets", [])],
             "resources": deployment["resources"],
+            "volume_mounts": deployment["volumeMounts"],
+            "volumes": deployment["volumes"],
             "namespace": namespace,
             "service_account_name": ACCOUNT_OF_RUNS,
             "run_k8s_config": {"pod_spec_config": {"automount_service_account_token": True}},
@@ -300,9 +302,11 @@ def _deployment(
         "volumeMounts": [
             {"name": config_map, "mountPath": place, **({"subPath": file} if file else {})}
             for config_map, place, file in mounts or []
-        ],
+        ]
+        + process["volumeMounts"],
     }
     volumes = [{"name": each, "configMap": {"name": each}} for each, _, _ in mounts or []]
+    volumes += process["volumes"]
     pod = {
         "serviceAccountName": account,
         "automountServiceAccountToken": True,

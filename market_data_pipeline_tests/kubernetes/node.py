@@ -41,7 +41,7 @@ IMAGE = {
 }
 # $1: an empty directory; $2: what to mount, a line each: source, tab, place; then the command.
 # What is the machine's own stays visible, but for /run and what is mounted over it. The root is
-# read-only, as it is for a user who is not root.
+# read-only, as the security contexts ask for.
 CONTAINER = r"""
 set -e
 root=$1 mounts=$2
@@ -257,6 +257,7 @@ class Node:
         (files / "root").mkdir(parents=True)
         mounts = [(self.folder / "hosts", "/etc/hosts"), (ROOT / "deploy", "/opt/dagster/deploy")]
         mounts += self._volumes(pod, files)
+        mounts += [(self.folder, str(self.folder))]  # what pods share is there, also in /tmp
         table = files / "mounts"
         table.write_text("".join(f"{source}\t{place}\n" for source, place in mounts))
         command = [*(spec.command or []), *(spec.args or [])]
@@ -302,7 +303,8 @@ class Node:
         folders = {}
         for volume in pod.spec.volumes or []:
             folders[volume.name] = folder = files / volume.name
-            folder.mkdir(mode=0o755)
+            folder.mkdir()
+            folder.chmod(0o777 if volume.empty_dir else 0o755)
             contents = self._config_map(volume.config_map.name) if volume.config_map else {}
             for source in volume.projected.sources if volume.projected else []:
                 if source.config_map:

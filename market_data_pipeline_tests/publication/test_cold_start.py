@@ -17,8 +17,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from market_data_pipeline.publication.cold_start import topic_keeps_prices
 from market_data_pipeline.publication.event import Event, quote_event
 from market_data_pipeline.publication.publisher import Publisher
-from market_data_pipeline.publication.resource import KafkaResource
+from market_data_pipeline.publication.resource import Kafka
 from market_data_pipeline.publication.topic import CONFIGURATION
+from market_data_pipeline.settings import Settings
 from market_data_pipeline_tests.publication.helpers import a_quote, a_window, read, roll_back
 from market_data_pipeline_tests.services.kafka_broker import KafkaCluster, kafka_configs
 from market_data_pipeline_tests.supervised import ROOT, wait_until
@@ -31,7 +32,7 @@ KEPT = "The last price of each ticker stays on the topic."
 
 def check(kafka: str, topic: str) -> tuple[bool, str]:
     """Whether the check of a topic passes, and what it says."""
-    result = topic_keeps_prices(KafkaResource(bootstrap_servers=kafka, topic=topic))
+    result = topic_keeps_prices(Kafka(Settings(kafka_bootstrap_servers=kafka, kafka_topic=topic)))
     assert isinstance(result, dg.AssetCheckResult)
     assert result.severity == dg.AssetCheckSeverity.WARN
     return result.passed, result.description or ""

@@ -23,7 +23,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from market_data_pipeline_dev.process import Child, wait_for_address
+from market_data_pipeline_dev.process import Child
 from market_data_pipeline_tests.services.kafka_broker import ServiceUnavailableError, cache
 
 URI = "TEST_MONGO_URI"
@@ -52,12 +52,11 @@ def mongo_engine() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="mongo-") as made:
         folder = Path(made)
         (data := folder / "data").mkdir()
-        command = [*loader, str(shutil.which("node")), str(PACKAGE / "serve.js")]
-        command += [str(data), str(folder / "address")]
+        command = [*loader, str(shutil.which("node")), str(PACKAGE / "serve.js"), str(data)]
         environment = os.environ | {"NODE_PATH": str(modules)}
         child = Child("The MongoDB engine", command, environment, folder / "log")
         try:
-            yield wait_for_address(child, folder / "address")
+            yield child.said(r"(mongodb://\S+)\n")
         finally:
             child.stop()
 

