@@ -3,7 +3,7 @@
     python -m benchmarks.bench [ROUNDS]
 
 It takes an hour and a quarter. The bulk store is measured on the server that TEST_MONGO_URI names,
-and without it on the embedded one; the publication on Apache Kafka where there are Java and Maven.
+and without it on the embedded one; what needs Apache Kafka where there are Java and Maven.
 """
 
 import os
@@ -41,10 +41,10 @@ def output_of(*command: str) -> Iterator[str]:
     yield "```"
 
 
-def publication() -> Iterator[str]:
-    """Events on Apache Kafka, beside the bare client."""
+def on_kafka(measured: Iterator[str]) -> Iterator[str]:
+    """What is measured on Apache Kafka."""
     if shutil.which("java") and shutil.which("mvn"):
-        yield from output_of("-m", "benchmarks.kafka_publication")
+        yield from measured
     else:
         yield "Not measured: Java and Maven are needed."
 
@@ -80,7 +80,10 @@ def main(rounds: int) -> None:
         ),
         "A run in a new process": lambda: table_of("-m", "benchmarks.cold_run", str(rounds)),
         "The fetch beside its floor": lambda: output_of("-m", "benchmarks.fetch", str(rounds)),
-        "100,000 events to Apache Kafka": publication,
+        "100,000 events to Apache Kafka": lambda: on_kafka(
+            output_of("-m", "benchmarks.kafka_publication")
+        ),
+        "A consumer that starts cold": lambda: on_kafka(table_of("-m", "benchmarks.cold_consumer")),
         "100,000 documents to MongoDB": lambda: bulk_store(rounds),
         f"A backfill of three months: {WINDOWS_OF_THREE_MONTHS:,} windows of 50 instruments": (
             lambda: output_of("-m", "benchmarks.history", str(WINDOWS_OF_THREE_MONTHS))

@@ -47,6 +47,7 @@ def knows_the_market(address: str, topic: str) -> tuple[float, int, int]:
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
+            "log_level": 0,
         }
     )
     consumer.subscribe([topic])

@@ -39,10 +39,7 @@ class SettingError(ValueError):
 
 
 def _setting(default: Any, text: str, *, shown: str | None = None, **bounds: Any) -> Any:
-    """A setting: its default, and what it is for.
-
-    `shown` is the default in words, where the value says little.
-    """
+    """A setting: its default, what it is for, and the default in words if the value says little."""
     return Field(default, description=text, json_schema_extra={"shown": shown}, **bounds)
 
 
@@ -90,16 +87,13 @@ Brokers = Annotated[
     Field(pattern=rf"^{_BROKER}(\s*,\s*{_BROKER})*$"),
     "host:port, several with commas between them; a user belongs in KAFKA_CONFIG_…",
 ]
+Name = Annotated[str, Field(pattern=r"^[^/@\s]*$"), "a name without slash, @ and space"]
 File = Annotated[str, AfterValidator(_local), "the path of a file"]
 Folder = Annotated[
-    str,
-    AfterValidator(_without_password),
-    "a folder or an address, without a password and a query",
+    str, AfterValidator(_without_password), "a folder, or an address without password and query"
 ]
 Prefix = Annotated[
-    str,
-    Field(pattern=r"^[A-Za-z0-9_]*$"),
-    "letters, digits and underscores, such as funds",
+    str, Field(pattern=r"^[A-Za-z0-9_]*$"), "letters, digits and underscores, such as funds"
 ]
 
 
@@ -154,13 +148,13 @@ class Settings(BaseSettings):
     )
     mongo_host: Servers = _setting("localhost", "server")
     mongo_port: Port = _setting(27017, "its port")
-    mongo_db: str = _setting(
+    mongo_db: Name = _setting(
         "", "database", shown="that of `MONGO_URI`, otherwise `market_data_db`"
     )
     kafka_bootstrap_servers: Brokers = _setting(
         "localhost:9092", "brokers, as comma-separated `host:port`"
     )
-    kafka_topic: str = _setting("trading-assets-market-data-v1", "topic; created if missing")
+    kafka_topic: Name = _setting("trading-assets-market-data-v1", "topic; created if missing")
     kafka_updated_at_format: Literal["", "epoch", "iso8601"] = _setting(
         "",
         "form of `updated_at`: `epoch` (Unix seconds) or `iso8601`; `java.time.Instant` reads "
@@ -170,7 +164,7 @@ class Settings(BaseSettings):
     kafka_transactions: Flag = _setting(
         True, "`false` for clusters that forbid transactions: a window may then appear in part"
     )
-    kafka_transactional_id: str = _setting(
+    kafka_transactional_id: Name = _setting(
         "",
         "identity of the publication; unique to this code location",
         shown="`market-data-pipeline`, then the prefix",

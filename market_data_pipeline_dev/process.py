@@ -79,11 +79,12 @@ class Child:
         self._reader.join(self._patience)
         os.killpg(self._guard.pid, signal.SIGKILL)
         self._process.wait()
-        self._guard.wait()
+        self._guard.communicate()
 
     def _read(self) -> None:
-        with self._log.open("ab", buffering=0) as log:
-            for line in self._process.stdout or ():
+        assert self._process.stdout is not None
+        with self._log.open("ab", buffering=0) as log, self._process.stdout as output:
+            for line in output:
                 log.write(line)
                 if self._shown and self._shown(line):
                     say(line.decode(errors="replace").rstrip("\n"))

@@ -77,7 +77,10 @@ def official_close(
     lacking = [key for key in keys if key not in stored]
     overdue = [key for key in lacking if key <= _last_session(clock.utc_now() - OVERDUE)]
     windows = WINDOWS.of_session(date.fromisoformat(keys[-1]))
-    for result in (checks.closes_match(found), checks.calendar_matches(unexpected, overdue)):
+    results = [checks.closes_match(found)] if stored else []
+    if stored or unexpected or overdue:
+        results.append(checks.calendar_matches(unexpected, overdue))
+    for result in results:
         yield of_window(result, windows) if windows else result
     if lacking:
         told = dict.fromkeys(f"{troubles.get(key) or troubles.get(key[:4], '')}" for key in lacking)

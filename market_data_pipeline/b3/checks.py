@@ -108,7 +108,9 @@ def _looks_like(price: float, close: float, closes: Closes, source: str) -> str:
     for factor in ROUND_FACTORS:
         if abs(price - close * factor) <= 0.00501:  # ours is rounded to cents
             return f", looks adjusted by {max(factor, 1 / factor):.0f}"
-    if same := [ticker for ticker, each in closes.items() if isclose(price, each["close"])]:
+    if same := [
+        ticker for ticker, each in closes.items() if isclose(price, each["close"], rel_tol=EXACT)
+    ]:
         return f", the close of {same[0]}"
     if source != "live" and 0 < close - price <= LARGEST_DIVIDEND * close:
         return f", looks adjusted for a dividend of {close - price:.2f}"

@@ -44,7 +44,7 @@ def corporate_action(store: QuoteStore, ticker: str, day: date) -> str:
 
 
 def save(store: QuoteStore, mongo: MongoResource, key: str, closes: Closes, run_id: str) -> None:
-    """Keeps B3's records of a session; a document that says the same already stays as it is.
+    """Keeps B3's records of a session; a document that is there keeps its `created_at`.
 
     Raises:
         QuoteStoreError: the file cannot be written.

@@ -320,6 +320,6 @@ def _demand_an_answer(tickers: list[str], observation: Observation) -> None:
     if len(reasons) == len(tickers):
         commonest = max(set(reasons), key=reasons.count)
         raise OutageError(
-            f"Brapi answered for none of {len(tickers)} tickers, most often because: {commonest}. "
+            f"Brapi answered for 0 of {len(tickers)} tickers, most often because: {commonest}. "
             "Nothing was stored."
         )

@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
+from market_data_pipeline.b3.cotahist import Closes
 from market_data_pipeline.market.price_guard import explain
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
@@ -20,6 +21,7 @@ def page(
     rows: Sequence[Quote],
     instruments: Sequence[Instrument],
     described: Mapping[str, Any],
+    official: Closes,
 ) -> str:
     """The whole page, in English; times are in São Paulo.
 
@@ -28,6 +30,7 @@ def page(
         rows: what is stored of them.
         instruments: at the end of the last of these windows.
         described: what the UI shows of the session.
+        official: B3's own closes, by ticker; empty if they are not stored.
     """
     medians = [0.0, *median_changes(instruments)]
     known = [each for each in medians if not isnan(each)]
@@ -42,6 +45,7 @@ def page(
         median_line=[1 + each / 100 for each in medians],
         median_range=f"{percent(min(known))} to {percent(max(known))}",
         described=described,
+        official=official,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from market_data_pipeline.b3.stored import official_closes
 from market_data_pipeline.market import b3_calendar, clock
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window, duration
@@ -106,7 +107,8 @@ def report(
             instruments = Sessions(stored).until(windows[-1])
             path = quote_store.folder_of(SESSION_REPORT) / f"{day}.html"
             shown = _describe(context.instance, windows, rows, instruments)
-            quote_store.write({path: page(windows, rows, instruments, shown).encode()})
+            official = official_closes(quote_store, day)
+            quote_store.write({path: page(windows, rows, instruments, shown, official).encode()})
         context.log_event(
             dg.AssetMaterialization(
                 SESSION_REPORT,
@@ -134,10 +136,11 @@ def session_report() -> None:
 
 @dg.schedule(
     job=session_report,
-    cron_schedule="0 19 * * 1-5",
+    cron_schedule="0 19,23 * * 1-5",
     execution_timezone=EXCHANGE_TIMEZONE.key,
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Launches the job `session_report` at 19:00 after each session.",
+    description="Launches the job `session_report` at 19:00 after each session, and at 23:00, when "
+    "B3 has mostly published its own closes.",
 )
 def every_session(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """A run for the session of the tick's day; by then its last window has its closing prices."""
@@ -145,7 +148,7 @@ def every_session(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.S
     if not WINDOWS.of_session(day):
         return dg.SkipReason(f"B3 has no session on {day:%a %d %b}.")
     config = {"ops": {report.name: {"config": {"sessions": [f"{day}"]}}}}
-    return dg.RunRequest(run_key=f"{day}", run_config=config)
+    return dg.RunRequest(run_config=config)
 
 
 def _describe(

@@ -1,8 +1,10 @@
 """B3's close beside ours: what is stored, what is checked, and when it is asked for."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -14,6 +16,7 @@ from market_data_pipeline.b3.asset import every_evening
 from market_data_pipeline.b3.stored import OFFICIAL_CLOSE, official_closes
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import close_of
+from market_data_pipeline.report.session_report import session_report
 from market_data_pipeline.runs.asset_keys import QUOTES
 from market_data_pipeline.runs.common import WINDOWS
 from market_data_pipeline.runs.run_history import runs_of
@@ -241,8 +244,16 @@ def test_a_file_that_is_not_there_yet_fails_the_run(b3: FileServer, official: Of
         "Nothing is stored of 2026-11-17: B3 has no COTAHIST_D17112026.ZIP, which appears in the "
         "evening or the night after a session."
     )
-    assert checks(result)["calendar_matches"][0]
+    assert result.get_asset_check_evaluations() == []  # nothing new is known
     assert b3.asked == ["COTAHIST_D17112026.ZIP"]
+
+
+def test_a_session_without_a_file_is_no_error_of_the_calendar_for_two_days(
+    b3: FileServer, official: Official, set_clock: SetClock
+) -> None:
+    set_clock(at("2026-11-25T17:59"))
+
+    assert official("2026-11-23").get_asset_check_evaluations() == []
 
 
 def test_a_session_that_has_not_ended_is_not_asked_for(
@@ -258,7 +269,6 @@ def test_a_session_that_has_not_ended_is_not_asked_for(
     ("now", "files", "sentence"),
     [
         ("2026-11-25T18:01", [], "B3 has no usable file of 2026-11-23, sessions by the calendar"),
-        ("2026-11-25T17:59", [], ""),
         ("2026-11-23T20:00", ["23112026"], ""),
         ("2026-11-23T20:00", ["20112026", "23112026"], "B3 has a file of 2026-11-20, closed by"),
     ],
@@ -365,3 +375,21 @@ def test_a_withheld_price_is_explained_by_what_b3_marks(
     assert not passed
     assert "PETR4 3.50 after 35.00" in text
     assert "B3 marks EB, distribution 186 after 185 on 2026-11-17" in text
+
+
+def test_the_page_of_the_session_has_it_beside_ours(
+    closed: FileServer, pipeline: Pipeline, official: Official
+) -> None:
+    store(pipeline, *(row(ticker, price=CLOSES[ticker] - 0.5) for ticker in ("PETR4", "HGLG11")))
+    assert official().success
+    days = {"ops": {"report": {"config": {"sessions": ["2026-11-17"]}}}}
+
+    result = session_report.execute_in_process(
+        instance=pipeline.instance, resources={"quote_store": pipeline.store}, run_config=days
+    )
+
+    (event,) = result.asset_materializations_for_node("report")
+    html = Path(str(event.metadata["report"].value)).read_text("utf-8")
+    assert '<th class="number">B3\'s close</th>' in html
+    cells = re.findall(r'<td class="number">([\d.]+)</td>', html)
+    assert cells == ["40.60", "41.10", "157.90", "158.40"]

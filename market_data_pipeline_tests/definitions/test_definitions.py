@@ -94,9 +94,9 @@ def test_every_config_field_is_described() -> None:
         return {key for key, field in fields.items() if field.description}
 
     assert {name: described(name) for name in ASSETS} == {
-        "quotes": {"overwrite_live"},
+        "quotes": {"accept"},
         "mongo_price_history": set(),
-        "kafka_publication": {"accept_moves", "publish_history"},
+        "kafka_publication": {"publish_history"},
     }
 
 
@@ -112,7 +112,9 @@ def test_schedules_and_sensors_run_by_default() -> None:
         assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
         assert schedule.execution_timezone == "America/Sao_Paulo"
     sensors = {sensor.name: sensor.default_status for sensor in repository.sensor_defs}
-    assert sensors["launch_missing"] == dg.DefaultSensorStatus.RUNNING
+    assert sensors.pop("alerts") == dg.DefaultSensorStatus.STOPPED
+    assert sensors.keys() == {"launch_missing", "watch_freshness"}
+    assert set(sensors.values()) == {dg.DefaultSensorStatus.RUNNING}
 
 
 def test_loading_needs_no_setting_and_opens_no_connection(

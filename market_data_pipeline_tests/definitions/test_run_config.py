@@ -19,7 +19,6 @@ from typing import Any
 import dagster as dg
 import pytest
 import requests
-from market_data_pipeline.operation.accept_moves import accept_moves
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
@@ -49,7 +48,7 @@ TO_RESOURCES: list[dict[str, Any]] = [
     {"io_manager": {"config": {"base_dir": {"env": "BRAPI_TOKEN"}}}},
 ]
 TO_JOBS = {
-    "accept_moves": {"accept": {"config": {"tickers": ["PETR4", {"env": "BRAPI_TOKEN"}]}}},
+    "market_data_job": {"quotes": {"config": {"accept": ["PETR4", {"env": "BRAPI_TOKEN"}]}}},
     "session_report": {"report": {"config": {"sessions": [{"env": "MONGO_URI"}]}}},
 }
 LAUNCH = """
@@ -195,15 +194,12 @@ def test_a_run_in_process_cannot_have_a_secret_printed(
 ) -> None:
     pipeline.kafka = {"client_properties": {}}  # the broker has no login
     assert pipeline.run(LIVE_ON_TUESDAY).success
-    config = {"kafka_publication": {"accept_moves": [{"env": "MONGO_URI"}]}}
-    results = [pipeline.run(LIVE_ON_TUESDAY, select="kafka_publication", config=config)]
+    config = {"quotes": {"accept": [{"env": "MONGO_URI"}]}}
+    results = [pipeline.run(LIVE_ON_TUESDAY, config=config)]
     given = pipeline.definitions().resources
-    definitions = dg.Definitions(jobs=[accept_moves, session_report], resources=given)
-    for name, ops in TO_JOBS.items():
-        job = definitions.resolve_job_def(name)
-        results.append(
-            job.execute_in_process({"ops": ops}, instance=pipeline.instance, raise_on_error=False)
-        )
+    job = dg.Definitions(jobs=[session_report], resources=given).resolve_job_def("session_report")
+    ops = {"ops": TO_JOBS["session_report"]}
+    results.append(job.execute_in_process(ops, instance=pipeline.instance, raise_on_error=False))
 
     for result in results:
         assert not result.success

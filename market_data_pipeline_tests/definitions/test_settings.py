@@ -18,7 +18,8 @@ ADDRESS = "set it to an address such as https://brapi.dev, without user, query a
 SECONDS = "set it to a number such as 0.5, 86400 at the most."
 HOST = "set it to the name of a host; an address with a user belongs in MONGO_URI."
 BROKERS = "set it to host:port, several with commas between them; a user belongs in KAFKA_CONFIG_…."
-FOLDER = "set it to a folder or an address, without a password and a query."
+FOLDER = "set it to a folder, or an address without password and query."
+NAME = "set it to a name without slash, @ and space."
 REFUSED = {
     "BRAPI_PLAN": ("set it to one of free, startup, pro.", "gold"),
     "BRAPI_BASE_URL": (
@@ -38,6 +39,8 @@ REFUSED = {
     "BRAPI_TIMEOUT_SECONDS": (SECONDS, "inf", "nan", "0"),
     "BRAPI_QUOTA_SHARE": ("set it to a number from 0 to 1 such as 0.5.", "50"),
     "MONGO_HOST": (HOST, "mongodb://user:s3cr3t@db", "user:s3cr3t@db", "s3cr3t@db", "db/?s3cr3t"),
+    "MONGO_DB": (NAME, "mongodb://user:s3cr3t@db/prices"),
+    "KAFKA_TOPIC": (NAME, "user:s3cr3t@broker"),
     "MONGO_PORT": ("set it to a port such as 3000.", "0", "s3cr3t"),
     "KAFKA_BOOTSTRAP_SERVERS": (
         BROKERS,

@@ -50,10 +50,10 @@ Handled = list[tuple[str, Decimal, datetime, str]]
         (programs.spring_boot, ALL),
         (programs.python, ALL),
         (programs.kafkajs, ("none", "gzip")),
-        (programs.confluent, ALL),
+        (programs.confluent, ALL[:-1]),  # zstd depends on how it was built
         (programs.go, ALL),
     ],
-    ids=lambda each: getattr(each, "__name__", ""),
+    ids=("spring_boot", "python", "kafkajs", "confluent", "go"),
 )
 def test_each_quote_is_handled_once_whatever_happens(
     kafka: str,

@@ -11,18 +11,39 @@ from unittest import mock
 import pytest
 from confluent_kafka import KafkaException, Producer
 
+from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline.publication.errors import (
     BrokerUnreachableError,
     NotAcknowledgedError,
     PublicationError,
 )
-from market_data_pipeline.publication.event import Event
+from market_data_pipeline.publication.event import Event, quote_event
 from market_data_pipeline.publication.publisher import Publisher
-from market_data_pipeline_tests.publication.helpers import a_window, producer_that, read
+from market_data_pipeline_tests.publication.helpers import a_quote, a_window, producer_that, read
+from market_data_pipeline_tests.supervised import ROOT
 
 # Left to itself librdkafka goes on for minutes.
 LONG_BEFORE_LIBRDKAFKA = 30
 PRODUCER = "market_data_pipeline.publication.client.Producer"
+
+
+def test_so_many_tickers_change_partition_as_is_said_to_those_who_move(
+    mock_kafka: str, topic: str
+) -> None:
+    tickers = load_watchlist().tickers
+    publisher = Publisher(mock_kafka, topic)
+    publisher.publish([quote_event(a_quote(ticker)) for ticker in tickers])
+    script = Producer({"bootstrap.servers": mock_kafka})
+    for ticker in tickers:
+        script.produce(f"{topic}-script", b"{}", ticker, headers={"": b""})
+    script.flush()
+    ours, theirs = (
+        {one.event.key: one.partition for one in read(mock_kafka, name)}
+        for name in (topic, f"{topic}-script")
+    )
+    moved = sum(ours[ticker] != theirs[ticker] for ticker in ours)
+    page = (ROOT / "docs" / "moving-from-the-script.md").read_text("utf-8")
+    assert f"{moved} of the {len(tickers)} tickers" in page
 
 
 @pytest.mark.parametrize("transactional_id", ["tests", None, ""])

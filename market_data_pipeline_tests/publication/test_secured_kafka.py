@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AclBinding,
@@ -22,8 +23,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
+from market_data_pipeline.publication.cold_start import topic_keeps_prices
 from market_data_pipeline.publication.errors import AccessRefusedError, BrokerUnreachableError
 from market_data_pipeline.publication.publisher import Publisher
+from market_data_pipeline.publication.resource import KafkaResource
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
 from market_data_pipeline_tests.observed import checks
 from market_data_pipeline_tests.publication.helpers import a_window, read
@@ -117,6 +120,22 @@ def test_a_user_with_the_rights_publishes(secured: Secured, topic: str) -> None:
     secured.allow(ResourceType.TRANSACTIONAL_ID, f"id-{topic}", AclOperation.WRITE)
     assert secured.publisher(topic).publish(a_window()).published == 50
     assert len(read(secured.cluster.bootstrap_servers, topic)) == 50
+
+
+def test_a_user_who_may_not_read_the_topics_configuration_is_told_which_right_that_takes(
+    secured: Secured, topic: str
+) -> None:
+    secured.create(topic)
+    secured.allow(ResourceType.TOPIC, topic, AclOperation.WRITE)
+    kafka = KafkaResource(
+        bootstrap_servers=secured.cluster.extra_address,
+        topic=topic,
+        client_properties=secured.config,
+    )
+    result = topic_keeps_prices(kafka)
+    assert isinstance(result, dg.AssetCheckResult)
+    assert result.passed
+    assert "grant DESCRIBE_CONFIGS on the topic to know it" in (result.description or "")
 
 
 def test_a_wrong_password_is_an_error_at_once_and_not_shown(

@@ -13,7 +13,7 @@ from market_data_pipeline_tests.observed import checks
 from market_data_pipeline_tests.record.helpers import (
     SECOND,
     VICTIM,
-    launch_accept_moves,
+    accept,
     row,
     times,
 )
@@ -52,7 +52,7 @@ def test_a_price_that_is_accepted_while_a_run_writes_is_accepted(
     assert stored.run(SECOND, select="quotes").success
 
     def meanwhile() -> None:
-        assert launch_accept_moves(stored, VICTIM).success
+        assert accept(stored, SECOND, VICTIM).success
 
     once_after_the_documents_are_read(monkeypatch, meanwhile)
 

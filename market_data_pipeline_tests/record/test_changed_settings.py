@@ -19,7 +19,6 @@ from market_data_pipeline_tests.conftest import (
     Pipeline,
     SetClock,
     SetWatchlist,
-    at,
 )
 from market_data_pipeline_tests.observed import checks, failure_of, logs, metadata
 from market_data_pipeline_tests.record.helpers import (
@@ -28,10 +27,8 @@ from market_data_pipeline_tests.record.helpers import (
     THIRD,
     VICTIM,
     accept,
-    launch_accept_moves,
     prices,
     row,
-    times,
 )
 
 DAY = timedelta(days=1)
@@ -62,54 +59,6 @@ def test_a_later_first_day_takes_no_reference_from_the_guard(
     assert row(pipeline, LIVE_ON_TUESDAY).decision == "withheld"
     assert row(pipeline, LIVE_ON_TUESDAY).reference_price == row(pipeline, ON_MONDAY).price
     assert 9_000 not in prices(pipeline)
-
-
-@pytest.mark.parametrize("change", [AN_HOUR, FROM_TUESDAY])
-def test_a_price_is_accepted_in_a_window_that_there_is_no_longer(
-    pipeline: Pipeline,
-    set_clock: SetClock,
-    change_settings: ChangeSettings,
-    change: dict[str, str],
-) -> None:
-    set_clock(TUESDAY_15_00 - DAY)
-    assert pipeline.run(ON_MONDAY).success
-    set_clock(TUESDAY_15_00 - DAY + 2 * HALF_AN_HOUR)
-    pipeline.sandbox.faults = [CENTS]
-    half_past = "2026-11-16T15:30-0300"
-    assert pipeline.run(half_past).success
-    change_settings(**change)
-    before = len(pipeline.events())
-
-    result = launch_accept_moves(pipeline, VICTIM)
-
-    assert result.success
-    assert row(pipeline, half_past).decision == "accepted"
-    assert len(pipeline.documents({"ticker": VICTIM, "decision": "accepted"})) == 1
-    assert len(pipeline.events()) == before
-    set_clock(TUESDAY_15_00)
-    today = "2026-11-17T14:00-0300" if change == AN_HOUR else LIVE_ON_TUESDAY
-    assert pipeline.run(today).success
-    assert row(pipeline, today).reference_price == 9_000
-
-
-def test_a_bar_of_a_longer_window_replaces_the_live_price_of_a_shorter_one(
-    make_pipeline: Callable[..., Any], set_clock: SetClock, change_settings: ChangeSettings
-) -> None:
-    with make_pipeline(plan="pro") as pipeline:
-        set_clock(TUESDAY_15_00 + HALF_AN_HOUR)
-        assert pipeline.run(SECOND).success
-        created = {each["_id"]: each["created_at"] for each in pipeline.documents()}
-        set_clock(TUESDAY_15_00 + 5 * HALF_AN_HOUR)
-        change_settings(**AN_HOUR)
-
-        result = pipeline.run(SECOND)
-
-        assert result.success
-        rows = pipeline.store.load([SECOND])
-        assert {quote.window_end for quote in rows} == {datetime(2026, 11, 17, 19, tzinfo=UTC)}
-        assert {quote.source for quote in rows} == {"intraday"}
-        assert checks(result)["history_equals_quotes"][0]
-        assert {each["_id"]: each["created_at"] for each in pipeline.documents()} == created
 
 
 def test_a_price_of_a_shorter_window_is_kept_but_is_not_one_of_the_longer(
@@ -212,34 +161,6 @@ def test_an_accepted_price_of_the_sandbox_says_nothing_of_a_real_one(pipeline: P
     assert decided.decision == "withheld"
 
 
-def test_what_another_topic_has_is_not_on_this_one(pipeline: Pipeline, set_clock: SetClock) -> None:
-    assert pipeline.run(LIVE_ON_TUESDAY).success
-    pipeline.topic += "-v2"
-    set_clock(TUESDAY_15_00 + HALF_AN_HOUR)
-
-    result = pipeline.run(LIVE_ON_TUESDAY, select="kafka_publication")
-
-    passed, why = checks(result)["every_quote_delivered"]
-    assert not passed
-    assert why.startswith(f"{LIVE_ON_TUESDAY} was never sent")
-
-
-def test_a_newer_price_that_was_never_sent_is_missing(
-    pipeline: Pipeline, set_clock: SetClock
-) -> None:
-    assert pipeline.run(LIVE_ON_TUESDAY).success
-    set_clock(TUESDAY_15_00 + HALF_AN_HOUR / 2)
-    pipeline.sandbox.faults = [times(pipeline, 1.1)]
-    assert pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
-    set_clock(TUESDAY_15_00 + HALF_AN_HOUR)
-
-    result = pipeline.run(LIVE_ON_TUESDAY, select="kafka_publication")
-
-    passed, why = checks(result)["every_quote_delivered"]
-    assert not passed
-    assert "missing on the topic: BBAS3, HGLG11, PETR4, VALE3" in why
-
-
 def test_the_coverage_is_that_of_the_watchlist(pipeline: Pipeline, watchlist: SetWatchlist) -> None:
     assert pipeline.run(LIVE_ON_TUESDAY).success
     watchlist(["PETR4", "BBAS3"])
@@ -250,102 +171,15 @@ def test_the_coverage_is_that_of_the_watchlist(pipeline: Pipeline, watchlist: Se
     assert metadata(result, "quotes")["coverage_percent"] == 100
 
 
-def at_16_00(pipeline: Pipeline, set_clock: SetClock, change: ChangeSettings) -> str:
-    """The window from 15:00 to 16:00, after windows of a quarter of an hour until 15:45."""
-    change(SYNC_INTERVAL_MINUTES="15")
-    set_clock(at("2026-11-17T15:46"))
-    assert pipeline.run("2026-11-17T15:30-0300").success
-    return "2026-11-17T15:00-0300"
-
-
-def test_a_shorter_window_that_ended_before_a_longer_one_is_its_reference(
-    pipeline: Pipeline, set_clock: SetClock, change_settings: ChangeSettings
-) -> None:
-    key = at_16_00(pipeline, set_clock, change_settings)
-    change_settings(**AN_HOUR)
-    set_clock(at("2026-11-17T16:00:05"))
-    pipeline.sandbox.faults = [CENTS]
-
-    assert pipeline.run(key).success
-
-    assert row(pipeline, key).decision == "withheld"
-    assert 9_000 not in prices(pipeline)
-
-
-def test_a_price_accepted_in_a_shorter_window_is_the_reference_of_a_longer_one(
-    pipeline: Pipeline, set_clock: SetClock, change_settings: ChangeSettings
-) -> None:
-    assert pipeline.run(LIVE_ON_TUESDAY).success
-    pipeline.sandbox.faults = [times(pipeline, 0.1)]
-    key = at_16_00(pipeline, set_clock, change_settings)
-    assert launch_accept_moves(pipeline, VICTIM).success
-    change_settings(**AN_HOUR)
-    set_clock(at("2026-11-17T16:00:05"))
-
-    assert pipeline.run(key).success
-
-    assert row(pipeline, key).decision == "clear"
-
-
-def test_the_job_accepts_in_the_window_that_ended_last(
-    pipeline: Pipeline, set_clock: SetClock, change_settings: ChangeSettings
-) -> None:
-    assert pipeline.run(LIVE_ON_TUESDAY).success
-    key = at_16_00(pipeline, set_clock, change_settings)
-    change_settings(**AN_HOUR)
-    set_clock(at("2026-11-17T16:00:05"))
-    pipeline.sandbox.faults = [times(pipeline, 0.1)]
-    assert pipeline.run(key).success
-
-    assert launch_accept_moves(pipeline, VICTIM).success
-
-    assert row(pipeline, key).decision == "accepted"
-    assert row(pipeline, key).price in prices(pipeline)
-
-
-def test_the_job_knows_an_instrument_by_its_old_symbol(
-    pipeline: Pipeline, set_clock: SetClock, watchlist: SetWatchlist
-) -> None:
-    watchlist(["PETR4", "ELET3"])
-    assert pipeline.run(LIVE_ON_TUESDAY).success
-    set_clock(TUESDAY_15_00 + HALF_AN_HOUR)
-    move = row(pipeline, LIVE_ON_TUESDAY, "AXIA3").price / 10
-    pipeline.sandbox.faults = [Fault(ticker="ELET3", fields={"regularMarketPrice": move})]
-    assert pipeline.run(SECOND).success
-
-    assert launch_accept_moves(pipeline, "ELET3").success
-
-    assert move in prices(pipeline, "AXIA3")
-
-
-def test_the_job_sees_past_a_made_up_price(pipeline: Pipeline, set_clock: SetClock) -> None:
-    assert pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
-    real(pipeline, LIVE_ON_TUESDAY)
-    withheld = replace(row(pipeline, LIVE_ON_TUESDAY), decision="withheld")
-    moment = timedelta(seconds=1)
-    again = replace(withheld, observed_at=withheld.observed_at + moment)
-    pipeline.store.save([again], [LIVE_ON_TUESDAY])
-    set_clock(TUESDAY_15_00 + HALF_AN_HOUR)
-    assert pipeline.run(SECOND, select="quotes").success
-    real(pipeline, SECOND, VICTIM)
-    pipeline.publish_made_up_prices = False
-
-    assert launch_accept_moves(pipeline, VICTIM).success
-
-    assert row(pipeline, LIVE_ON_TUESDAY).decision == "accepted"
-
-
-@pytest.mark.parametrize("change", [AN_HOUR, FROM_TUESDAY])
 def test_the_previous_close_is_that_of_the_session_before(
     make_pipeline: Callable[..., Any],
     set_clock: SetClock,
     change_settings: ChangeSettings,
-    change: dict[str, str],
 ) -> None:
     with make_pipeline(plan="pro") as pipeline:
         assert pipeline.run("2026-11-16T10:00-0300", "2026-11-16T17:30-0300").success
         close = row(pipeline, "2026-11-16T17:30-0300", "BBAS3").price
-        change_settings(**change)
+        change_settings(**FROM_TUESDAY)
         first, last = "2026-11-17T10:00-0300", "2026-11-17T11:00-0300"
 
         result = pipeline.run(first, last)

@@ -244,7 +244,7 @@ def test_every_session_is_reported_an_hour_after_its_end(
     )
     assert told(result).keys() == {TUESDAY}
     schedule = defs.get_schedule_def(every_session.name)
-    assert schedule.cron_schedule == "0 19 * * 1-5"
+    assert schedule.cron_schedule == "0 19,23 * * 1-5"
 
 
 def test_without_a_session_there_is_nothing_to_report(instance: dg.DagsterInstance) -> None:
