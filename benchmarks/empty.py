@@ -33,13 +33,13 @@ def chain(prefix: str, checks: tuple[int, ...]) -> Iterator[dg.AssetsDefinition]
         deps = [f"{prefix}_{number}"]
 
 
-def in_every_fourth_minute(job: str, first: int) -> dg.ScheduleDefinition:
+def in_every_sixth_minute(job: str, first: int) -> dg.ScheduleDefinition:
     """A schedule that runs a job for one and the same window."""
 
     @dg.schedule(
         name=f"{job}_schedule",
         job_name=job,
-        cron_schedule=f"{first}-59/4 * * * *",
+        cron_schedule=f"{first}-59/6 * * * *",
         default_status=dg.DefaultScheduleStatus.RUNNING,
     )
     def scheduled() -> dg.RunRequest:
@@ -48,11 +48,11 @@ def in_every_fourth_minute(job: str, first: int) -> dg.ScheduleDefinition:
     return scheduled
 
 
-EMPTY, CHECKED = [*chain("empty", (0, 0, 0))], [*chain("checked", (5, 1, 1))]
+EMPTY, CHECKED = [*chain("empty", (0, 0, 0))], [*chain("checked", (6, 1, 1))]
 
 defs = dg.Definitions(
     assets=[*EMPTY, *CHECKED],
     jobs=[dg.define_asset_job("empty", EMPTY), dg.define_asset_job("checked", CHECKED)],
-    schedules=[in_every_fourth_minute("empty", 1), in_every_fourth_minute("checked", 3)],
+    schedules=[in_every_sixth_minute("empty", 1), in_every_sixth_minute("checked", 4)],
     executor=dg.in_process_executor,
 )

@@ -3,7 +3,7 @@
     python -m benchmarks.operation [WINDOWS] [--plans free pro]
 
 `dagster dev` with its daemon runs two code locations on one instance: the pipeline in the middle of
-a session, with windows of two minutes, and three empty assets, without checks and with as many as
+a session, with windows of three minutes, and three empty assets, without checks and with as many as
 the pipeline has, in turn in the minutes between. Brapi, MongoDB and Kafka are the stand-ins of
 `make dev`; an answer takes 150 ms. Whatever else the machine does counts in, for all alike.
 """
@@ -28,18 +28,21 @@ from brapi_sandbox.sandbox import Sandbox, serve
 
 from benchmarks.stand_ins import ANSWER, INTERVAL, REPOSITORY, stand_ins
 from market_data_pipeline_dev.process import Child
+from market_data_pipeline_tests.deploy.set_back import SetBack
 
-WINDOW = timedelta(minutes=2)
+WINDOW = timedelta(minutes=3)
 # A Tuesday in the middle of a session.
 BEGINNING = datetime(2026, 11, 17, 14, 0, tzinfo=UTC)
 FLOORS = {"free": 49 * INTERVAL + ANSWER, "pro": 2 * INTERVAL + ANSWER}
 CONTROLS = {"empty": "three empty assets", "checked": "three empty assets with as many checks"}
+FIRST = "the first window of a start committed on the topic"
 MOMENTS = (
     "run created",
     "run begins",
     "first request",
     "last answer",
     "window committed on the topic",
+    FIRST,
     "run ends",
     *(
         f"run of {control} {moment}"
@@ -50,9 +53,9 @@ MOMENTS = (
 
 
 @contextmanager
-def deployment(folder: Path, plan: str) -> Iterator[tuple[Path, Sandbox]]:
-    """Runs all of it, until the context ends: the instance's folder, and the sandbox."""
-    behind = (datetime.now(UTC) - BEGINNING) // WINDOW * WINDOW
+def deployment(folder: Path, plan: str) -> Iterator[tuple[Path, Sandbox, SetBack]]:
+    """Runs all of it, until the context ends: the instance's folder, the sandbox and the clock."""
+    clock = SetBack(BEGINNING, WINDOW)
     home = folder / "home"
     home.mkdir()
     (home / "dagster.yaml").write_text((REPOSITORY / "dagster.yaml").read_text())
@@ -61,7 +64,7 @@ def deployment(folder: Path, plan: str) -> Iterator[tuple[Path, Sandbox]]:
     (folder / "workspace.yaml").write_text(yaml.safe_dump({"load_from": locations}))
     with ExitStack() as stack:
         sandbox = stack.enter_context(serve(plan=plan, latency=ANSWER))
-        sandbox.now = lambda: datetime.now(UTC) - behind
+        sandbox.now = clock.now
         sandbox.quota_header = "x-unknown"  # for windows this short, the quota would be paced
         settings = stack.enter_context(stand_ins(folder, sandbox.url, plan))
         environment = (
@@ -70,9 +73,7 @@ def deployment(folder: Path, plan: str) -> Iterator[tuple[Path, Sandbox]]:
             | {
                 "DAGSTER_HOME": str(home),
                 "PYTHONPATH": str(REPOSITORY),
-                "SYNC_INTERVAL_MINUTES": "2",
-                "PARTITIONS_START": f"{BEGINNING:%Y-%m-%d}",
-                "TEST_SECONDS_BACK": str(int(behind.total_seconds())),
+                **clock.settings,
                 "NO_PROXY": "127.0.0.1",
             }
         )
@@ -83,7 +84,7 @@ def deployment(folder: Path, plan: str) -> Iterator[tuple[Path, Sandbox]]:
             "Dagster", command, environment, log, stop_signal=signal.SIGINT, patience=20
         )
         stack.callback(dagster.stop)
-        yield home, sandbox
+        yield home, sandbox, clock
 
 
 def schedules_of(home: Path, schedule: str) -> list[dg.RunRecord]:
@@ -110,19 +111,21 @@ def measured(windows: int, plan: str) -> dict[str, list[float]]:
     moments: dict[str, list[float]] = {name: [] for name in MOMENTS}
     with (
         tempfile.TemporaryDirectory() as name,
-        deployment(Path(name), plan) as (home, sandbox),
+        deployment(Path(name), plan) as (home, sandbox, clock),
     ):
         offset = time.time() - time.monotonic()
         ours: list[dg.RunRecord] = []
-        while len(ours) <= windows:  # the first one creates the topic, and is not counted
+        while len(ours) <= windows:  # the first one is listed apart
             time.sleep(5)
             ours = schedules_of(home, "every_window")
+        moments[FIRST] = [committed(home, ours[0].dagster_run.run_id)]
         for record in ours[1:]:
-            end = _minute(record)
+            start = datetime.fromisoformat(record.dagster_run.tags["dagster/partition"])
+            end = (start + WINDOW + clock.behind).timestamp()
             asked = [
                 each.at + offset - end
                 for each in sandbox.requests
-                if 0 <= each.at + offset - end < WINDOW.total_seconds() - 30
+                if 0 <= each.at + offset - end < WINDOW.total_seconds() - 90
             ]
             moments["run created"].append(record.create_timestamp.timestamp() - end)
             moments["run begins"].append((record.start_time or 0) - end)

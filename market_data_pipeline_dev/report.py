@@ -17,11 +17,12 @@ query Report($start: Float!) {
     }
   } } }
   repositoriesOrError { ... on RepositoryConnection { nodes { sensors { name sensorState {
-    ticks(afterTimestamp: $start, statuses: [SKIPPED], limit: 1) { skipReason cursor }
+    ticks(afterTimestamp: $start, statuses: [SKIPPED], limit: 1) { skipReason }
   } } } } }
 }
 """
-SENSOR, STARTUP = "at_startup", "market_data/startup"
+# What it launches so soon after the start is the run at startup.
+SENSOR, STARTUP_SECONDS = "launch_missing", 120
 ENDED = {"SUCCESS": "finished", "FAILURE": "has failed", "CANCELED": "was canceled"}
 # What an asset counts, by the names that it may have in the metadata.
 COUNTS = ("published", "dagster/partition_row_count", "dagster/row_count")
@@ -35,7 +36,7 @@ def news(address: str, start: float) -> Iterator[str]:
         try:
             url, no_proxy = f"{address}/graphql", {"http": ""}
             answer = requests.post(url, json=query, timeout=10, proxies=no_proxy)
-            for key, line in lines(address, answer.json()["data"]):
+            for key, line in lines(address, answer.json()["data"], start):
                 if key not in told:
                     told |= {key, SENSOR} if line.startswith("Startup") else {key}
                     yield line
@@ -45,36 +46,36 @@ def news(address: str, start: float) -> Iterator[str]:
         time.sleep(0.5)
 
 
-def lines(address: str, data: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def lines(address: str, data: dict[str, Any], start: float) -> Iterator[tuple[str, str]]:
     """A line for each run that has ended, with its id; or that no run was needed at startup."""
     started = False
     for run in reversed(data["runsOrError"]["results"]):
         tags = {tag["key"]: tag["value"] for tag in run["tags"]}
-        started |= STARTUP in tags
+        soon = (run["startTime"] or start) < start + STARTUP_SECONDS
+        startup = soon and tags.get("dagster/sensor_name") == SENSOR
+        started |= startup
         if run["status"] in ENDED:
-            yield run["runId"], _line(run, tags, f"{address}/runs/{run['runId']}")
+            yield run["runId"], _line(run, tags, startup, f"{address}/runs/{run['runId']}")
     if started:
         return
     for repository in data["repositoriesOrError"]["nodes"]:
         for sensor in repository["sensors"]:
             for tick in sensor["sensorState"]["ticks"] if sensor["name"] == SENSOR else ():
-                # Until the sensor has decided, its cursor is none or says that it waits.
-                if tick["cursor"] and "waiting" not in tick["cursor"]:
-                    yield SENSOR, f"Startup run skipped: {tick['skipReason']} See {address}"
+                yield SENSOR, f"Startup run skipped: {tick['skipReason']} See {address}"
 
 
-def _line(run: dict[str, Any], tags: dict[str, str], page: str) -> str:
+def _line(run: dict[str, Any], tags: dict[str, str], startup: bool, page: str) -> str:
     window = tags.get("dagster/partition")
     ends = [tags.get(f"dagster/asset_partition_range_{end}", "") for end in ("start", "end")]
     what = f"Windows {' to '.join(ends)}" if any(ends) else f"Run {run['runId'][:8]}"
     if window:
         what = f"Window {datetime.fromisoformat(window):%a %d %b %H:%M}"
-    if STARTUP in tags:
+    if startup:
         what = "Startup run"
     if run["status"] != "SUCCESS":
         return f"{what} {ENDED[run['status']]}. See why at {page}"
     assets = _assets(run)
-    if STARTUP in tags:
+    if startup:
         return (
             f"{what} finished: {len(assets)} assets materialized for {window} "
             f"({', '.join(assets)}).\n  See it at {page}, and the events with `make tail`."

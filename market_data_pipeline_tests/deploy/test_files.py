@@ -185,13 +185,13 @@ def test_the_webserver_of_helm_listens_where_every_user_may() -> None:
 def shards() -> list[dict[str, Any]]:
     """What the definitions are with the settings of each of the two code locations."""
     script = (
-        "import json; from market_data_pipeline.operation.automation import QUOTA_SHARE;"
+        "import json;"
         "from market_data_pipeline.definitions import SETTINGS, defs;"
         "from market_data_pipeline.market.watchlist import load_watchlist;"
         "graph = defs.resolve_asset_graph();"
         "checks = [check.asset_key for check in graph.asset_check_keys];"
         "keys = [key.path for key in [*graph.get_all_asset_keys(), *checks]];"
-        "print(json.dumps({'id': SETTINGS.transactional_id, 'share': QUOTA_SHARE, 'keys': keys,"
+        "print(json.dumps({'id': SETTINGS.transactional_id, 'share': SETTINGS.brapi_quota_share, 'keys': keys,"
         " 'instruments': load_watchlist(SETTINGS.watchlist_file).tickers}))"
     )
     loaded = []

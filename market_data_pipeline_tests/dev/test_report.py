@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from market_data_pipeline.operation.automation import STARTUP_TAG, WAITING, at_startup
 
-from market_data_pipeline_dev.report import SENSOR, STARTUP, lines
+from market_data_pipeline.operation.launching import launch_missing
+from market_data_pipeline_dev.report import SENSOR, lines
 
 ADDRESS = "http://127.0.0.1:3000"
 KEY = "2026-11-19T17:30-0300"
-OF_A_WINDOW, AT_STARTUP = {"dagster/partition": KEY}, {"dagster/partition": KEY, STARTUP: "true"}
+OF_A_WINDOW, AT_STARTUP = (
+    {"dagster/partition": KEY},
+    {"dagster/partition": KEY, "dagster/sensor_name": SENSOR},
+)
 RANGE = {f"dagster/asset_partition_range_{end}": KEY for end in ("start", "end")}
 SEE_WHY = f"See why at {ADDRESS}/runs/a-long-id"
 
@@ -24,18 +27,15 @@ def materialized(count: int) -> dict[str, Any]:
 
 
 def told(
-    *runs: dict[str, Any],
-    skip_reason: str = "",
-    sensor: str = at_startup.name,
-    cursor: str | None = "id of the daemon",
+    *runs: dict[str, Any], skip_reason: str = "", sensor: str = SENSOR, start: float = 90.0
 ) -> list[tuple[str, str]]:
-    ticks = [{"skipReason": skip_reason, "cursor": cursor}] if skip_reason else []
+    ticks = [{"skipReason": skip_reason}] if skip_reason else []
     sensors = [{"name": sensor, "sensorState": {"ticks": ticks}}]
     data = {
         "runsOrError": {"results": [*runs]},
         "repositoriesOrError": {"nodes": [{"sensors": sensors}]},
     }
-    return [*lines(ADDRESS, data)]
+    return [*lines(ADDRESS, data, start)]
 
 
 def run(status: str, tags: dict[str, str], *counts: int) -> dict[str, Any]:
@@ -49,8 +49,8 @@ def run(status: str, tags: dict[str, str], *counts: int) -> dict[str, Any]:
     }
 
 
-def test_the_names_are_those_of_the_pipeline() -> None:
-    assert (at_startup.name, STARTUP_TAG) == (SENSOR, STARTUP)
+def test_the_name_is_that_of_the_pipeline() -> None:
+    assert launch_missing.name == SENSOR
 
 
 @pytest.mark.parametrize(
@@ -94,9 +94,10 @@ def test_a_startup_run_that_is_under_way() -> None:
     assert told(run("STARTED", AT_STARTUP), skip_reason="It was launched.") == []
 
 
-@pytest.mark.parametrize(
-    "tick",
-    [{"sensor": "watch_freshness"}, {"cursor": None}, {"cursor": f"id of the daemon {WAITING}"}],
-)
-def test_a_look_that_decides_nothing_is_not_told(tick: dict[str, Any]) -> None:
-    assert told(skip_reason="Not yet.", **tick) == []
+def test_what_another_sensor_says_is_not_told() -> None:
+    assert told(skip_reason="Not yet.", sensor="watch_freshness") == []
+
+
+def test_what_is_launched_again_later_is_no_startup_run() -> None:
+    ((_, line),) = told(run("SUCCESS", AT_STARTUP, 50), start=-60.0)
+    assert line.startswith("Window Thu 19 Nov 17:30: ")

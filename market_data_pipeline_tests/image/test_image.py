@@ -180,7 +180,6 @@ def test_its_processes_store_and_publish_whole_windows(
     state: Path,
 ) -> None:
     deployment.start()
-    deployment.wait_for_the_startup()
     deployment.wait_for_a_tick()
 
     assert [name for name in deployment.names if not deployment.is_healthy(name)] == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -13,6 +13,7 @@ from brapi_sandbox.sandbox import Sandbox
 from kubernetes import client
 from kubernetes.utils import create_from_dict
 
+from market_data_pipeline_tests.deploy.set_back import SetBack
 from market_data_pipeline_tests.deploy.webserver import NoAnswerError, Run, launch_run, runs
 from market_data_pipeline_tests.kubernetes.chart import (
     FULL_NAME,
@@ -24,7 +25,7 @@ from market_data_pipeline_tests.kubernetes.chart import (
 from market_data_pipeline_tests.kubernetes.control_plane import ControlPlane
 from market_data_pipeline_tests.kubernetes.node import Node
 from market_data_pipeline_tests.publication.helpers import Seen, read
-from market_data_pipeline_tests.services.deployment import BEGINNING, MINUTE, Document, key_of
+from market_data_pipeline_tests.services.deployment import BEGINNING, Document, key_of
 from market_data_pipeline_tests.services.postgres import PASSWORD, Postgres
 from market_data_pipeline_tests.services.proxy import Proxy
 from market_data_pipeline_tests.supervised import free_ports
@@ -57,9 +58,8 @@ class Release:
     ) -> None:
         self.control_plane, self.sandbox, self._kafka = control_plane, sandbox, kafka
         self._mongo_uri, self.topic = mongo_uri, "kubernetes"
-        behind = (datetime.now(UTC) - BEGINNING) // MINUTE * MINUTE
-        self.now: Callable[[], datetime] = lambda: datetime.now(UTC) - behind
-        sandbox.now = self.now
+        clock = SetBack(BEGINNING)
+        self.now = sandbox.now = clock.now
         port, code = free_ports(2)
         self.url = f"http://127.0.0.1:{port}"
         settings = {
@@ -70,9 +70,7 @@ class Release:
             "PUBLISH_MADE_UP_PRICES": "true",
             "MONGO_DB": "kubernetes",
             "KAFKA_TOPIC": self.topic,
-            "SYNC_INTERVAL_MINUTES": "1",
-            "PARTITIONS_START": f"{BEGINNING:%Y-%m-%d}",
-            "TEST_SECONDS_BACK": str(int(behind.total_seconds())),
+            **clock.settings,
         }
         self.values = values_with(_for_this_machine(port, code, postgres.port, settings))
         self.node = Node(

@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import os
 import random
+import re
 import signal
 import sys
 import tempfile
@@ -35,7 +36,6 @@ from brapi_sandbox.answers import stamp
 from brapi_sandbox.faults import Fault
 from pymongo.uri_parser import parse_uri
 
-from market_data_pipeline.runs.one_at_a_time import PROCESS_TAG
 from market_data_pipeline_dev.process import stop_on_signals
 from market_data_pipeline_tests.deploy.webserver import (
     NoAnswerError,
@@ -93,6 +93,7 @@ MOMENTS = {
     "while it publishes": ('Started execution of step "kafka_publication"', 0.6),
 }
 SECONDS_TO_AIM = 50
+PROCESS = re.compile(r"\(pid: (\d+)\)")  # in the log of a run
 
 
 @dataclass(frozen=True)
@@ -130,12 +131,12 @@ class Services:
         while time.monotonic() < until:
             with contextlib.suppress(NoAnswerError):
                 for run in runs(deployment.url, 3):
-                    process = run.tags.get(PROCESS_TAG, "").split()
-                    under_way = run.status in UNFINISHED and process
-                    if under_way and sign in messages(deployment.url, run.id):
+                    said = messages(deployment.url, run.id) if run.status in UNFINISHED else ""
+                    process = PROCESS.search(said)
+                    if process and sign in said:
                         time.sleep(random.uniform(0, longest))
                         with contextlib.suppress(ProcessLookupError):
-                            os.kill(int(process[2]), signal.SIGKILL)
+                            os.kill(int(process[1]), signal.SIGKILL)
                         until = 0.0
             time.sleep(0.02)
         yield
@@ -418,7 +419,6 @@ def run_the_day(folder: Path, windows: int, seed: int, mongo_uri: str) -> Outcom
             folder, sandbox, postgres, mongo_uri, servers, BEGINNING, settings
         ) as deployment:
             deployment.start()
-            deployment.wait_for_the_startup()
             deployment.wait_for_a_tick()
             day = Day(Services(deployment, kafka, mongo), windows, seed)
             day.pass_by()

@@ -25,6 +25,7 @@ from brapi_sandbox.sandbox import Sandbox, serve
 from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, KEY_FORMAT
 from market_data_pipeline_tests.deploy.compose import COMPOSE, Processes
+from market_data_pipeline_tests.deploy.set_back import MINUTE, SetBack
 from market_data_pipeline_tests.deploy.webserver import NoAnswerError, Run, runs
 from market_data_pipeline_tests.publication.helpers import Seen, read
 from market_data_pipeline_tests.services.kafka_broker import KafkaCluster
@@ -32,13 +33,11 @@ from market_data_pipeline_tests.services.mongo_engine import mongo_engine
 from market_data_pipeline_tests.services.postgres import Postgres
 from market_data_pipeline_tests.supervised import ROOT
 
-MINUTE = timedelta(minutes=1)
 # A Tuesday in the middle of a session.
 BEGINNING = datetime(2026, 11, 17, 17, 0, tzinfo=UTC)
 MARKET = Market()
 TICKERS = {*load_watchlist().tickers}
 SCHEDULE = "dagster/schedule_name"
-STARTUP = "market_data/startup"
 UNFINISHED = {"QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING"}
 # Ten minutes are more than a test wants to wait for.
 IMPATIENT = {"run_monitoring": {"max_runtime_seconds": 60, "poll_interval_seconds": 2}}
@@ -86,9 +85,8 @@ class Deployment(Processes):
         self.mongo_uri, self.database = mongo_uri, f"production_{uuid4().hex[:8]}"
         self.topic = self.database
         self.beginning = beginning
-        behind = (datetime.now(UTC) - beginning) // window * window
-        self.now: Callable[[], datetime] = lambda: datetime.now(UTC) - behind
-        sandbox.now = self.now
+        self.clock = SetBack(beginning, window)
+        self.now = sandbox.now = self.clock.now
         whole = yaml.safe_load((ROOT / "deploy" / "dagster.yaml").read_text())
         whole |= {name: {**whole[name], **part} for name, part in instance.items()}
         (folder / "state").mkdir()
@@ -105,9 +103,7 @@ class Deployment(Processes):
             "MONGO_DB": self.database,
             "KAFKA_BOOTSTRAP_SERVERS": kafka,
             "KAFKA_TOPIC": self.topic,
-            "SYNC_INTERVAL_MINUTES": str(window // MINUTE),
-            "PARTITIONS_START": f"{beginning:%Y-%m-%d}",
-            "TEST_SECONDS_BACK": str(int(behind.total_seconds())),
+            **self.clock.settings,
             "NO_PROXY": "127.0.0.1",
             **(settings or {}),
         }
@@ -145,11 +141,9 @@ class Deployment(Processes):
             time.sleep(0.5)
         raise AssertionError(found)
 
-    def wait_for_the_startup(self) -> None:
-        """Waits until the run at startup has succeeded."""
-        self.wait_for(
-            lambda runs: any(run.status == "SUCCESS" and STARTUP in run.tags for run in runs)
-        )
+    def wait_for_the_first_run(self) -> None:
+        """Waits until a run has succeeded."""
+        self.wait_for(lambda runs: any(run.status == "SUCCESS" for run in runs))
 
     def wait_for_a_tick(self) -> None:
         """Waits until one more run of the schedule has succeeded."""

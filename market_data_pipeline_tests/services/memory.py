@@ -42,7 +42,7 @@ FOUR_AT_A_TIME = {"concurrency": {"runs": {"max_concurrent_runs": 4}}}
 PROGRAMS = {
     "daemon": "dagster-daemon",
     "webserver": "dagster-webserver",
-    "code location": "market_data_pipeline.operation.code_server",
+    "code location": "dagsterapigrpc",
 }
 
 
@@ -75,7 +75,7 @@ def _tree(root: int, children: dict[int, list[int]]) -> Iterator[int]:
 
 
 def _command(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_text()
+    return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", "")
 
 
 def _share(pid: int) -> int:
@@ -122,7 +122,7 @@ class Load:
 def measure(deployment: Deployment, most: int) -> dict[int, dict[str, int]]:
     """The memory after so many runs; says each as it comes."""
     deployment.start()
-    deployment.wait_for_the_startup()
+    deployment.wait_for_the_first_run()
     load = Load(deployment)
     measured: dict[int, dict[str, int]] = {}
     say(f"{'runs':>7}" + "".join(f"{name + ' MiB':>20}" for name in PROGRAMS))

@@ -35,7 +35,6 @@ def test_every_window_is_whole_although_postgres_is_killed_and_fails_over(
         Deployment(tmp_path, sandbox, postgres, real_mongo, kafka, settings=both) as deployment,
     ):
         deployment.start()
-        deployment.wait_for_the_startup()
         deployment.wait_for_a_tick()
         since = deployment.now().replace(second=0, microsecond=0) - MINUTE
 

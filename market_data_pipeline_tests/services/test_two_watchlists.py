@@ -12,7 +12,6 @@ from market_data_pipeline_tests.deploy.compose import services_with
 from market_data_pipeline_tests.deploy.webserver import Run
 from market_data_pipeline_tests.services.deployment import (
     SCHEDULE,
-    STARTUP,
     TICKERS,
     Deployment,
     Document,
@@ -27,9 +26,9 @@ LOCATION = "dagster/code_location"
 LOCATIONS = {"blue_chips", "funds"}
 
 
-def both_have_run(tag: str, runs: list[Run]) -> bool:
-    """Whether each location has a run with the tag that has succeeded."""
-    ours = [run for run in runs if tag in run.tags]
+def both_have_run(runs: list[Run]) -> bool:
+    """Whether each location has a run of its schedule that has succeeded."""
+    ours = [run for run in runs if SCHEDULE in run.tags]
     return {run.tags[LOCATION] for run in ours if run.status == "SUCCESS"} == LOCATIONS
 
 
@@ -50,8 +49,7 @@ def test_each_has_its_own_windows_and_together_they_have_all_instruments(
         Deployment(tmp_path, sandbox, postgres, real_mongo, kafka, services=services) as deployment,
     ):
         deployment.start()
-        deployment.wait_for(lambda runs: both_have_run(STARTUP, runs))
-        deployment.wait_for(lambda runs: both_have_run(SCHEDULE, runs))
+        deployment.wait_for(both_have_run)
         # On a slow machine the two need not have run for the same windows yet.
         deployment.wait_for(lambda _: whole_windows(deployment.documents()) >= 2)
         documents = deployment.documents()
