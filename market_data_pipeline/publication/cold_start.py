@@ -36,15 +36,10 @@ def topic_keeps_prices(kafka: dg.ResourceParam[Kafka]) -> dg.AssetCheckResult:
         found = configuration(kafka.settings.kafka_topic, connection, _ANSWER_SECONDS)
     except (ConfigurationError, KafkaException) as error:
         return _result(True, without_values(_not_known(error), connection))
-    return judge(found)
+    return _meaning(found)
 
 
-def judge(found: Mapping[str, str]) -> dg.AssetCheckResult:
-    """The check of a topic with this configuration.
-
-    Args:
-        found: the properties of the topic; none for that of the stand-in.
-    """
+def _meaning(found: Mapping[str, str]) -> dg.AssetCheckResult:
     if not found:
         return _result(True, "The embedded Kafka keeps its events until `make dev` ends.")
     policies = {policy.strip() for policy in found["cleanup.policy"].split(",")}

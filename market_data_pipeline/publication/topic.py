@@ -62,8 +62,8 @@ def create(
     if _is_stand_in(cluster):
         admin.list_topics(topic, timeout=timeout)
         return
-    for configuration in (CONFIGURATION, {}):
-        new = NewTopic(topic, partitions, replication_factor, config=configuration)
+    for asked in (CONFIGURATION, {}):
+        new = NewTopic(topic, partitions, replication_factor, config=asked)
         try:
             admin.create_topics([new], request_timeout=timeout)[topic].result()
             return
@@ -71,13 +71,13 @@ def create(
             error = exception.args[0]
             if error.code() == KafkaError.TOPIC_ALREADY_EXISTS:
                 return
-            if error.code() not in _REFUSALS or not configuration:
+            if error.code() not in _REFUSALS or not asked:
                 raise
             logger.warning(
                 "The cluster does not let topic %s have %s (%s): it is created with the cluster's "
                 "own configuration. The check topic_keeps_prices says what that means.",
                 topic,
-                ", ".join(f"{name}={value}" for name, value in configuration.items()),
+                ", ".join(f"{name}={value}" for name, value in asked.items()),
                 error.str(),
             )
 

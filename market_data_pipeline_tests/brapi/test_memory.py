@@ -47,7 +47,7 @@ def filled(part: bytes, size: int) -> bytes:
 
 def hostile(size: int) -> dict[str, bytes]:
     return {
-        "packed": gzip.compress(filled(b'{"":{"":[]}},', 60 * 2**20), 9),
+        "packed": gzip.compress(filled(b'{"":{"":[]}},', 60 * 2**20), 1),
         "large": filled(b"0,", 60 * 2**20),
         "objects": filled(b'{"":{"":{}}},', size),
         "lists": filled(b"[[0]],", size),

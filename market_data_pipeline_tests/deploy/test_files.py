@@ -191,7 +191,8 @@ def shards() -> list[dict[str, Any]]:
         "graph = defs.resolve_asset_graph();"
         "checks = [check.asset_key for check in graph.asset_check_keys];"
         "keys = [key.path for key in [*graph.get_all_asset_keys(), *checks]];"
-        "print(json.dumps({'id': SETTINGS.transactional_id, 'share': SETTINGS.brapi_quota_share, 'keys': keys,"
+        "share = SETTINGS.brapi_quota_share;"
+        "print(json.dumps({'id': SETTINGS.transactional_id, 'share': share, 'keys': keys,"
         " 'instruments': load_watchlist(SETTINGS.watchlist_file).tickers}))"
     )
     loaded = []

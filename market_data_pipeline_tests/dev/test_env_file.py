@@ -71,6 +71,7 @@ def test_blank_and_later_lines_leave_the_stand_ins_of_make_dev_alone(
             "BRAPI_BASE_URL": f"http://127.0.0.1:{env['SANDBOX_PORT']}",
             "BRAPI_TOKEN": "sandbox",
             "KAFKA_BOOTSTRAP_SERVERS": stand_ins["KAFKA_BOOTSTRAP_SERVERS"],
+            "KAFKA_UPDATED_AT_FORMAT": "epoch",
             "MONGO_URI": f"mongodb://127.0.0.1:{env['EMBEDDED_MONGO_PORT']}",
             "PUBLISH_MADE_UP_PRICES": "true",
         }

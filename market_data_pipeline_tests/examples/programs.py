@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -20,13 +19,7 @@ BUILT = {"target", "node_modules"}
 def spring_boot() -> list[str]:
     """The command that runs it, as for each of the others."""
     folder = _built("spring-boot", lambda draft: maven("package", folder=draft))
-    return [
-        "java",
-        "-Xmx128m",
-        "-XX:TieredStopAtLevel=1",
-        "-jar",
-        str(folder / "target/quotes.jar"),
-    ]
+    return ["java", "-Xmx128m", "-jar", str(folder / "target" / "quotes.jar")]
 
 
 def python() -> list[str]:
@@ -57,10 +50,8 @@ def _javascript() -> Path:
 def _install(folder: Path) -> None:
     """Confluent's client has a part in C++, which is built here where it cannot be downloaded."""
     node = Path(shutil.which("node") or "node").resolve().parents[1]
-    if (node / "include" / "node").exists():
-        os.environ.setdefault("npm_config_nodedir", str(node))
-    os.environ.setdefault("CKJS_LINKING", "dynamic")
-    run(folder, "npm", "ci", "--no-fund", "--no-audit")
+    headers = [f"npm_config_nodedir={node}"] if (node / "include" / "node").exists() else []
+    run(folder, "env", "CKJS_LINKING=dynamic", *headers, "npm", "ci", "--no-fund", "--no-audit")
 
 
 def _built(name: str, build: Callable[[Path], None], only: str = "*") -> Path:

@@ -41,8 +41,6 @@ NO_QUOTES = [
 ]
 OUTAGE_SECONDS = 12.0
 
-Handled = list[tuple[str, Decimal, datetime, str]]
-
 
 @pytest.mark.parametrize(
     ("command", "codecs"),

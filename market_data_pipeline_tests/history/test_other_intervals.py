@@ -11,7 +11,6 @@ from brapi_sandbox.answers import history
 from brapi_sandbox.faults import Fault
 from brapi_sandbox.sandbox import Sandbox, serve
 
-from market_data_pipeline.market import clock
 from market_data_pipeline_tests.conftest import TUESDAY_15_00, SetClock
 from market_data_pipeline_tests.history.test_bars import MONDAY, MONDAYS, Brapi, filed, gaps_of
 from market_data_pipeline_tests.history.truth import traded_in, traded_on
@@ -25,11 +24,15 @@ def told(interval: object) -> dict[str, Any]:
     return {"fields": {"usedInterval": interval}}
 
 
-@pytest.fixture
-def sandbox(set_clock: SetClock) -> Iterator[Sandbox]:
-    set_clock(TUESDAY_15_00)
-    with serve(burst=1_000, now=lambda: clock.utc_now()) as sandbox:
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with serve(burst=1_000, now=lambda: TUESDAY_15_00) as sandbox:
         yield sandbox
+
+
+@pytest.fixture(autouse=True)
+def on_tuesday(set_clock: SetClock) -> None:
+    set_clock(TUESDAY_15_00)
 
 
 def observe(sandbox: Sandbox, plan: str, *faults: Fault) -> tuple[dict[Any, float], set[str]]:
@@ -104,20 +107,21 @@ def at(*starts: str) -> Callable[[Sandbox], list[dict[str, Any]]]:
         ("free", whole(MONDAY, MONDAY, "1d"), UNTOLD, NOTHING),
     ],
 )
-@pytest.mark.parametrize("order", [1, -1], ids=["sorted", "backwards"])
 def test_what_is_known_of_the_bars_decides(
     sandbox: Sandbox,
     plan: str,
     answered: Callable[[Sandbox], list[dict[str, Any]]],
     said: dict[str, Any],
     filled: Iterable[int],
-    order: int,
 ) -> None:
-    bars = Fault(fields={"historicalDataPrice": answered(sandbox)[::order]})
-
-    prices, why = observe(sandbox, plan, bars, Fault(**said))
-
     truth = traded_in if plan == "pro" else traded_on
     windows = [MONDAYS[number] for number in filled]
-    assert prices == {("PETR4", each): truth(sandbox.market, "PETR4", each) for each in windows}
-    assert why <= ({"no trade"} if windows else {"other interval"})
+    traded = {("PETR4", each): truth(sandbox.market, "PETR4", each) for each in windows}
+    bars = answered(sandbox)
+    for order in (bars, bars[::-1]):
+        ordered = Fault(fields={"historicalDataPrice": order})
+
+        prices, why = observe(sandbox, plan, ordered, Fault(**said))
+
+        assert prices == traded
+        assert why <= ({"no trade"} if windows else {"other interval"})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from datetime import date, timedelta
+from itertools import pairwise
 
 import dagster as dg
 import pytest
@@ -14,11 +16,12 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     NewTopic,
 )
 
-from market_data_pipeline.publication.cold_start import topic_keeps_prices
+from market_data_pipeline.publication.cold_start import LONGEST_PAUSE, topic_keeps_prices
 from market_data_pipeline.publication.event import Event, quote_event
 from market_data_pipeline.publication.publisher import Publisher
 from market_data_pipeline.publication.resource import Kafka
 from market_data_pipeline.publication.topic import CONFIGURATION
+from market_data_pipeline.runs.common import WINDOWS
 from market_data_pipeline.settings import Settings
 from market_data_pipeline_tests.publication.helpers import a_quote, a_window, read, roll_back
 from market_data_pipeline_tests.services.kafka_broker import KafkaCluster, kafka_configs
@@ -36,6 +39,13 @@ def check(kafka: str, topic: str) -> tuple[bool, str]:
     assert isinstance(result, dg.AssetCheckResult)
     assert result.severity == dg.AssetCheckSeverity.WARN
     return result.passed, result.description or ""
+
+
+def test_the_market_pauses_for_as_long_as_is_said() -> None:
+    days = (date(2026, 1, 1) + timedelta(n) for n in range(365))
+    sessions = [windows for day in days if (windows := WINDOWS.of_session(day))]
+    pauses = [later[0].end - each[-1].end for each, later in pairwise(sessions)]
+    assert max(pauses) == LONGEST_PAUSE
 
 
 def test_the_stand_in_has_no_configuration(mock_kafka: str, topic: str) -> None:

@@ -119,7 +119,7 @@ def _unpack_newer_glibc(folder: Path, version: str) -> None:
 
 
 def run(folder: Path, *command: str) -> None:
-    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=1800)
     if ended.returncode != 0:
         raise ServiceUnavailableError(
             f"`{' '.join(command)}` failed:\n{(ended.stdout + ended.stderr)[-2000:]}"
