@@ -1,15 +1,17 @@
 """The history of all quotes, for audit: one document for each instrument and window."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 from bson import CodecOptions
-from dagster_mongo import DagsterMongoError, MongoResource
+from dagster_mongo import DagsterMongoError, MongoBulkWriteError, MongoResource
+from dagster_mongo.indexes import ensure_indexes
 from pymongo import DeleteOne, IndexModel, InsertOne, ReplaceOne, WriteConcern
 from pymongo.collection import Collection
-from pymongo.errors import BulkWriteError
+from pymongo.errors import BulkWriteError, OperationFailure
 
 from market_data_pipeline.market.quote import Quote, as_row, by_window, from_row, merge
 from market_data_pipeline.market.windows import Window
@@ -37,7 +39,6 @@ _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, tzinfo=UTC)
 
 # What a document has that this pipeline wrote.
 OURS = {"requested_ticker", "observed_at", "created_at"}
-DUPLICATE_KEY = 11000
 MOST_ATTEMPTS = 10
 
 Documents = Collection[dict[str, Any]]
@@ -121,9 +122,10 @@ def document_id(quote: Quote) -> str:
 
 
 def _collection(mongo: MongoResource) -> Documents:
-    return mongo.get_collection(COLLECTION).with_options(
-        codec_options=_CODEC, write_concern=WriteConcern("majority")
-    )
+    """The collection; a majority confirms each write, unless the address says otherwise."""
+    documents = mongo.get_collection(COLLECTION)
+    concern = WriteConcern(**{"w": "majority", **documents.write_concern.document})
+    return documents.with_options(codec_options=_CODEC, write_concern=concern)
 
 
 def _prepare(documents: Documents) -> None:
@@ -132,17 +134,20 @@ def _prepare(documents: Documents) -> None:
     Raises:
         dg.Failure: an index of another program leaves no room for a second window of a ticker.
     """
-    there = {index["name"]: index for index in documents.list_indexes()}
-    for name, index in there.items():
-        if index.get("unique") and "window_start" not in index["key"]:
-            raise dg.Failure(
-                f"The unique index {name} of {documents.name} leaves no room for a second window: "
-                f'drop it with db.{documents.name}.dropIndex("{name}") and run again.',
-                allow_retries=False,
-            )
-    keys = [dict(index["key"]) for index in there.values()]
-    if missing := [index for index in INDEXES if dict(index.document["key"]) not in keys]:
-        documents.create_indexes(missing)
+    with suppress(OperationFailure):  # no right to see them
+        for index in documents.list_indexes():
+            if index.get("unique") and "window_start" not in index["key"]:
+                name = index["name"]
+                raise dg.Failure(
+                    f"The unique index {name} of {documents.name} leaves no room for a second "
+                    f'window: drop it with db.{documents.name}.dropIndex("{name}") and run again.',
+                    allow_retries=False,
+                )
+    if refused := ensure_indexes(documents, INDEXES, None):
+        dg.get_dagster_logger().warning(
+            f"Indexes of {documents.name} that are not made, as the server refuses it: "
+            f"{', '.join(refused)}. The prices are written all the same."
+        )
 
 
 def _find(documents: Documents, windows: Sequence[Window]) -> dict[Quote, datetime]:
@@ -199,8 +204,9 @@ def _write(documents: Documents, writes: Sequence[Write]) -> bool:
     try:
         result = documents.bulk_write(writes, ordered=False)
     except BulkWriteError as error:
-        if {each["code"] for each in error.details["writeErrors"]} != {DUPLICATE_KEY}:
-            raise
+        refusal = MongoBulkWriteError(documents.name, error.details)
+        if not refusal.failures or not refusal.is_of_other_writers:
+            raise refusal from None
         return False
     return result.matched_count + result.inserted_count + result.deleted_count == len(writes)
 

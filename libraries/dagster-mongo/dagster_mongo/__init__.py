@@ -1,5 +1,7 @@
 """MongoDB for Dagster: a resource, and I/O managers for DataFrames and for documents."""
 
+from importlib.metadata import version
+
 from dagster_shared.libraries import DagsterLibraryRegistry
 
 from dagster_mongo.documents_io_manager import MongoDocumentsIOManager
@@ -13,11 +15,10 @@ from dagster_mongo.errors import (
     MongoOperationError,
     MongoSettingsError,
 )
-from dagster_mongo.pandas_io_manager import MongoPandasIOManager
-from dagster_mongo.polars_io_manager import MongoPolarsIOManager
+from dagster_mongo.frames import MongoPandasIOManager, MongoPolarsIOManager
 from dagster_mongo.resource import MongoResource
 
-__version__ = "0.1.0+source"
+__version__ = version("dagster-mongo")
 
 __all__ = [
     "DagsterMongoError",

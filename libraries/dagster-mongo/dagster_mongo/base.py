@@ -3,29 +3,36 @@
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from time import perf_counter
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import dagster as dg
 from pydantic import Field
 from pymongo.collection import Collection
 
-from dagster_mongo.documents import CODEC, Document
+from dagster_mongo.documents import CODEC, Document, encode
 from dagster_mongo.errors import MongoSettingsError
+from dagster_mongo.indexes import ensure_indexes
 from dagster_mongo.partitions import Slice, slice_of
-from dagster_mongo.preparation import prepare
 from dagster_mongo.reading import Reading
 from dagster_mongo.resource import MongoResource
 from dagster_mongo.schemas import Schema, Stored
-from dagster_mongo.settings import Settings
-from dagster_mongo.store import delete_others, insert_anew, upsert
+from dagster_mongo.settings import PREFIX, Settings, without_prefix
+from dagster_mongo.store import (
+    delete_others,
+    documents_there,
+    numbered,
+    refuse_ids_of_others,
+    upsert,
+)
 from dagster_mongo.translation import translated
 
-__all__ = ["Content", "MongoIOManager", "Place"]
+__all__ = ["MongoIOManager", "Place", "Rows"]
 
 Context = dg.InputContext | dg.OutputContext
 Fields = dict[str, Any]
-_SEPARATOR = "."
+Rows = Sequence[Mapping[str, Any]]
 
 
 class Place(NamedTuple):
@@ -34,40 +41,26 @@ class Place(NamedTuple):
     settings: Settings
     database: str
     asset: str
-    former: str | None
     part: Slice | None
 
-
-class Content(NamedTuple):
-    """What a store writes.
-
-    Attributes:
-        documents: The rows, encoded.
-        columns: At least the partition columns, as BSON values.
-        stored: What it means for the kept dtypes; None if none are kept.
-        table_columns: The columns and their dtypes, for the UI.
-    """
-
-    documents: Sequence[Document]
-    columns: Mapping[str, list[Any]]
-    stored: Stored | None
-    table_columns: Mapping[str, str]
+    @property
+    def replaces(self) -> bool:
+        """Whether a store deletes what it does not bring."""
+        return self.settings.mode == "replace"
 
 
 class MongoIOManager(dg.ConfigurableIOManager):
     """The base of this library's I/O managers; use one of those."""
 
     mongo: dg.ResourceDependency[MongoResource]
+    database: str | None = Field(
+        default=None,
+        description="The database of assets whose metadata names none. Default: the resource's.",
+    )
     schema_: str | None = Field(
         default=None,
         alias="schema",
-        description="The database of assets whose metadata has no `schema`. Default: the"
-        " resource's.",
-    )
-    key_prefix: Literal["collection", "database"] = Field(
-        default="collection",
-        description="What the prefix of an asset key names: a part of the collection's name"
-        " (`shop.prices`), or the database, in place of the resource's.",
+        description="The same as `database`, by the name of Dagster's other I/O managers.",
     )
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
@@ -77,27 +70,30 @@ class MongoIOManager(dg.ConfigurableIOManager):
             MongoSettingsError: The asset's metadata makes no sense.
             MongoFrameError: The value cannot be stored; nothing was written.
             MongoBulkWriteError: The server refused some documents; the others are written.
-            MongoOperationError: The server refused a command, such as an index.
+            MongoOperationError: The server refused a command.
             MongoConnectionError: There is no server, or it was lost; storing again completes it.
         """
         started = perf_counter()
-        place = self._place(context, context.definition_metadata)
+        metadata = context.definition_metadata
+        for name in without_prefix(metadata):
+            context.log.warning(f"Metadata {name!r} does nothing: its name is {PREFIX + name!r}.")
+        place = self._place(context, metadata)
+        rows, stored = self._content(obj, place)
+        documents = encode(rows, place.settings)
+        rows_of = place.part.count_rows(rows) if place.part else {}
         with translated(self.mongo.address):
-            collection = self._collection(place)
-            content = self._content(obj, place, collection, context.run_id)
-            rows_of = place.part.count_rows(content.columns) if place.part else {}
-            counts = self._store(place, collection, content)
+            counts = self._store(context, place, documents, stored)
         run = {
             **counts,
-            "rows": len(content.documents),
-            "bytes": sum(len(document.body) for document in content.documents),
+            "rows": len(documents),
+            "bytes": sum(len(document.body) for document in documents),
             "seconds": perf_counter() - started,
         }
         several = len(rows_of) > 1
         context.add_output_metadata({f"run/{k}": v for k, v in run.items()} if several else run)
-        context.add_output_metadata(_described(place, content))
-        if place.settings.mode == "replace" and not place.part:
-            context.add_output_metadata({"dagster/row_count": len(content.documents)})
+        context.add_output_metadata(_described(place, stored))
+        if place.replaces and not place.part:
+            context.add_output_metadata({"dagster/row_count": len(documents)})
         _add_row_counts(context, rows_of)
 
     def load_input(self, context: dg.InputContext) -> Any:
@@ -111,29 +107,16 @@ class MongoIOManager(dg.ConfigurableIOManager):
         metadata = context.upstream_output.definition_metadata if context.upstream_output else {}
         place = self._place(context, metadata)
         reading = Reading.from_metadata(context.definition_metadata)
-        query = reading.filter(place.part.query() if place.part else {})
         with translated(self.mongo.address):
-            collection = self._collection(place)
-            schema = self._schema(place, collection)
-            schema.claim(place.former, exclusive=False)
-            return self._load(collection, query, reading, schema, place.settings)
+            return self._load(self._collection(place), place, reading)
 
     @abstractmethod
-    def _content(
-        self, obj: Any, place: Place, collection: Collection[Fields], run_id: str
-    ) -> Content:
-        """Encode what is to be stored."""
+    def _content(self, obj: Any, place: Place) -> tuple[Rows, Stored | None]:
+        """The rows of a value, and what they mean for the kept dtypes; None if none are kept."""
 
     @abstractmethod
-    def _load(
-        self,
-        collection: Collection[Fields],
-        query: Fields,
-        reading: Reading,
-        schema: Schema,
-        settings: Settings,
-    ) -> Any:
-        """Load what matches a query."""
+    def _load(self, collection: Collection[Fields], place: Place, reading: Reading) -> Any:
+        """Load what an input asks for."""
 
     @property
     @abstractmethod
@@ -141,63 +124,81 @@ class MongoIOManager(dg.ConfigurableIOManager):
         """Whose dtypes are kept."""
 
     def _store(
-        self, place: Place, collection: Collection[Fields], content: Content
+        self,
+        context: dg.OutputContext,
+        place: Place,
+        documents: Sequence[Document],
+        stored: Stored | None,
     ) -> Counter[str]:
         settings, part = place.settings, place.part
-        schema = self._schema(place, collection)
-        schema.claim(place.former, exclusive=settings.mode == "replace")
-        schema.prepare(content.stored) if content.stored else schema.register()
-        prepare(collection, settings, part.fields if part else ())
-        query = part.query() if part else {}
-        if settings.time_series:
-            counts = insert_anew(collection, query, content.documents, settings.batch_size)
-        else:
-            counts = upsert(collection, content.documents, settings)
-            if settings.mode == "replace":
-                counts["deleted"] = delete_others(
-                    collection, query, content.documents, settings.batch_size
-                )
-        if content.stored:
-            schema.finish(content.stored)
+        collection = self._collection(place)
+        partitions = part.query() if part else {}
+        if part and settings.key in ((), ("_id",)):
+            refuse_ids_of_others(collection, documents, partitions)
+        schema = self._schema(collection, place)
+        if place.replaces:
+            schema.claim(collection)
+        if stored:
+            schema.prepare(stored, _others_of(collection, partitions, place.replaces))
+        refused = ensure_indexes(collection, settings.indexes, part.field if part else None)
+        if refused:
+            context.log.warning(
+                f"The collection {collection.name!r} lacks indexes that this user may not make, or"
+                f" has others in their place: {'; '.join(refused)}. The data is stored without."
+            )
+        there = documents_there(collection, partitions) if place.replaces else {}
+        if stored and place.replaces:  # only a DataFrame has an order that has to come back
+            documents = numbered(documents, there)
+        counts = upsert(collection, documents, settings, _managed(settings, context.run_id))
+        if place.replaces:
+            counts["deleted"] = delete_others(collection, partitions, documents, there)
+        if stored:
+            schema.finish(stored)
         return counts
 
     def _place(self, context: Context, metadata: Mapping[str, Any]) -> Place:
         path = context.asset_key.path if context.has_asset_key else []
-        database = metadata.get("schema") or self.schema_
-        if not database and self.key_prefix == "database" and len(path) > 1:
-            database, path = _SEPARATOR.join(path[:-1]).replace(_SEPARATOR, "-"), path[-1:]
-        if database is not None and not isinstance(database, str):
-            raise MongoSettingsError(f"schema is the name of a database, not {database!r}.")
-        settings = Settings.from_metadata(metadata, _SEPARATOR.join(path))
-        former = "_".join(path) if len(path) > 1 and "mongo/collection" not in metadata else None
-        asset = context.asset_key.to_user_string() if context.has_asset_key else ""
+        settings = Settings.from_metadata(metadata, ".".join(path))
         part = slice_of(context, metadata.get("partition_expr"))
-        return Place(settings, database or self.mongo.database, asset, former, part)
+        key = settings.key
+        if part and key and key != ("_id",) and part.field not in key:
+            raise MongoSettingsError(
+                f"mongo/key {list(key)} lacks the partition column {part.field!r}: the same key in"
+                f" two partitions would be one document. Set it to {[*key, part.field]}."
+            )
+        named = settings.database or self.database or self.schema_ or self.mongo.database_name
+        return Place(settings, named, context.asset_key.to_user_string() if path else "", part)
 
     def _collection(self, place: Place) -> Collection[Fields]:
         database = self.mongo.get_client()[place.database]
-        return database[place.settings.collection].with_options(
-            codec_options=CODEC,
-            write_concern=place.settings.write_concern,
-            read_concern=place.settings.read_concern,
-        )
+        collection = database[place.settings.collection].with_options(codec_options=CODEC)
+        if not collection.write_concern.acknowledged:
+            raise MongoSettingsError("w=0 would hide every failed write: remove it, or raise it.")
+        return collection
 
-    def _schema(self, place: Place, collection: Collection[Fields]) -> Schema:
-        return Schema(collection.database, place.settings.collection, place.asset, self._library)
+    def _schema(self, collection: Collection[Fields], place: Place) -> Schema:
+        return Schema(collection.database, collection.name, place.asset, self._library)
 
 
-def others_of(collection: Collection[Fields], part: Slice | None, replaces: bool) -> Any:
+def _managed(settings: Settings, run_id: str) -> Fields:
+    """The fields that a store sets, in this order."""
+    values = {settings.run_id: run_id, settings.created_at: datetime.now(UTC)}
+    return {name: value for name, value in values.items() if name}
+
+
+def _others_of(collection: Collection[Fields], partitions: Fields, replaces: bool) -> Any:
     """Tells whether documents match a query, besides those that a store replaces."""
 
     def others(query: Mapping[str, Any]) -> bool:
-        left = {"$and": [query, {"$nor": [part.query()]}]} if part and replaces else query
+        left = {"$and": [query, {"$nor": [partitions]}]} if partitions and replaces else query
         return collection.find_one(left, {"_id": True}) is not None
 
     return others
 
 
-def _described(place: Place, content: Content) -> dict[str, Any]:
-    columns = [dg.TableColumn(name, type=dtype) for name, dtype in content.table_columns.items()]
+def _described(place: Place, stored: Stored | None) -> dict[str, Any]:
+    fields = stored.fields if stored else {}
+    columns = [dg.TableColumn(name, type=str(field.dtype)) for name, field in fields.items()]
     return {
         "collection": place.settings.collection,
         "dagster/storage_kind": "mongodb",

@@ -1,142 +1,164 @@
-"""Rows to encoded documents with their ids."""
+"""Rows to encoded documents, each with its id."""
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from itertools import repeat
+from datetime import datetime
+from decimal import Decimal, DecimalException
 from typing import Any, NamedTuple
 
 import bson
-from bson import CodecOptions
+from bson import CodecOptions, Decimal128
 from bson.binary import UuidRepresentation
+from bson.codec_options import DatetimeConversion, TypeDecoder, TypeRegistry
+from bson.decimal128 import create_decimal128_context
 from bson.errors import BSONError
 
-from dagster_mongo.errors import MongoFrameError
-from dagster_mongo.keys import content_ids, key_ids
+from dagster_mongo.errors import MongoFrameError, MongoSettingsError
+from dagster_mongo.keys import as_utc, content_ids, key_ids
 from dagster_mongo.settings import Settings
 
-__all__ = ["CODEC", "Document", "columns_of", "from_columns", "from_mappings", "with_date"]
+__all__ = ["CODEC", "ROW", "Document", "decimal_of", "encode", "starts_of", "with_fields"]
 
-# Dates within this library are naive and in UTC, whatever the client's own options are.
-CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
-    document_class=dict, tz_aware=False, uuid_representation=UuidRepresentation.STANDARD
-)
+# The number of a row in the DataFrame that was stored: a collection has no order of its own.
+ROW = "_row"
 _LARGEST = 16 * 1024 * 1024
+_LENGTH = struct.Struct("<i")
+_BID, _SPECIAL = struct.Struct("<QQ"), 0x6000000000000000
+_IEEE = create_decimal128_context()
 
 
 class Document(NamedTuple):
-    """A document's id, and the whole of it as BSON."""
+    """A document's id, the whole of it as BSON, and the value of its `mongo/version` field."""
 
     id: Any
     body: bytes
+    version: Any = None
 
 
-def from_columns(
-    columns: Mapping[str, Sequence[Any]], settings: Settings, run_id: str
-) -> list[Document]:
-    """Encode the rows of a frame.
+class _Decimals(TypeDecoder):
+    bson_type = Decimal128
+
+    def transform_bson(self, value: Any) -> Decimal:
+        return decimal_of(*_BID.unpack(value.bid))
+
+
+def decimal_of(low: int, high: int) -> Decimal:
+    """The decimal of a Decimal128, given its two halves; `to_decimal` takes eight times as long."""
+    if high & _SPECIAL == _SPECIAL:  # infinity, or no number
+        decimal: Decimal = Decimal128.from_bid(_BID.pack(low, high)).to_decimal()
+        return decimal
+    digits = Decimal((high & 0x1FFFFFFFFFFFF) << 64 | low)
+    number = digits.scaleb((high >> 49 & 0x3FFF) - 6176, _IEEE)
+    return number.copy_negate() if high >> 63 else number
+
+
+def _as_bson(value: Any) -> Any:
+    """What BSON has for a value that pymongo itself does not take."""
+    if isinstance(value, Decimal):
+        try:
+            return Decimal128(value)
+        except DecimalException:
+            digits = len(value.as_tuple().digits)
+            raise ValueError(
+                f"a decimal of {digits} digits, {value}, is none that MongoDB has (34 digits,"
+                " exponents from -6176 to 6111): round it"
+            ) from None
+    if type(value).__name__ == "NAType":  # of pandas, which may not be installed
+        return None
+    if hasattr(value, "tolist"):  # NumPy's arrays and numbers
+        return value.tolist()
+    raise TypeError(f"BSON has no {type(value).__name__} ({value!r}): convert it")
+
+
+CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
+    document_class=dict,
+    tz_aware=True,
+    uuid_representation=UuidRepresentation.STANDARD,
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
+    type_registry=TypeRegistry([_Decimals()], fallback_encoder=_as_bson),
+)
+
+
+def encode(rows: Sequence[Mapping[str, Any]], settings: Settings) -> list[Document]:
+    """Encode rows as documents.
+
+    Without a key, the `_id` of the rows is their identity, or else their content.
 
     Args:
-        columns: Its columns as BSON values, all equally long.
-        settings: Which columns are the key. Without any, a row's content identifies it.
-        run_id: The value of the field that `mongo/run_id` names.
+        rows: By the names of their fields.
+        settings: Which fields are the key and the version.
 
     Raises:
         MongoFrameError: Two rows have one key, a key is null, or BSON has no such value.
+        MongoSettingsError: Rows without a key are to replace those with the same.
     """
-    if not any(columns.values()):
+    if not rows:
         return []
-    _refuse_reserved(columns.keys(), settings)
-    fields: dict[str, Iterable[Any]] = dict(columns)
-    ids: Iterable[Any] = repeat(None)
-    if not settings.time_series:
-        identity = sorted(columns.keys() - set(settings.volatile))
-        content = {name: columns[name] for name in identity}
-        ids = (
-            key_ids(columns, settings.key)
-            if settings.key
-            else content_ids(columns, _encoded(_rows(content)), settings.volatile)
-        )
-        fields = {"_id": ids, **columns}
-    if settings.run_id:
-        fields[settings.run_id] = repeat(run_id)
-    return list(map(Document, ids, _encoded(_rows(fields))))
+    names = set[str]().union(*rows)
+    if taken := names & settings.managed:
+        raise MongoFrameError(f"Field {min(taken)!r} is set by the store: rename it.")
+    ids = _ids(rows, settings, "_id" in names)
+    versions = _versions(rows, settings.version)
+    whole = ({"_id": id, **row} for id, row in zip(ids, rows, strict=True))
+    return list(map(Document, ids, _encoded(whole), versions))
 
 
-def from_mappings(
-    mappings: Sequence[Mapping[str, Any]], settings: Settings, run_id: str
-) -> list[Document]:
-    """Encode documents as they are, with an `_id` and the fields that the store sets.
-
-    Raises:
-        MongoFrameError: Two documents have one key, a key is null, or BSON has no such value.
-    """
-    if not mappings:
-        return []
-    names = dict.fromkeys(name for mapping in mappings for name in mapping)
-    _refuse_reserved(names.keys(), settings)
-    ids: Iterable[Any] = repeat(None)
-    rows: Iterable[Mapping[str, Any]] = mappings
-    if not settings.time_series:
-        ids = (
-            key_ids(columns_of(mappings, settings.key), settings.key)
-            if settings.key
-            else content_ids(names, _contents(mappings, settings.volatile), settings.volatile)
-        )
-        rows = ({"_id": id, **mapping} for id, mapping in zip(ids, mappings, strict=True))
-    managed = {settings.run_id: run_id} if settings.run_id else {}
-    return list(map(Document, ids, _encoded({**row, **managed} for row in rows)))
+def starts_of(batch: bytes) -> list[int]:
+    """Where each document of a batch begins."""
+    starts, at = [], 0
+    while at < len(batch):
+        starts.append(at)
+        at += _LENGTH.unpack_from(batch, at)[0]
+    return starts
 
 
-def columns_of(mappings: Sequence[Mapping[str, Any]], names: Iterable[str]) -> dict[str, list[Any]]:
-    """Some fields of documents as columns, dates naive in UTC; a name that none has is left out."""
-    return {
-        name: [_naive(mapping.get(name)) for mapping in mappings]
-        for name in names
-        if not mappings or any(name in mapping for mapping in mappings)
-    }
+def with_fields(body: bytes, fields: Mapping[str, Any]) -> bytes:
+    """A document with more fields at its end."""
+    more = bson.encode(fields)[4:-1]
+    return _LENGTH.pack(len(body) + len(more)) + body[4:-1] + more + b"\0"
 
 
-def with_date(body: bytes, name: str, moment: datetime) -> bytes:
-    """A document with one more field, a date (naive in UTC), at its end."""
-    milliseconds = bson.encode({name: moment})[4:-1]
-    return struct.pack("<i", len(body) + len(milliseconds)) + body[4:-1] + milliseconds + b"\0"
+def _ids(rows: Sequence[Mapping[str, Any]], settings: Settings, has_id: bool) -> list[Any]:
+    key = settings.key
+    if has_id and key not in ((), ("_id",)):
+        raise MongoFrameError("The rows have an _id: then mongo/key is ['_id'], or not set.")
+    if key or has_id:
+        return key_ids(rows, key or ["_id"])
+    if settings.mode == "upsert":
+        raise MongoSettingsError("Upsert mode needs mongo/key, or an _id in the rows.")
+    return content_ids(_encoded({name: row[name] for name in sorted(row)} for row in rows))
 
 
-def _refuse_reserved(names: Iterable[str], settings: Settings) -> None:
-    if managed := settings.managed & set(names):
-        raise MongoFrameError(f"Field {min(managed)!r} is set by the store, as its metadata says.")
-    if "_id" in names and settings.time_series is None and settings.key != ("_id",):
-        raise MongoFrameError("There is a column _id: then mongo/key has to be ['_id'].")
-
-
-def _naive(value: Any) -> Any:
-    if isinstance(value, datetime):
-        moment = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
-        return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
-    return value
-
-
-def _rows(columns: Mapping[str, Iterable[Any]]) -> Iterator[dict[str, Any]]:
-    names = tuple(columns)
-    for row in zip(*columns.values(), strict=False):
-        yield dict(zip(names, row, strict=True))
-
-
-def _contents(mappings: Iterable[Mapping[str, Any]], volatile: Sequence[str]) -> Iterator[bytes]:
-    return _encoded(
-        {name: mapping[name] for name in sorted(mapping.keys() - set(volatile))}
-        for mapping in mappings
-    )
+def _versions(rows: Sequence[Mapping[str, Any]], name: str | None) -> list[Any]:
+    if name is None:
+        return [None] * len(rows)
+    versions = [as_utc(row.get(name)) for row in rows]
+    for number, version in enumerate(versions):
+        is_number = isinstance(version, int | float | Decimal) and not isinstance(version, bool)
+        if version != version or not (is_number or isinstance(version, str | datetime)):
+            raise MongoFrameError(
+                f"Row {number} has the version {version!r} in field {name!r}: a version is a"
+                " number, a text or a date."
+            )
+    return versions
 
 
 def _encoded(rows: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
     for number, row in enumerate(rows):
         try:
             body = bson.encode(row, codec_options=CODEC)
-        except (BSONError, OverflowError, TypeError, ValueError) as error:
-            reason = str(error).removeprefix("Invalid document: ").rstrip(".")
-            raise MongoFrameError(f"Row {number} cannot be a document: {reason}.") from None
+        except (BSONError, OverflowError, TypeError, ValueError):
+            raise MongoFrameError(f"Row {number} cannot be stored: {_reason(row)}.") from None
         if len(body) > _LARGEST:
             raise MongoFrameError(f"Row {number} has {len(body)} bytes, MongoDB takes {_LARGEST}.")
         yield body
+
+
+def _reason(row: Mapping[str, Any]) -> str:
+    """Which field BSON has no value for, and why."""
+    for name, value in row.items():
+        try:
+            bson.encode({name: value}, codec_options=CODEC)
+        except (BSONError, OverflowError, TypeError, ValueError) as error:
+            return f"field {name!r}: {str(error).removeprefix('Invalid document: ').rstrip('.')}"
+    return "it is no document"

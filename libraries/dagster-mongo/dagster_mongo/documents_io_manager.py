@@ -1,33 +1,26 @@
 """Lists of dicts in collections: documents as they are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import dagster as dg
-from bson import CodecOptions
 from pymongo.collection import Collection
 
-from dagster_mongo.base import Content, MongoIOManager, Place
-from dagster_mongo.documents import CODEC, columns_of, from_mappings
+from dagster_mongo.base import MongoIOManager, Place, Rows
 from dagster_mongo.errors import MongoFrameError
 from dagster_mongo.reading import Reading
-from dagster_mongo.schemas import Schema
-from dagster_mongo.settings import Settings
 
 __all__ = ["MongoDocumentsIOManager"]
-
-_AWARE: CodecOptions[dict[str, Any]] = CODEC.with_options(tz_aware=True)
 
 
 class MongoDocumentsIOManager(MongoIOManager):
     """Keeps an asset's list of dicts in a collection, each dict as a document.
 
     The metadata of an asset and of an input is that of the other I/O managers. Every type that
-    BSON has is kept, nested values and the order of the fields too. Loaded documents have all of
-    their fields, also `_id` and those that the store sets. Datetimes are loaded with the time
-    zone UTC and to the millisecond; those without a zone are stored as UTC. UUIDs are kept in
-    the standard representation. A `Decimal`, `date`, set or NumPy value is refused: convert
-    it, for example to `bson.Decimal128`.
+    BSON has is kept, nested values and the order of the fields too. The `_id` of the dicts is that
+    of the documents; without one, and without `mongo/key`, it is an ObjectId made of the content.
+    Loaded documents have all of their fields, also `_id` and those that the store sets. Datetimes
+    are loaded in UTC and to the millisecond; those without a zone are stored as UTC. Decimals are
+    `decimal.Decimal`. UUIDs are kept in the standard representation. A `date` or a set is refused.
 
     Example:
         ```python
@@ -37,13 +30,7 @@ class MongoDocumentsIOManager(MongoIOManager):
         import dagster as dg
         from dagster_mongo import MongoDocumentsIOManager, MongoResource
 
-        @dg.asset(
-            metadata={
-                "mongo/mode": "upsert",
-                "mongo/key": ["_id"],
-                "mongo/created_at": "created_at",
-            }
-        )
+        @dg.asset(metadata={"mongo/mode": "upsert", "mongo/created_at": "created_at"})
         def orders() -> list[dict[str, Any]]:
             return [{"_id": 1, "at": datetime.now(UTC), "lines": [{"sku": "a1", "pieces": 2}]}]
 
@@ -59,42 +46,22 @@ class MongoDocumentsIOManager(MongoIOManager):
         ```
     """
 
-    def handle_output(self, context: dg.OutputContext, obj: Sequence[Mapping[str, Any]]) -> None:
-        """Store documents, as `MongoIOManager.handle_output` says. The list may be empty."""
-        super().handle_output(context, obj)
-
-    def load_input(self, context: dg.InputContext) -> list[dict[str, Any]]:
-        """Load documents, as `MongoIOManager.load_input` says."""
-        documents: list[dict[str, Any]] = super().load_input(context)
-        return documents
-
     @property
     def _library(self) -> str:
         return "documents"
 
-    def _content(
-        self, obj: Any, place: Place, collection: Collection[dict[str, Any]], run_id: str
-    ) -> Content:
-        documents = _documents(obj)
-        encoded = from_mappings(documents, place.settings, run_id)
-        columns = columns_of(documents, place.part.fields if place.part else ())
-        return Content(encoded, columns, None, {})
+    def _content(self, obj: Any, place: Place) -> tuple[Rows, None]:
+        return _documents(obj), None
 
     def _load(
-        self,
-        collection: Collection[dict[str, Any]],
-        query: dict[str, Any],
-        reading: Reading,
-        schema: Schema,
-        settings: Settings,
+        self, collection: Collection[dict[str, Any]], place: Place, reading: Reading
     ) -> list[dict[str, Any]]:
-        found = collection.with_options(codec_options=_AWARE).find(
-            query, dict(reading.projection) if reading.projection else None, limit=reading.limit
-        )
-        return list(found.sort(list(reading.sort)) if reading.sort else found)
+        query = reading.filter(place.part.query() if place.part else {})
+        order = list(reading.sort) or None
+        return list(collection.find(query, reading.projection(), sort=order, limit=reading.limit))
 
 
-def _documents(obj: object) -> Sequence[Mapping[str, Any]]:
+def _documents(obj: object) -> Rows:
     if not isinstance(obj, list | tuple):
         raise MongoFrameError(f"A list of dicts can be stored, not a {type(obj).__name__}.")
     for number, document in enumerate(obj):

@@ -1,5 +1,6 @@
 """The exceptions of this library. Each message says what to do, and none shows a password."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,10 @@ __all__ = [
     "MongoSettingsError",
 ]
 
-_SHOWN_FAILURES = 5
+_DUPLICATE_KEY = 11000
+_MOST_CHARACTERS = 500
+# "… index: ticker_1 dup key: …" of MongoDB, "… index 'ticker_1'" of others.
+_INDEX = re.compile(r"index:? '?(.+?)'?(?: dup key| collation|$)")
 
 
 class DagsterMongoError(Exception):
@@ -26,7 +30,7 @@ class MongoSettingsError(DagsterMongoError):
 
 
 class MongoConnectionError(DagsterMongoError):
-    """No server answered: not there, no such host, or the connection was lost."""
+    """No server answered: not there, no such host, too slow, or the connection was lost."""
 
 
 class MongoAuthenticationError(MongoConnectionError):
@@ -46,35 +50,67 @@ class MongoLoadError(DagsterMongoError):
 
 
 class MongoBulkWriteError(DagsterMongoError):
-    """The server refused some documents of a store; the others are written.
+    """The server refused some documents; the others are written.
+
+    The message has the code and the text of the first refusal, and never a document.
 
     Attributes:
-        collection: The collection's name.
-        failures: One entry for each refused document: `_id`, `code` and `message`.
-        attempted: How many documents were in the bulk write.
+        collection: The collection's name; None if that is not known.
+        failures: One entry for each refused document: `_id`, `code`, `message` and, of a duplicate
+            key, the `index` that refuses it.
+        attempted: How many documents were to be written; 0 if that is not known.
     """
 
-    def __init__(self, collection: str, details: Mapping[str, Any], ids: Sequence[Any]) -> None:
+    def __init__(
+        self, collection: str | None, details: Mapping[str, Any], ids: Sequence[Any] = ()
+    ) -> None:
         self.collection = collection
         self.attempted = len(ids)
-        self.failures = [
-            {"_id": ids[e["index"]], "code": e.get("code"), "message": e.get("errmsg", "")}
-            for e in details.get("writeErrors", [])
-        ]
+        self.failures = [_failure(error, ids) for error in details.get("writeErrors", [])]
         super().__init__(" ".join([*self._refusals(), *_unconfirmed(details)]))
+
+    @property
+    def is_of_other_writers(self) -> bool:
+        """Whether all were refused since another writer has written documents of these ids."""
+        return all(
+            failure["code"] == _DUPLICATE_KEY and failure["index"] in ("_id_", None)
+            for failure in self.failures
+        )
 
     def _refusals(self) -> Iterator[str]:
         if not self.failures:
             return
-        first = self.failures[:_SHOWN_FAILURES]
-        shown = "; ".join(f"_id={failure['_id']!r}: {failure['message']}" for failure in first)
-        rest = len(self.failures) - _SHOWN_FAILURES
+        first, attempted = self.failures[0], f" of {self.attempted}" if self.attempted else ""
+        which = f", the first with the _id {first['_id']!r}" if self.attempted else ""
+        where = f"The collection {self.collection!r}" if self.collection else "MongoDB"
         yield (
-            f"{len(self.failures)} of {self.attempted} documents were refused by collection"
-            f" {self.collection!r}: {shown}{f'; and {rest} more' if rest > 0 else ''}."
+            f"{where} refused {len(self.failures)}{attempted} documents"
+            f"{which} (code {first['code']}: {first['message'].rstrip('.')})."
         )
+        if first["code"] == _DUPLICATE_KEY and not self.is_of_other_writers:
+            yield (
+                f"Its unique index {first['index']!r} allows no two documents with these values:"
+                " drop the index, or remove the documents that have them already."
+            )
+        elif first["code"] == _DUPLICATE_KEY:
+            yield "Other runs write the same documents at this moment: store again."
+
+
+def _failure(error: Mapping[str, Any], ids: Sequence[Any]) -> dict[str, Any]:
+    message = str(error.get("errmsg") or "no reason given")
+    index = _INDEX.search(message) if error.get("code") == _DUPLICATE_KEY else None
+    return {
+        "_id": ids[error["index"]] if ids else None,
+        "code": error.get("code"),
+        "message": message[:_MOST_CHARACTERS],
+        "index": index[1] if index else None,
+    }
 
 
 def _unconfirmed(details: Mapping[str, Any]) -> Iterator[str]:
-    for error in details.get("writeConcernErrors", []):
-        yield f"The write concern was not met: {error.get('errmsg', 'no reason given')}."
+    for error in details.get("writeConcernErrors", [])[:1]:
+        reason = str(error.get("errmsg") or "no reason given").rstrip(".")
+        yield (
+            f"The write concern was not met (code {error.get('code')}: {reason}): the documents may"
+            " be written. Check the members of the replica set, or ask for fewer with `w`."
+        )

@@ -1,92 +1,123 @@
-"""What the I/O managers of DataFrames have in common."""
+"""DataFrames in collections. Their libraries are imported only when one is stored or loaded."""
 
-from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 from pymongo.collection import Collection
 
-from dagster_mongo.base import Content, MongoIOManager, Place, others_of
-from dagster_mongo.documents import from_columns
-from dagster_mongo.errors import MongoLoadError
-from dagster_mongo.fields import Field, Widening
+from dagster_mongo.base import MongoIOManager, Place, Rows
+from dagster_mongo.documents import ROW
+from dagster_mongo.errors import MongoFrameError, MongoLoadError
+from dagster_mongo.partitions import Slice
 from dagster_mongo.reading import Reading
-from dagster_mongo.schemas import Schema, Stored
-from dagster_mongo.settings import Settings
+from dagster_mongo.schemas import Stored
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from dagster_mongo.columns import Column
 
-__all__ = ["MongoFrameIOManager"]
-
-# Large enough that the server's time for a batch counts, small enough to decode one meanwhile.
-_BATCH = 30_000
+__all__ = ["MongoPandasIOManager", "MongoPolarsIOManager"]
 
 
-class MongoFrameIOManager(MongoIOManager):
-    """The base of the I/O managers of DataFrames; use one of those."""
+class _MongoFrameIOManager(MongoIOManager):
+    @property
+    def _frames(self) -> Any:
+        """The module for DataFrames of the library. It imports that library."""
+        return import_module(f"dagster_mongo.{self._library}_frames")
 
-    @abstractmethod
-    def _values(self, obj: Any) -> tuple[dict[str, list[Any]], dict[str, Field], Widening]:
-        """The columns as BSON values, their dtypes, and the rules to merge these."""
+    def _content(self, obj: Any, place: Place) -> tuple[Rows, Stored]:
+        columns, fields = self._frames.to_values(obj)
+        if ROW in columns:
+            raise MongoFrameError(f"Field {ROW!r} is set by the store: rename it.")
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        replaces_all = place.replaces and not place.part
+        return rows, Stored(fields, columns, self._frames.widened, replaces_all)
 
-    @abstractmethod
-    def _frame(
-        self, columns: Mapping[str, "Column"], rows: int, dtypes: Mapping[str, str | None]
-    ) -> Any:
-        """A DataFrame of columns with dtypes; one that is None follows from the values."""
+    def _load(self, collection: Collection[dict[str, Any]], place: Place, reading: Reading) -> Any:
+        from dagster_mongo.columns import to_columns
 
-    def _content(
-        self, obj: Any, place: Place, collection: Collection[dict[str, Any]], run_id: str
-    ) -> Content:
-        columns, fields, widening = self._values(obj)
-        documents = from_columns(columns, place.settings, run_id)
-        replaces = place.settings.mode == "replace"
-        others = others_of(collection, place.part, replaces)
-        stored = Stored(fields, columns, widening, replaces and not place.part, others)
-        return Content(documents, columns, stored, {n: str(f.dtype) for n, f in fields.items()})
-
-    def _load(
-        self,
-        collection: Collection[dict[str, Any]],
-        query: dict[str, Any],
-        reading: Reading,
-        schema: Schema,
-        settings: Settings,
-    ) -> Any:
-        from dagster_mongo.raw_batches import to_columns
-
-        kept = {name: field.dtype for name, field in schema.load().items()}
+        part = place.part
+        kept = {name: f.dtype for name, f in self._schema(collection, place).load().items()}
         batches = collection.find_raw_batches(
-            query,
-            dict(reading.projection) if reading.projection else None,
+            reading.filter(part.query() if part else {}),
+            reading.projection(ROW, *([part.field] if part else [])),
             sort=list(reading.sort) or None,
             limit=reading.limit,
-            batch_size=_BATCH,
         )
         columns, rows = to_columns(cast("Iterable[bytes]", batches))
-        names = _names(columns, kept, reading, settings)
-        if reading.included is not None and rows:
-            missing = [name for name in names if name not in columns and name not in kept]
-            if missing:
-                raise MongoLoadError(f"No document has a field {missing[0]!r}.")
-        computed = reading.projection or {}
-        dtypes = {
-            name: kept.get(name) if computed.get(name, 1) in (0, 1) else None for name in names
-        }
-        return self._frame(columns, rows, dtypes)
+        names = _names(columns, kept, reading, place)
+        if rows and (missing := [n for n in names if n not in columns and n not in kept]):
+            raise MongoLoadError(f"No document has a field {missing[0]!r}.")
+        order = None if reading.sort else _order(columns, part)
+        return self._frames.to_frame(columns, rows, {n: kept.get(n) for n in names}, order)
+
+
+class MongoPandasIOManager(_MongoFrameIOManager):
+    """Keeps an asset's pandas DataFrame in a collection, one document for each row.
+
+    The metadata of an asset says how it is kept, and the metadata of an input what of it is
+    loaded; the README has all keys. A DataFrame comes back with the dtypes that it was stored
+    with, or, where those of several stores differ, with the dtypes that hold the values of all,
+    and with a RangeIndex. Datetimes are kept to the millisecond; missing values of every kind are
+    null.
+
+    Example:
+        ```python
+        import dagster as dg
+        import pandas as pd
+        from dagster_mongo import MongoPandasIOManager, MongoResource
+
+        @dg.asset(metadata={"mongo/mode": "upsert", "mongo/key": ["sku"]})
+        def products() -> pd.DataFrame:
+            return pd.DataFrame({"sku": ["a1", "b2"], "price": [9.5, 12.0]})
+
+        mongo = MongoResource(uri=dg.EnvVar("MONGO_URI"), database="shop")
+        manager = MongoPandasIOManager(mongo=mongo)
+        defs = dg.Definitions([products], resources={"io_manager": manager})
+        ```
+    """
+
+    @property
+    def _library(self) -> str:
+        return "pandas"
+
+
+class MongoPolarsIOManager(_MongoFrameIOManager):
+    """Keeps an asset's polars DataFrame in a collection, as `MongoPandasIOManager` a pandas one.
+
+    Null is null and NaN is NaN. Time, Duration, Int128, Array and Object columns are refused.
+    """
+
+    @property
+    def _library(self) -> str:
+        return "polars"
 
 
 def _names(
-    found: Iterable[str], kept: Mapping[str, str | None], reading: Reading, settings: Settings
-) -> list[str]:
+    found: Iterable[str], kept: Mapping[str, Any], reading: Reading, place: Place
+) -> Sequence[str]:
     """The columns of the frame: those asked for, or those that are kept and then the others."""
-    if reading.included is not None:
-        asked = reading.included
-        with_id = reading.projection is not None and "_id" not in reading.projection
-        return [*(["_id"] if with_id and "_id" in kept else []), *asked]
-    hidden = set(reading.excluded)
-    if kept:
-        # What the store sets itself is no column of the frame, unless it is asked for.
-        hidden |= settings.managed | ({"_id"} - kept.keys())
+    if reading.columns is not None:
+        return reading.columns
+    # What the store sets itself is no column of the frame, unless it is asked for.
+    hidden = {ROW, *place.settings.managed, *({"_id"} - kept.keys())} if kept else {ROW}
     return [name for name in dict.fromkeys([*kept, *found]) if name not in hidden]
+
+
+def _order(columns: "Mapping[str, Column]", part: Slice | None) -> "NDArray[Any] | None":
+    """The order in which the rows were stored, partition by partition; None if it is that."""
+    import numpy as np
+
+    numbers = columns.get(ROW)
+    if numbers is None or numbers.kind != "int":
+        return None
+    values, missing = numbers.arrays()
+    by = [np.where(missing, np.iinfo(np.int64).max, values)]
+    if part and len(part.keys) > 1 and part.field in columns:
+        at = {key: index for index, key in enumerate(part.keys)}
+        keys = part.partitions_of(columns[part.field].to_list())
+        by.append(np.array([at.get(key or "", len(at)) for key in keys]))
+    order = np.lexsort(by)
+    return None if bool((np.diff(order) > 0).all()) else order

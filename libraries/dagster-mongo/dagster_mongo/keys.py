@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any
 
@@ -12,7 +12,7 @@ from bson import ObjectId
 
 from dagster_mongo.errors import MongoFrameError
 
-__all__ = ["content_ids", "identity", "key_ids"]
+__all__ = ["as_utc", "content_ids", "identity", "key_ids"]
 
 _SHOWN = 5
 # Text that reads like another type's text, or like quoted text, is quoted.
@@ -22,7 +22,7 @@ _AMBIGUOUS = re.compile(
 )
 
 
-def key_ids(columns: Mapping[str, Sequence[Any]], key: Sequence[str]) -> list[Any]:
+def key_ids(rows: Sequence[Mapping[str, Any]], key: Sequence[str]) -> list[Any]:
     """The ids of rows that have a key.
 
     A key of one column is the id itself, with its type. A key of several is a text of all parts,
@@ -31,17 +31,20 @@ def key_ids(columns: Mapping[str, Sequence[Any]], key: Sequence[str]) -> list[An
     it is an integer or a float.
 
     Args:
-        columns: The columns of the rows as BSON values, dates naive in UTC.
-        key: The names of the key's columns.
+        rows: By the names of their fields.
+        key: The names of the key's fields.
 
     Raises:
-        MongoFrameError: A column is missing, a value cannot be part of a key, or two rows have
-            the same key.
+        MongoFrameError: A field is missing, a value cannot be part of a key, or two rows have the
+            same key.
     """
-    if missing := [name for name in key if name not in columns]:
+    if missing := [name for name in key if not any(name in row for row in rows)]:
         raise MongoFrameError(f"There is no key column {missing[0]!r}.")
+    columns = {name: [as_utc(row.get(name)) for row in rows] for name in key}
     if tuple(key) == ("_id",):
         ids = list(columns["_id"])
+        if None in ids:
+            raise MongoFrameError(f"Row {ids.index(None)} has no _id, and others have one.")
     elif len(key) == 1:
         ids = [_single(key[0], value) for value in columns[key[0]]]
     else:
@@ -51,38 +54,38 @@ def key_ids(columns: Mapping[str, Sequence[Any]], key: Sequence[str]) -> list[An
     return ids
 
 
-def content_ids(
-    columns: Iterable[str], bodies: Iterable[bytes], volatile: Iterable[str]
-) -> list[str]:
-    """A hash of each row's content; equal rows are numbered.
+def content_ids(bodies: Iterable[bytes]) -> list[ObjectId]:
+    """An ObjectId made of each row's content; equal rows get different ones.
 
     Args:
-        columns: The names of the columns.
-        bodies: The rows as BSON, without the volatile columns and with the others sorted by name.
-        volatile: The columns that do not tell one row from another.
-
-    Raises:
-        MongoFrameError: Every column is volatile.
+        bodies: The rows as BSON, with their fields sorted by name.
     """
-    names = set(columns)
-    if names and not names - set(volatile):
-        raise MongoFrameError("Every column is volatile: nothing tells one row from another.")
     ids = []
-    seen: Counter[str] = Counter()
+    seen: Counter[bytes] = Counter()
     for body in bodies:
-        digest = blake2b(body, digest_size=16).hexdigest()
+        digest = blake2b(body, digest_size=12).digest()
         seen[digest] += 1
-        ids.append(digest if seen[digest] == 1 else f"{digest}|{seen[digest]}")
+        if (times := seen[digest]) > 1:
+            digest = blake2b(body + times.to_bytes(8, "big"), digest_size=12).digest()
+        ids.append(ObjectId(digest))
     return ids
 
 
 def identity(id: Any) -> Hashable:
     """What is equal for two ids exactly if the server takes them for the same id."""
-    if isinstance(id, str):
+    if isinstance(id, str | ObjectId):
         return id
     if isinstance(id, int | float) and not isinstance(id, bool):
         return (float, id)
     return bson.encode({"": id})
+
+
+def as_utc(value: Any) -> Any:
+    """A value as MongoDB has it: a date in UTC, to the millisecond; any other as it is."""
+    if not isinstance(value, datetime):
+        return value
+    moment = value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def _refuse_repeated(ids: Sequence[Any], key: Sequence[str]) -> None:
@@ -106,7 +109,8 @@ def _text(name: str, value: Any) -> str:
         text = value.replace("\\", "\\\\").replace("|", "\\|")
         return f'"{text}"' if _AMBIGUOUS.fullmatch(value) else text
     if isinstance(value, datetime):
-        return value.isoformat(timespec="milliseconds" if value.microsecond else "auto") + "Z"
+        precision = "milliseconds" if value.microsecond else "auto"
+        return value.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | ObjectId):

@@ -8,7 +8,7 @@ import polars as pl
 
 from dagster_mongo.errors import MongoFrameError
 
-__all__ = ["name_of", "parse", "widened"]
+__all__ = ["is_temporal", "name_of", "parse", "storable", "widened"]
 
 _SIGNED = (pl.Int8, pl.Int16, pl.Int32, pl.Int64)
 _UNSIGNED = (pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
@@ -86,6 +86,24 @@ def _parsed(described: Any) -> pl.DataType:
         "Struct": lambda fields: pl.Struct({n: _parsed(inner) for n, inner in fields}),
     }
     return makers[kind](*parameters)
+
+
+def is_temporal(dtype: Any) -> bool:
+    """Whether there are dates in it."""
+    if isinstance(dtype, pl.List):
+        return is_temporal(dtype.inner)
+    if isinstance(dtype, pl.Struct):
+        return any(is_temporal(field.dtype) for field in dtype.fields)
+    return isinstance(_dtype(dtype), pl.Datetime | pl.Date)
+
+
+def storable(dtype: Any) -> pl.DataType:
+    """The dtype whose values BSON has: with datetimes for dates."""
+    if isinstance(dtype, pl.List):
+        return pl.List(storable(dtype.inner))
+    if isinstance(dtype, pl.Struct):
+        return pl.Struct({field.name: storable(field.dtype) for field in dtype.fields})
+    return pl.Datetime("ms") if dtype == pl.Date else _dtype(dtype)
 
 
 def widened(kept: str, new: str) -> str | None:

@@ -1,44 +1,31 @@
 """polars DataFrames to BSON values, and columns to DataFrames."""
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
-from decimal import Decimal
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import polars as pl
-from bson import Decimal128
 from bson.datetime_ms import DatetimeMS
 
 from dagster_mongo.columns import Column
 from dagster_mongo.errors import MongoFrameError, MongoLoadError
-from dagster_mongo.fields import Field
-from dagster_mongo.polars_dtypes import name_of, parse, widened
+from dagster_mongo.fields import Field, kinds_of
+from dagster_mongo.polars_dtypes import is_temporal, name_of, parse, storable, widened
 
-__all__ = ["fields_of", "to_frame", "to_values", "widened"]
+__all__ = ["to_frame", "to_values", "widened"]
 
 _MILLISECONDS = {"ms": 1, "us": 1000, "ns": 1_000_000}
 _FIRST, _LAST = (int(np.datetime64(day, "ms").astype(int)) for day in ("0001-01-01", "9999-12-31"))
-_AS_THEY_ARE = frozenset({type(None), str, bool, int, float, bytes})
 
 
-def fields_of(frame: pl.DataFrame) -> dict[str, Field]:
-    """The columns of a DataFrame with the names of their dtypes.
+def to_values(frame: object) -> tuple[dict[str, list[Any]], dict[str, Field]]:
+    """A DataFrame's columns as values that BSON has, and their dtypes.
 
-    Raises:
-        MongoFrameError: A dtype is none that BSON has values for.
-    """
-    return {
-        series.name: Field(name_of(series.name, series.dtype), series.null_count() == len(series))
-        for series in frame
-    }
-
-
-def to_values(frame: object) -> dict[str, list[Any]]:
-    """A DataFrame's columns as values that BSON has: dates are naive UTC, NaN stays NaN.
+    Dates are naive and in UTC, NaN stays NaN.
 
     Raises:
-        MongoFrameError: It is no DataFrame, or a column's name or value does not fit a document.
+        MongoFrameError: It is no DataFrame, or has names or dtypes that documents cannot have.
     """
     if isinstance(frame, pl.LazyFrame):
         raise MongoFrameError("A polars LazyFrame has no rows yet: collect() it.")
@@ -47,8 +34,11 @@ def to_values(frame: object) -> dict[str, list[Any]]:
     for name in frame.columns:
         if not name or name[0] == "$" or set(name) & {".", "\0"}:
             raise MongoFrameError(f"{name!r} is no name for a field: text without '.' and '$'.")
-    fields_of(frame)
-    return {series.name: _values(series) for series in frame}
+    fields = {
+        series.name: Field(name_of(series.name, series.dtype), series.null_count() == len(series))
+        for series in frame
+    }
+    return {series.name: _values(series) for series in frame}, fields
 
 
 def _values(series: pl.Series) -> list[Any]:
@@ -57,8 +47,8 @@ def _values(series: pl.Series) -> list[Any]:
         return _moments_of(series, dtype.time_unit)
     if dtype == pl.Date:
         return _moments_of(series.cast(pl.Datetime("ms")), "ms")
-    if dtype.is_nested() or isinstance(dtype, pl.Decimal):
-        return [_native(value) for value in series.to_list()]
+    if dtype.is_nested() and is_temporal(dtype):
+        return series.cast(storable(dtype)).to_list()
     return series.to_list()
 
 
@@ -74,26 +64,8 @@ def _moments_of(series: pl.Series, unit: str) -> list[Any]:
     return numbers.cast(pl.Datetime("ms")).to_list()
 
 
-def _native(value: Any) -> Any:
-    kind = type(value)
-    if kind in _AS_THEY_ARE:
-        return value
-    if isinstance(value, Decimal):
-        return Decimal128(value)
-    if isinstance(value, dict):
-        return {name: _native(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_native(inner) for inner in value]
-    if isinstance(value, datetime):
-        moment = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
-        return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
-    if isinstance(value, date):
-        return datetime(value.year, value.month, value.day)
-    raise MongoFrameError(f"BSON has no {kind.__name__} ({value!r}): convert it first.")
-
-
 def to_frame(
-    columns: Mapping[str, Column], rows: int, dtypes: Mapping[str, str | None]
+    columns: Mapping[str, Column], rows: int, dtypes: Mapping[str, str | None], order: Any
 ) -> pl.DataFrame:
     """A DataFrame of columns.
 
@@ -101,15 +73,16 @@ def to_frame(
         columns: What was found.
         rows: How many documents it was found in.
         dtypes: The columns of the frame, each with its dtype; None follows from the values.
+        order: The rows in their order; None for the order in which they were found.
 
     Raises:
         MongoLoadError: A value does not fit its dtype.
     """
-    absent = Column()
-    absent.fill(rows)
-    return pl.DataFrame(
+    absent = Column.absent(rows)
+    frame = pl.DataFrame(
         [_series(name, columns.get(name, absent), dtype) for name, dtype in dtypes.items()]
     )
+    return frame if order is None else frame[order]
 
 
 def _series(name: str, column: Column, dtype: str | None) -> pl.Series:
@@ -137,16 +110,14 @@ def _from_arrays(name: str, column: Column, dtype: pl.DataType) -> pl.Series | N
     if not fits:
         return None
     values, missing = column.arrays()
-    if kind == "date":
-        series = pl.Series(name, values).cast(pl.Datetime("ms"))
-    else:
-        series = pl.Series(name, values)
+    series = pl.Series(name, values)
     if missing.any():
         series = series.zip_with(pl.Series(~missing), pl.Series(name, [None], series.dtype))
     return _moments(series, dtype) if kind == "date" else series.cast(dtype)
 
 
-def _moments(series: pl.Series, dtype: pl.DataType) -> pl.Series:
+def _moments(milliseconds: pl.Series, dtype: pl.DataType) -> pl.Series:
+    series = milliseconds.cast(pl.Datetime("ms"))
     if not isinstance(dtype, pl.Datetime):
         return series.cast(dtype)
     series = series.cast(pl.Datetime(dtype.time_unit))
@@ -155,41 +126,30 @@ def _moments(series: pl.Series, dtype: pl.DataType) -> pl.Series:
     return series.dt.replace_time_zone("UTC").dt.convert_time_zone(dtype.time_zone)
 
 
-def _typed(name: str, values: Sequence[Any], dtype: pl.DataType) -> pl.Series:
+def _typed(name: str, values: list[Any], dtype: pl.DataType) -> pl.Series:
+    kinds = kinds_of(values)
     if isinstance(dtype, pl.Datetime | pl.Date):
-        _expect(values, datetime, DatetimeMS)
-        numbers = [_milliseconds(value) for value in values]
-        return _moments(pl.Series(name, numbers, pl.Int64).cast(pl.Datetime("ms")), dtype)
-    if dtype.is_float():
-        _expect(values, int, float)
-        return pl.Series(name, [None if v is None else float(v) for v in values], dtype)
-    return pl.Series(name, [_python(value, dtype) for value in values], dtype, strict=True)
-
-
-def _expect(values: Sequence[Any], *kinds: type) -> None:
-    if odd := set(map(type, values)) - {*kinds, type(None)}:
-        raise TypeError(f"there is a value of the type {odd.pop().__name__}")
-
-
-def _milliseconds(value: Any) -> int | None:
-    if value is None:
-        return None
-    return int(value if isinstance(value, DatetimeMS) else DatetimeMS(value))
+        if odd := kinds - {datetime, DatetimeMS}:
+            raise TypeError(f"there is a value of the type {odd.pop().__name__}")
+        numbers = [None if value is None else int(DatetimeMS(value)) for value in values]
+        return _moments(pl.Series(name, numbers, pl.Int64), dtype)
+    if dtype.is_float() and kinds == {int, float}:
+        values = [value if value is None else float(value) for value in values]
+    elif is_temporal(dtype):
+        values = [_python(value, dtype) for value in values]
+    return pl.Series(name, values, dtype, strict=True)
 
 
 def _inferred(name: str, column: Column) -> pl.DataType:
     kinds: dict[str, pl.DataType] = {
         "int": pl.Int64(),
         "double": pl.Float64(),
-        "bool": pl.Boolean(),
         "date": pl.Datetime("ms", "UTC"),
-        "text": pl.String(),
-        "null": pl.Null(),
     }
     if column.kind in kinds:
         return kinds[column.kind]
     values = column.to_list()
-    if {type(value) for value in values} <= {int, float, type(None)}:
+    if kinds_of(values) == {int, float}:
         return pl.Float64()
     try:
         return pl.Series(name, [_plain(value) for value in values], strict=True).dtype
@@ -203,10 +163,8 @@ def _plain(value: Any) -> Any:
         return {name: _plain(inner) for name, inner in value.items()}
     if isinstance(value, list):
         return [_plain(inner) for inner in value]
-    if isinstance(value, datetime):
-        return value.replace(tzinfo=UTC)
-    if isinstance(value, Decimal128):
-        return value.to_decimal()
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int(value)
     return str(value) if type(value).__module__.startswith("bson.") else value
 
 
@@ -217,9 +175,8 @@ def _python(value: Any, dtype: Any) -> Any:
     if isinstance(value, dict) and isinstance(dtype, pl.Struct):
         inner = {field.name: field.dtype for field in dtype.fields}
         return {name: _python(v, inner.get(name)) for name, v in value.items()}
-    if isinstance(value, datetime):
-        if dtype == pl.Date:
-            return value.date()
-        zone = getattr(dtype, "time_zone", None)
-        return value.replace(tzinfo=UTC) if zone else value
-    return _plain(value)
+    if not isinstance(value, datetime):
+        return value
+    if dtype == pl.Date:
+        return value.date()
+    return value if getattr(dtype, "time_zone", None) else value.replace(tzinfo=None)

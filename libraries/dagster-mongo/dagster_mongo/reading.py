@@ -1,15 +1,14 @@
 """What an input asks for: the metadata of an input, checked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dagster_mongo.errors import MongoSettingsError
-from dagster_mongo.settings import PREFIX
+from dagster_mongo.settings import prefixed, wrong
 
 __all__ = ["Reading"]
 
-_KNOWN = ("query", "projection", "sort", "limit")
+_KNOWN = ("query", "sort", "limit")
 
 
 @dataclass(frozen=True)
@@ -17,15 +16,15 @@ class Reading:
     """The metadata of an input; the README explains each key.
 
     Attributes:
+        columns: The only columns to load; None for all.
         query: A filter that a document has to match, besides being in the partitions.
-        projection: What the server returns of a document; None for the whole.
-        sort: Fields with 1 or -1; empty for no certain order.
+        sort: Fields with 1 or -1; empty for the order of the rows.
         limit: The most documents; 0 for all.
     """
 
+    columns: tuple[str, ...] | None = None
     query: Mapping[str, Any] | None = None
-    projection: Mapping[str, Any] | None = None
-    sort: Sequence[tuple[str, int]] = ()
+    sort: tuple[tuple[str, int], ...] = ()
     limit: int = 0
 
     @classmethod
@@ -35,18 +34,10 @@ class Reading:
         Raises:
             MongoSettingsError: A key is unknown, or its value is of the wrong kind.
         """
-        given = {k.removeprefix(PREFIX): v for k, v in metadata.items() if k.startswith(PREFIX)}
-        if unknown := sorted(given.keys() - set(_KNOWN)):
-            raise MongoSettingsError(
-                f"Unknown metadata {', '.join(PREFIX + name for name in unknown)} of an input."
-                f" Known are columns, {', '.join(PREFIX + name for name in _KNOWN)}."
-            )
-        columns = metadata.get("columns")
-        if columns is not None and "projection" in given:
-            raise MongoSettingsError("An input has either columns or mongo/projection, not both.")
+        given = prefixed(metadata, _KNOWN)
         return cls(
+            columns=_columns(metadata.get("columns")),
             query=_query(given.get("query")),
-            projection=_projection(given.get("projection")) if columns is None else _of(columns),
             sort=_sort(given.get("sort", ())),
             limit=_limit(given.get("limit", 0)),
         )
@@ -57,67 +48,37 @@ class Reading:
             return dict(partitions)
         return {"$and": [partitions, self.query]} if partitions else dict(self.query)
 
-    @property
-    def included(self) -> tuple[str, ...] | None:
-        """The columns that the projection names, in its order. None if it names none."""
-        if self.projection is None or self._excludes:
+    def projection(self, *more: str) -> dict[str, bool] | None:
+        """The columns and some more fields, as the server takes them; None for all."""
+        if self.columns is None:
             return None
-        names = dict.fromkeys(n.partition(".")[0] for n, v in self.projection.items() if v)
-        if self.projection.get("_id", True):
-            return tuple(names)
-        return tuple(name for name in names if name != "_id")
-
-    @property
-    def excluded(self) -> frozenset[str]:
-        """The columns that the projection leaves out."""
-        if self.projection is None or not self._excludes:
-            return frozenset()
-        return frozenset(name for name in self.projection if "." not in name)
-
-    @property
-    def _excludes(self) -> bool:
-        values = [v for name, v in (self.projection or {}).items() if name != "_id"]
-        return not any(values) if values else not (self.projection or {}).get("_id", True)
+        return {"_id": False, **dict.fromkeys([*self.columns, *more], True)}
 
 
-def _wrong(name: str, expected: str, value: object) -> MongoSettingsError:
-    return MongoSettingsError(f"{name} is {expected}, not {value!r}.")
-
-
-def _of(columns: object) -> Mapping[str, Any]:
-    expected = "a list of at least one column name"
-    if not isinstance(columns, list | tuple) or not columns:
-        raise _wrong("columns", expected, columns)
-    if not all(isinstance(name, str) and name for name in columns):
-        raise _wrong("columns", expected, columns)
-    return {"_id": False, **dict.fromkeys(columns, True)}
+def _columns(value: object) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    names = value if isinstance(value, list | tuple) else []
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise wrong("columns", "a list of at least one column name", value)
+    return tuple(names)
 
 
 def _query(value: object) -> Mapping[str, Any] | None:
     if value is not None and not isinstance(value, Mapping):
-        raise _wrong("mongo/query", "a filter such as {'price': {'$gt': 0}}", value)
-    return value
-
-
-def _projection(value: object) -> Mapping[str, Any] | None:
-    if isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value):
-        return {"_id": False, **dict.fromkeys(value, True)}
-    if value is not None and (not isinstance(value, Mapping) or not value):
-        raise _wrong("mongo/projection", "a list of fields or a mapping such as {'a': 1}", value)
+        raise wrong("mongo/query", "a filter such as {'price': {'$gt': 0}}", value)
     return value
 
 
 def _sort(value: object) -> tuple[tuple[str, int], ...]:
-    expected = "a list of [field, 1 or -1]"
-    if not isinstance(value, list | tuple):
-        raise _wrong("mongo/sort", expected, value)
-    for pair in value:
+    pairs: Any = value if isinstance(value, list | tuple) else [value]
+    for pair in pairs:
         if not isinstance(pair, list | tuple) or len(pair) != 2 or pair[1] not in (1, -1):
-            raise _wrong("mongo/sort", expected, value)
-    return tuple((str(field), direction) for field, direction in value)
+            raise wrong("mongo/sort", "a list of [field, 1 or -1]", value)
+    return tuple((str(field), direction) for field, direction in pairs)
 
 
 def _limit(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise _wrong("mongo/limit", "a number of documents", value)
+        raise wrong("mongo/limit", "a number of documents", value)
     return value

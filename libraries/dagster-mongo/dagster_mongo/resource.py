@@ -1,11 +1,12 @@
 """The connection: one client for all resources of a process that have the same settings."""
 
+import os
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
-from urllib.parse import unquote
+from typing import Any, NamedTuple, Self
+from urllib.parse import parse_qsl, unquote
 
 import dagster as dg
 from pydantic import Field, PrivateAttr
@@ -62,7 +63,17 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         default=None, description="The server's host name; takes the place of `uri`."
     )
     port: int = Field(default=27017, description="The server's port; goes with `host`.")
-    database: str = Field(description="The database that `get_database` returns.")
+    database: str | None = Field(
+        default=None,
+        description="The database that `get_database` returns. Default: the one in the path of"
+        " `uri`.",
+    )
+    timeout_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        description="How long the server may take for an answer before it is given up. An option"
+        " `timeoutMS` or `socketTimeoutMS` of `uri` goes before it.",
+    )
     server_selection_timeout_seconds: float = Field(
         default=10.0,
         gt=0,
@@ -101,24 +112,31 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             MongoAuthenticationError: The server refused the credentials.
         """
         if self._client is None:
-            key = clients.settings_key(
-                self._uri,
-                self._host,
-                self.port,
-                self.server_selection_timeout_seconds,
-                self.client_options,
-            )
+            # A client does not survive a fork, so the process is a part of its settings.
+            key = repr((os.getpid(), self._uri, self._host, self.port, self._options()))
             self._client = clients.acquire(key, self._connect)
             # A resource that nobody closes gives its client up when it is collected.
             self._release = weakref.finalize(self, clients.release, key)
         return self._client
 
+    @contextmanager
+    def get_connection(self) -> Iterator[MongoClient[Document]]:
+        """The client, with pymongo's errors as this library's: `get_client` in `errors_in_words`.
+
+        It stays open until the step ends. Raises what both raise.
+        """
+        with self.errors_in_words():
+            yield self.get_client()
+
     def get_database(self) -> Database[Document]:
-        """The database of the `database` field. Raises what `get_client` raises."""
-        return self.get_client()[_value_of(self.database) or ""]
+        """The database of the `database` field, or of the address. Raises as `get_client`."""
+        return self.get_client()[self.database_name]
 
     def get_collection(self, name: str) -> Collection[Document]:
-        """A collection of that database by its name. Raises what `get_client` raises."""
+        """A collection of that database by its name. Raises as `get_client`.
+
+        What its own methods raise is pymongo's, outside of `errors_in_words`.
+        """
         return self.get_database()[name]
 
     @contextmanager
@@ -157,7 +175,21 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 "Set either `uri` or `host` of MongoResource"
                 + (", not both." if uri else ": it has no address.")
             )
-        return _authority(uri)[1] if uri else f"{host}:{self.port}"
+        return _parts(uri).hosts if uri else f"{host}:{self.port}"
+
+    @property
+    def database_name(self) -> str:
+        """The name of the database.
+
+        Raises:
+            MongoSettingsError: Neither `database` nor the address has one.
+        """
+        name = _value_of(self.database) or (_parts(self._uri).database if self._uri else "")
+        if not name:
+            raise MongoSettingsError(
+                "MongoResource has no database: set `database`, or name it in the path of `uri`."
+            )
+        return name
 
     @property
     def _uri(self) -> str | None:
@@ -178,12 +210,22 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             raise
         return client
 
-    def _new_client(self) -> MongoClient[Document]:
-        options: dict[str, Any] = {
+    def _options(self) -> dict[str, Any]:
+        options = {
             "serverSelectionTimeoutMS": round(self.server_selection_timeout_seconds * 1000),
-            "driver": DriverInfo("dagster-mongo"),
             **self.client_options,
         }
+        given = _parts(self._uri).options if self._uri else {}
+        given |= {name.lower(): value for name, value in self.client_options.items()}
+        if "sockettimeoutms" not in given:
+            # Not timeoutMS: with it, pymongo does not pass wtimeoutMS on.
+            options["socketTimeoutMS"] = _milliseconds(given.get("timeoutms")) or round(
+                self.timeout_seconds * 1000
+            )
+        return options
+
+    def _new_client(self) -> MongoClient[Document]:
+        options = {"driver": DriverInfo("dagster-mongo"), **self._options()}
         try:
             if self._uri:
                 return MongoClient(self._uri, **options)
@@ -200,7 +242,7 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def _safe(self, error: Exception) -> str:
         """An error's message, unless the password is in it."""
         message = str(error)
-        credentials = _authority(self._uri)[0] if self._uri else ""
+        credentials = _parts(self._uri).credentials if self._uri else ""
         passwords = credentials.partition(":")[2], str(self.client_options.get("password", ""))
         if any(p and (p in message or unquote(p) in message) for p in passwords):
             return "the reason is withheld, it shows the password."
@@ -212,21 +254,34 @@ def _value_of(setting: str | None) -> str | None:
     return setting.get_value() if isinstance(setting, dg.EnvVar) else setting
 
 
-def _authority(uri: str) -> tuple[str, str]:
-    """The credentials and the hosts of a connection string.
+def _milliseconds(value: Any) -> int:
+    """The value of an option, 0 for none; pymongo itself refuses what is no number."""
+    return int(value) if str(value).isdigit() else 0
+
+
+class _Parts(NamedTuple):
+    credentials: str
+    hosts: str
+    database: str
+    options: dict[str, Any]
+
+
+def _parts(uri: str) -> _Parts:
+    """What a connection string consists of.
 
     Raises:
         MongoSettingsError: It is none, or its credentials are not escaped.
     """
     scheme, separator, rest = uri.partition("://")
-    address, _, options = rest.partition("?")
+    address, _, query = rest.partition("?")
     authority, _, path = address.partition("/")
     # Options may have an @ of their own, but if it is the only one, it ended the credentials.
-    astray = "@" in path or authority.count("@") > 1 or ("@" in options and "@" not in authority)
+    astray = "@" in path or authority.count("@") > 1 or ("@" in query and "@" not in authority)
     if not separator or not scheme.startswith("mongodb") or astray:
         raise MongoSettingsError(
             "The uri of MongoResource is no valid connection string. Special characters in the user"
             " name and the password have to be percent-encoded (urllib.parse.quote_plus)."
         )
     credentials, _, hosts = authority.rpartition("@")
-    return credentials, hosts
+    options = {name.lower(): value for name, value in parse_qsl(query)}
+    return _Parts(credentials, hosts, unquote(path).partition(".")[0], options)

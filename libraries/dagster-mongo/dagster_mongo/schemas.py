@@ -1,9 +1,10 @@
 """What is kept of each asset beside its documents: its collection, and its columns' dtypes."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
@@ -16,7 +17,7 @@ COLLECTION = "dagster_mongo_schemas"
 _TRIES = 50
 _LARGEST_EXACT = 2**53
 
-# Whether the collection has a document that matches, besides those that a store replaces.
+# Tells whether the collection has a document that matches, besides those that a store replaces.
 Others = Callable[[Mapping[str, Any]], bool]
 
 
@@ -29,14 +30,12 @@ class Stored:
         columns: Their values.
         widening: The rules by which two dtypes become one.
         replaces_all: Nothing that was stored before is left afterwards.
-        others: Tells whether documents that are left match a query.
     """
 
     fields: Fields
     columns: Mapping[str, list[Any]]
     widening: Widening
     replaces_all: bool
-    others: Others
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Schema:
         database: Where they are kept, in the collection `dagster_mongo_schemas`.
         collection: The name of the asset's collection.
         asset: The asset's key as text, empty for an op's output.
-        library: Whose dtypes they are, "pandas" or "polars"; "documents" keeps none.
+        library: Whose dtypes they are, "pandas" or "polars"; "documents" has none.
     """
 
     database: Database[dict[str, Any]]
@@ -59,47 +58,49 @@ class Schema:
         """The columns of everything that was stored; empty if nothing was."""
         return parsed(self._kept().get(self._columns, []))
 
-    def claim(self, former: str | None, *, exclusive: bool) -> None:
-        """Refuse to share a collection in a way that loses documents.
-
-        Args:
-            former: The collection in which version 0.1 kept the asset, if that is another.
-            exclusive: The store deletes documents, so no other asset may be in the collection.
+    def claim(self, collection: Collection[dict[str, Any]]) -> None:
+        """Refuse to store in a way that deletes documents which the asset has not stored.
 
         Raises:
-            MongoSettingsError: Another asset is there, or the asset is in its former collection.
+            MongoSettingsError: Another asset is in the collection, or documents of others are.
         """
-        others = list(self._assets_in(self.collection))
-        if exclusive and any(asset != self.asset for asset in others):
-            other = next(asset for asset in others if asset != self.asset)
+        assets = list(self._assets())
+        if other := next((asset for asset in assets if asset != self.asset), None):
             raise MongoSettingsError(
                 f"Asset {other!r} is in the collection {self.collection!r} too, and mongo/mode"
                 f" 'replace' would delete its documents. Set mongo/collection of one of both, or"
                 f" mongo/mode 'upsert'. If {other!r} does not exist any more, delete"
                 f" {f'{self.collection}:{other}'!r} from {COLLECTION}."
             )
-        if former and self.asset not in others and self.asset in self._assets_in(former):
+        if assets:
+            return
+        if collection.find_one({}, {"_id": True}):
             raise MongoSettingsError(
-                f"Asset {self.asset!r} was stored in the collection {former!r} by version 0.1, and"
-                f" is now in {self.collection!r}, so that no other asset shares it. Rename the"
-                f" collection and the entry in {COLLECTION}, or set mongo/collection to {former!r}."
+                f"The collection {self.collection!r} has documents already that the asset"
+                f" {self.asset!r} has not stored, and mongo/mode 'replace' would delete them. Set"
+                " mongo/collection, or mongo/mode 'upsert'. If they may be deleted, insert"
+                f" {{'_id': {self._id!r}}} into {COLLECTION}."
             )
+        self._change(dict)
 
-    def prepare(self, stored: Stored) -> None:
+    def prepare(self, stored: Stored, others: Others) -> None:
         """Merge the columns of a store into those that are kept, before it is written.
+
+        Args:
+            stored: What the store brings.
+            others: Tells whether documents that are left match a query.
 
         Raises:
             MongoFrameError: A column's dtype does not go with what is stored.
         """
-        self._change(lambda kept: self._widened(kept, stored, final=False))
+        self._change(lambda kept: self._widened(kept, stored, others))
 
     def finish(self, stored: Stored) -> None:
         """Keep what is true after a store: where it replaced everything, only its columns."""
-        self._change(lambda kept: self._widened(kept, stored, final=True))
-
-    def register(self) -> None:
-        """Note that the asset is in the collection, without any columns."""
-        self._change(dict)
+        if stored.replaces_all and any(stored.columns.values()):
+            self._change(lambda kept: dict(stored.fields))
+        else:
+            self._change(lambda kept: self._widened(kept, stored, None))
 
     @property
     def _id(self) -> str:
@@ -112,24 +113,23 @@ class Schema:
     def _kept(self) -> dict[str, Any]:
         return self.database[COLLECTION].find_one({"_id": self._id}) or {}
 
-    def _assets_in(self, collection: str) -> Iterator[str]:
-        prefix = f"{collection}:"
-        query = {"_id": {"$gte": prefix, "$lt": f"{collection};"}}
+    def _assets(self) -> Iterator[str]:
+        """The assets that are in the collection."""
+        prefix = f"{self.collection}:"
+        query = {"_id": {"$gte": prefix, "$lt": f"{self.collection};"}}
         for document in self.database[COLLECTION].find(query, {"_id": True}):
             yield document["_id"].removeprefix(prefix)
 
-    def _widened(self, kept: Fields, stored: Stored, *, final: bool) -> dict[str, Field]:
-        has_rows = any(stored.columns.values())
-        if final and stored.replaces_all and has_rows:
-            return dict(stored.fields)
+    def _widened(self, kept: Fields, stored: Stored, others: Others | None) -> dict[str, Field]:
+        """The columns of both; `others` tells what is left, None once that is decided."""
         fields, clashes = merged(kept, stored.fields, stored.widening)
         for clash in clashes:
-            if not stored.replaces_all and stored.others({clash.name: {"$ne": None}}):
+            if others and not stored.replaces_all and others({clash.name: {"$ne": None}}):
                 raise MongoFrameError(self._refusal(clash))
             # While old and new values are side by side, the values tell what they are.
-            fields[clash.name] = stored.fields[clash.name] if final else Field(None)
-        if not final:
-            self._refuse_inexact(kept, fields, stored)
+            fields[clash.name] = Field(None) if others else stored.fields[clash.name]
+        if others:
+            self._refuse_inexact(kept, fields, stored, others)
         return fields
 
     def _refusal(self, clash: Clash) -> str:
@@ -139,20 +139,17 @@ class Schema:
             " under another name."
         )
 
-    def _refuse_inexact(self, kept: Fields, fields: Fields, stored: Stored) -> None:
+    def _refuse_inexact(self, kept: Fields, fields: Fields, stored: Stored, others: Others) -> None:
         """Refuse integers that would lose digits in a column that is of floats by now."""
-        for name, field in fields.items():
-            if not _is_float(field.dtype):
-                continue
-            new = stored.fields.get(name)
+        for name in (name for name, field in fields.items() if _is_float(field.dtype)):
+            new, before = stored.fields.get(name), kept.get(name)
             if new and _is_integer(new.dtype):
-                large: Iterable[Any] = (v for v in stored.columns[name] if v is not None)
-                if any(abs(value) > _LARGEST_EXACT for value in large):
+                values = (value for value in stored.columns[name] if value is not None)
+                if any(abs(value) > _LARGEST_EXACT for value in values):
                     raise MongoFrameError(self._too_large(name, "the DataFrame"))
-            before = kept.get(name)
             if before and _is_integer(before.dtype) and not stored.replaces_all:
                 beyond = [{name: {"$gt": _LARGEST_EXACT}}, {name: {"$lt": -_LARGEST_EXACT}}]
-                if any(map(stored.others, beyond)):
+                if any(map(others, beyond)):
                     raise MongoFrameError(self._too_large(name, self.collection))
 
     def _too_large(self, name: str, where: str) -> str:
@@ -175,7 +172,7 @@ class Schema:
                 **document,
                 "_id": self._id,
                 "version": (version or 0) + 1,
-                **({self._columns: described(fields)} if self.library != "documents" else {}),
+                self._columns: described(fields),
             }
             if document:
                 if schemas.replace_one({"_id": self._id, "version": version}, new).matched_count:

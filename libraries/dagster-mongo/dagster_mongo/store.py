@@ -1,54 +1,72 @@
-"""Documents into a collection, in batches. The counts are those that the server answers."""
+"""Documents into a collection, in batches."""
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
 
+import bson
 from bson.raw_bson import RawBSONDocument
 from pymongo import InsertOne, ReplaceOne
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
-from dagster_mongo.documents import Document, with_date
-from dagster_mongo.errors import MongoBulkWriteError
+from dagster_mongo.documents import CODEC, ROW, Document, starts_of, with_fields
+from dagster_mongo.errors import MongoBulkWriteError, MongoFrameError
 from dagster_mongo.keys import identity
 from dagster_mongo.settings import Settings
 
-__all__ = ["delete_others", "insert_anew", "upsert"]
+__all__ = ["delete_others", "documents_there", "numbered", "refuse_ids_of_others", "upsert"]
 
 Fields = dict[str, Any]
-Write = InsertOne[Any] | ReplaceOne[Any]
-_DUPLICATE_KEY = 11000
+# Each document's `_id` and number, by what identifies it.
+There = dict[Hashable, tuple[Any, int | None]]
+Outcome = Literal["inserted", "replaced", "unchanged", "superseded"]
+
+_TEXT = 2
+_BATCH = 10_000
 # Batches on their way at the same time: one is encoded while the server works on the other.
 _WRITERS = 2
+# How often a batch is looked at anew, if other writers write the same documents.
+_TRIES = 10
+
+
+class _Plan(NamedTuple):
+    """What becomes of a document, and what has to be written for it."""
+
+    outcome: Outcome
+    write: InsertOne[Any] | ReplaceOne[Any] | None = None
 
 
 def upsert(
-    collection: Collection[Fields], documents: Sequence[Document], settings: Settings
+    collection: Collection[Fields],
+    documents: Sequence[Document],
+    settings: Settings,
+    managed: Mapping[str, Any],
 ) -> Counter[str]:
     """Write each document in place of the one with its id or as a new one, each atomically.
 
-    The ids that exist are read first, because an insertion costs the server a fifth of an upsert;
-    with `mongo/created_at` also that field of them. An id that another writer inserts in between
-    is noticed by the server, and replaced. Two batches are on their way at the same time.
+    What is there is read first: what is the same is not written, and the field of
+    `mongo/created_at` is kept. With `mongo/version`, the server itself refuses to replace a
+    document of a higher version, whoever writes it at the same time.
+
+    Args:
+        managed: The values of the fields that the store sets, for documents that it writes anew.
 
     Returns:
-        How many were `inserted`, `replaced` and `unchanged`: the server's own counts.
+        How many were `inserted`, `replaced`, `unchanged` and, with versions, `superseded`.
 
     Raises:
         MongoBulkWriteError: The server refused some documents; the others are written.
     """
     counts: Counter[str] = Counter(inserted=0, replaced=0, unchanged=0)
-    now = datetime.now(UTC).replace(tzinfo=None)
-    size = settings.batch_size
+    if settings.version:
+        counts["superseded"] = 0
     with ThreadPoolExecutor(_WRITERS) as executor:
         writes = [
-            executor.submit(
-                _write_batch, collection, documents[start : start + size], settings, now
-            )
-            for start in range(0, len(documents), size)
+            executor.submit(_write_batch, collection, batch, settings, managed)
+            for batch in _batches(documents)
         ]
         try:
             for write in writes:
@@ -58,107 +76,165 @@ def upsert(
     return counts
 
 
-def insert_anew(
-    collection: Collection[Fields], query: Fields, documents: Sequence[Document], batch_size: int
-) -> Counter[str]:
-    """Delete what the query matches, and insert the documents: for time-series collections."""
-    deleted = collection.delete_many(query).deleted_count
-    counts: Counter[str] = Counter(inserted=0, deleted=deleted)
-    for start in range(0, len(documents), batch_size):
-        batch = documents[start : start + batch_size]
-        writes: list[Write] = [InsertOne(RawBSONDocument(document.body)) for document in batch]
-        try:
-            result = collection.bulk_write(writes, ordered=False)
-        except BulkWriteError as error:
-            ids = [document.id for document in batch]
-            raise MongoBulkWriteError(collection.name, error.details or {}, ids) from None
-        counts["inserted"] += result.inserted_count
-    return counts
+def refuse_ids_of_others(
+    collection: Collection[Fields], documents: Sequence[Document], partitions: Fields
+) -> None:
+    """Refuse documents that another partition has under the same `_id`, before any is written.
+
+    Raises:
+        MongoFrameError: There is one.
+    """
+    for batch in _batches(documents):
+        same = {"_id": {"$in": [document.id for document in batch]}}
+        found = collection.find_one({"$and": [same, {"$nor": [partitions]}]}, {"_id": True})
+        if found:
+            raise MongoFrameError(
+                f"A document of another partition has the _id {found['_id']!r} in the collection"
+                f" {collection.name!r}: make the partition a part of the _id."
+            )
+
+
+def documents_there(collection: Collection[Fields], query: Fields) -> There:
+    """The `_id` and the number of each document that a query matches."""
+    there: There = {}
+    for id, body in _with_ids(collection.find_raw_batches(query, {ROW: True})):
+        number = bson.decode(body, CODEC).get(ROW)
+        there[identity(id)] = id, number if isinstance(number, int) else None
+    return there
+
+
+def numbered(documents: Sequence[Document], there: There) -> list[Document]:
+    """Documents with numbers that tell their order.
+
+    Those that are there keep theirs, if they are still in that order and all others follow.
+    """
+    numbers = [there.get(identity(document.id), (None, None))[1] for document in documents]
+    known = [number for number in numbers if number is not None]
+    first = max(known, default=-1) + 1
+    kept = [*known, *range(first, first + len(documents) - len(known))]
+    if sorted(set(known)) != known or numbers[: len(known)] != known:
+        kept = list(range(len(documents)))
+    return [
+        document._replace(body=with_fields(document.body, {ROW: number}))
+        for document, number in zip(documents, kept, strict=True)
+    ]
 
 
 def delete_others(
-    collection: Collection[Fields],
-    query: Fields,
-    documents: Sequence[Document],
-    batch_size: int,
+    collection: Collection[Fields], query: Fields, documents: Sequence[Document], there: There
 ) -> int:
-    """Delete what the query matches and `documents` has not; return the server's count of it."""
-    kept = {identity(document.id) for document in documents}
-    found = (document["_id"] for document in collection.find(query, {"_id": 1}))
-    stale = [id for id in found if identity(id) not in kept]
+    """Delete what is there and not among the documents; return the server's count of it."""
+    stale = there.keys() - {identity(document.id) for document in documents}
     deleted = 0
-    for start in range(0, len(stale), batch_size):
-        batch = {"_id": {"$in": stale[start : start + batch_size]}}
-        chosen = {"$and": [query, batch]} if query else batch
+    for batch in _batches([there[key][0] for key in stale]):
+        chosen = {"$and": [query, {"_id": {"$in": batch}}]}
         deleted += collection.delete_many(chosen).deleted_count
     return deleted
 
 
+def _batches(items: Sequence[Any]) -> list[Sequence[Any]]:
+    return [items[start : start + _BATCH] for start in range(0, len(items), _BATCH)]
+
+
 def _write_batch(
-    collection: Collection[Fields], batch: Sequence[Document], settings: Settings, now: datetime
+    collection: Collection[Fields],
+    batch: Sequence[Document],
+    settings: Settings,
+    managed: Mapping[str, Any],
 ) -> Counter[str]:
-    """Write a batch, and what another writer inserted meanwhile once more."""
-    counts, error = _write(collection, batch, settings, now)
-    if error and (inserted := _inserted_meanwhile(collection, batch, error)):
-        more, error = _write(collection, inserted, settings, now)
-        counts += more
-    if error:
-        raise error
-    return counts
+    """Write a batch, and look anew at what other writers inserted or raised meanwhile."""
+    outcomes: list[Outcome] = []
+    refused = None
+    for _ in range(_TRIES):
+        there = _existing(collection, batch)
+        plans = [_plan(d, there.get(identity(d.id)), settings, managed) for d in batch]
+        first = outcomes or [plan.outcome for plan in plans]
+        outcomes = [
+            "superseded" if plan.outcome == "superseded" else before
+            for plan, before in zip(plans, first, strict=True)
+        ]
+        if not any(plan.write for plan in plans):
+            return Counter(outcomes)
+        refused = _write(collection, batch, plans)
+        if refused is None:
+            return Counter(outcomes)
+        if not refused.is_of_other_writers:
+            break
+    assert refused is not None
+    raise refused
 
 
 def _write(
-    collection: Collection[Fields], batch: Sequence[Document], settings: Settings, now: datetime
-) -> tuple[Counter[str], MongoBulkWriteError | None]:
-    """Write a batch; return the counts, and what the server refused of it."""
-    stored = _stored(collection, [document.id for document in batch], settings.created_at)
-    writes = [_operation(document, stored, settings.created_at, now) for document in batch]
-    error = None
+    collection: Collection[Fields], batch: Sequence[Document], plans: Sequence[_Plan]
+) -> MongoBulkWriteError | None:
+    """Write what is planned; return what the server refused of it."""
+    planned = [(d, plan.write) for d, plan in zip(batch, plans, strict=True) if plan.write]
     try:
-        result: Mapping[str, Any] = collection.bulk_write(writes, ordered=False).bulk_api_result
+        collection.bulk_write([write for _, write in planned], ordered=False)
     except BulkWriteError as refused:
-        result = refused.details or {}
-        ids = [document.id for document in batch]
-        error = MongoBulkWriteError(collection.name, result, ids)
-    modified = result.get("nModified", 0)
-    counts = Counter(
-        inserted=result.get("nInserted", 0) + result.get("nUpserted", 0),
-        replaced=modified,
-        unchanged=result.get("nMatched", 0) - modified,
-    )
-    return counts, error
+        ids = [document.id for document, _ in planned]
+        return MongoBulkWriteError(collection.name, refused.details or {}, ids)
+    return None
 
 
-def _stored(
-    collection: Collection[Fields], ids: Sequence[Any], created_at: str | None
-) -> dict[Hashable, Any]:
-    """The ids that exist, each with its moment of creation where there is such a field."""
-    projection = {"_id": True, **({created_at: True} if created_at else {})}
-    found = collection.find({"_id": {"$in": ids}}, projection, batch_size=len(ids) + 1)
-    return {identity(d["_id"]): d.get(created_at) if created_at else None for d in found}
+def _existing(collection: Collection[Fields], batch: Sequence[Document]) -> dict[Hashable, bytes]:
+    found = collection.find_raw_batches({"_id": {"$in": [document.id for document in batch]}})
+    return {identity(id): body for id, body in _with_ids(found)}
 
 
-def _operation(
-    document: Document, stored: Mapping[Hashable, Any], created_at: str | None, now: datetime
-) -> Write:
-    key = identity(document.id)
-    body = document.body
-    if created_at:
-        created = stored.get(key)
-        body = with_date(body, created_at, created if isinstance(created, datetime) else now)
-    if key not in stored:
-        return InsertOne(RawBSONDocument(body))
-    return ReplaceOne({"_id": document.id}, RawBSONDocument(body), upsert=True)
+def _with_ids(batches: Any) -> Iterator[tuple[Any, bytes]]:
+    """The `_id` and the whole of documents; the server puts the `_id` first."""
+    for batch in batches:
+        starts = starts_of(batch)
+        for start, end in zip(starts, [*starts[1:], len(batch)], strict=True):
+            body = batch[start:end]
+            if body[4] == _TEXT:  # without decoding the others
+                yield body[13 : 12 + int.from_bytes(body[9:13], "little")].decode(), body
+            else:
+                yield bson.decode(body, CODEC)["_id"], body
 
 
-def _inserted_meanwhile(
-    collection: Collection[Fields], batch: Sequence[Document], error: MongoBulkWriteError
-) -> list[Document]:
-    """The refused documents, if all were refused since their ids exist by now."""
-    if any(failure["code"] != _DUPLICATE_KEY for failure in error.failures):
-        return []
-    refused = {identity(failure["_id"]) for failure in error.failures}
-    existing = _stored(collection, [failure["_id"] for failure in error.failures], None)
-    if not refused or refused - existing.keys():
-        return []
-    return [document for document in batch if identity(document.id) in refused]
+def _plan(
+    document: Document,
+    there: bytes | None,
+    settings: Settings,
+    managed: Mapping[str, Any],
+) -> _Plan:
+    if there is None:
+        return _Plan("inserted", InsertOne(RawBSONDocument(with_fields(document.body, managed))))
+    if _is_same(document.body, there, managed):
+        return _Plan("unchanged")
+    query: Fields = {"_id": document.id}
+    known = bson.decode(there, CODEC) if settings.version or settings.created_at else {}
+    if settings.version:
+        version = known.get(settings.version)
+        if _is_higher(version, document.version):
+            return _Plan("superseded")
+        comparable = _is_higher(document.version, version) or version == document.version
+        query[settings.version] = {"$lte": document.version} if comparable else version
+    fields = dict(managed)
+    if settings.created_at and isinstance(created := known.get(settings.created_at), datetime):
+        fields[settings.created_at] = created
+    body = RawBSONDocument(with_fields(document.body, fields))
+    # An insertion, where the document was deleted meanwhile; where the version rose, the server
+    # refuses it as a duplicate.
+    return _Plan("replaced", ReplaceOne(query, body, upsert=True))
+
+
+def _is_same(body: bytes, there: bytes, managed: Mapping[str, Any]) -> bool:
+    """Whether a document is there, but for the fields that the store sets."""
+    length = len(body) - 1
+    if there[4:length] != body[4:length]:
+        return False
+    if not managed:
+        return len(there) == len(body)
+    rest = (len(there) - length + 4).to_bytes(4, "little") + there[length:]
+    return bson.decode(rest, CODEC).keys() == managed.keys()
+
+
+def _is_higher(version: Any, other: Any) -> bool:
+    """Whether a version is above another; versions of different types are not."""
+    try:
+        return bool(version > other)
+    except TypeError:
+        return False

@@ -9,6 +9,7 @@ from pymongo import errors
 from dagster_mongo.errors import (
     DagsterMongoError,
     MongoAuthenticationError,
+    MongoBulkWriteError,
     MongoConnectionError,
     MongoOperationError,
     MongoSettingsError,
@@ -24,19 +25,17 @@ _NO_SUCH_HOST = (  # what the resolvers of Linux, macOS and Windows say
     "nodename nor servname",
     "getaddrinfo failed",
 )
-_UNAUTHORIZED = 13
-_AUTHENTICATION_CODES = {18, 8000}  # the second is what Atlas answers
+_UNAUTHORIZED, _AUTHENTICATION_FAILED = 13, 18
+_ATLAS = 8000  # a password, a quota, a rate: only the text says which
 # What to do about an error code of the server.
 _ADVICE = {
-    50: "It took longer than allowed. Raise timeoutMS or maxTimeMS, or add an index.",
-    59: "This server lacks the command: set the collection up by hand, without this setting.",
-    72: "The server does not support this option. Check the versions and the collection's kind.",
+    50: "It took longer than allowed: raise timeoutMS in the address, or add an index.",
     85: "Drop the existing index, or declare it in mongo/indexes as it is.",
     86: "Drop the existing index, or declare it in mongo/indexes as it is.",
     91: f"The server is shutting down. {_AGAIN}",
-    100: "Ask for fewer members in mongo/write_concern, or start the missing ones.",
+    100: "Ask for fewer members with `w`, or start the missing ones.",
     112: f"Another writer changed the same document. {_AGAIN}",
-    121: "Correct the data, or the collection's mongo/validator.",
+    121: "Correct the data, or the collection's validator.",
     189: f"The primary stepped down. {_AGAIN}",
     11000: "Remove the duplicates, or the unique index.",
     11600: f"The server is shutting down. {_AGAIN}",
@@ -66,40 +65,37 @@ def translated(address: str) -> Iterator[None]:
 def _translation(address: str, error: errors.PyMongoError | BSONError) -> DagsterMongoError:
     if isinstance(error, errors.ServerSelectionTimeoutError):
         return MongoConnectionError(_not_there(address, error))
+    if isinstance(error, errors.BulkWriteError | errors.ClientBulkWriteException):
+        return _bulk_refusal(address, error)
     if isinstance(error, errors.OperationFailure):
         return _refusal(address, error)
     if isinstance(error, errors.ConnectionFailure):
         return MongoConnectionError(_lost(address, error))
-    if isinstance(error, errors.ConfigurationError):
-        return MongoSettingsError(f"MongoDB's client does not accept a setting: {error}.")
-    if isinstance(error, errors.InvalidName):
-        return MongoSettingsError(
-            f"MongoDB has no such name for a collection or database: {error}."
-        )
-    if isinstance(error, errors.DocumentTooLarge):
-        return MongoOperationError(f"A document is larger than MongoDB takes: {error}. Split it.")
-    if isinstance(error, errors.EncryptionError):
-        return MongoOperationError(
-            f"Client-side encryption failed: {error}. Check autoEncryption in client_options."
-        )
-    if isinstance(error, errors.CollectionInvalid):
-        return MongoOperationError(f"The collection cannot be made: {error}.")
-    if isinstance(error, errors.InvalidOperation):
-        return MongoOperationError(
-            f"The client cannot do that: {error}. Use the resource within its step or `with` block."
-        )
+    if isinstance(error, errors.ConfigurationError | errors.InvalidName):
+        return MongoSettingsError(f"MongoDB's client does not accept a setting or a name: {error}.")
     if isinstance(error, BSONError):
         return MongoOperationError(f"A document of MongoDB at {address} cannot be read: {error}.")
-    return MongoOperationError(f"MongoDB at {address} and the client disagree: {error}.")
+    return MongoOperationError(
+        f"MongoDB's client cannot do that at {address}: {error} ({type(error).__name__})."
+    )
+
+
+def _bulk_refusal(
+    address: str, error: errors.BulkWriteError | errors.ClientBulkWriteException
+) -> DagsterMongoError:
+    details = error.details or {}
+    top = details.get("error")
+    if isinstance(top, errors.PyMongoError):  # what ended a bulk write of a client
+        return _translation(address, top)
+    return MongoBulkWriteError(None, details)
 
 
 def _refusal(address: str, error: errors.OperationFailure) -> DagsterMongoError:
-    reason = (error.details or {}).get("errmsg") or str(error) or "no reason given"
-    reason = reason.rstrip(".")
-    if error.code in _AUTHENTICATION_CODES:
+    reason = str((error.details or {}).get("errmsg") or error or "no reason given").rstrip(".")
+    if error.code == _AUTHENTICATION_FAILED or (error.code == _ATLAS and "bad auth" in reason):
         return MongoAuthenticationError(
-            f"MongoDB at {address} refused the credentials. Check the user name, the password"
-            " and authSource."
+            f"MongoDB at {address} refused the credentials ({reason}). Check the user name, the"
+            " password and authSource."
         )
     if error.code == _UNAUTHORIZED:
         return MongoAuthenticationError(f"MongoDB at {address} forbids it: {reason}.")
@@ -126,7 +122,8 @@ def _lost(address: str, error: errors.ConnectionFailure) -> str:
     if isinstance(error, errors.NotPrimaryError):
         return f"The primary of MongoDB at {address} changed: {error}. {_AGAIN}"
     if isinstance(error, errors.NetworkTimeout):
-        return f"MongoDB at {address} did not answer in time: {error}. {_AGAIN}"
+        reason = str(error).split(" (configured timeouts")[0]
+        return f"MongoDB at {address} did not answer in time: {reason}. {_AGAIN}"
     return f"The connection to MongoDB at {address} was lost: {error}. {_AGAIN}"
 
 

@@ -1,6 +1,5 @@
-"""Collections: their names, options, validators and indexes, and who may share one."""
+"""Collections: their names and indexes, and who may share one."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -8,15 +7,12 @@ import pandas as pd
 import pytest
 
 from dagster_mongo import (
-    MongoBulkWriteError,
-    MongoDocumentsIOManager,
-    MongoOperationError,
     MongoPandasIOManager,
     MongoResource,
     MongoSettingsError,
 )
 
-from .conftest import DATABASE, values
+from .conftest import values
 from .direct import Direct
 
 FRAME = pd.DataFrame({"n": [1]})
@@ -51,16 +47,6 @@ def test_different_assets_have_different_collections(named: Any) -> None:
 
 
 @pytest.mark.services
-def test_an_asset_in_its_former_collection_is_pointed_out(named: Any) -> None:
-    former = named("former/prices", **{"mongo/collection": "former_prices"})
-    former.store(FRAME)
-    for act in (lambda: named("former/prices").store(FRAME), named("former/prices").load):
-        with pytest.raises(MongoSettingsError, match="set mongo/collection to 'former_prices'"):
-            act()
-    former.name = "former_prices"
-
-
-@pytest.mark.services
 def test_a_collection_is_shared_only_if_nothing_is_deleted(named: Any) -> None:
     shared = {"mongo/collection": "shared_by_two", "mongo/key": ["n"]}
     one = named("shared_one", **shared, **{"mongo/mode": "upsert"})
@@ -74,119 +60,90 @@ def test_a_collection_is_shared_only_if_nothing_is_deleted(named: Any) -> None:
 
 
 @pytest.mark.services
-def test_the_database_follows_from_metadata_manager_or_key_prefix(real_mongo: str) -> None:
-    """The stand-in has one database."""
-    mongo = MongoResource(uri=real_mongo, database=DATABASE)
+def test_documents_of_others_are_not_replaced(named: Any) -> None:
+    """Real MongoDB only, since the name has a dot."""
+    asset = named("claimed/by")
+    asset.collection().insert_one({"_id": "theirs"})
+    with pytest.raises(MongoSettingsError, match="has documents already that the asset"):
+        asset.store(FRAME)
+    asset.metadata["mongo/mode"] = "upsert"
+    asset.metadata["mongo/key"] = ["n"]
+    asset.store(FRAME)
+    assert {document["_id"] for document in asset.collection().find()} == {"theirs", 1}
 
-    def table(key: list[str], metadata: dict[str, Any], **fields: Any) -> str:
+
+@pytest.mark.services
+def test_the_database_follows_from_metadata_manager_and_resource(real_mongo: str) -> None:
+    """The stand-in has one database."""
+    mongo = MongoResource(uri=real_mongo.replace("/?", "/dm_path?"))
+
+    def table(metadata: dict[str, Any], **fields: Any) -> str:
         manager = MongoPandasIOManager(mongo=mongo, **fields)
         context = dg.build_output_context(
-            asset_key=dg.AssetKey(key), definition_metadata=metadata, run_id="run"
+            asset_key=dg.AssetKey(["dm_x", "t"]), definition_metadata=metadata, run_id="run"
         )
         manager.handle_output(context, FRAME)
         return str(values(context.get_logged_metadata())["dagster/table_name"])
 
     try:
-        assert table(["dm_x", "t"], {}) == f"{DATABASE}.dm_x.t"
-        assert table(["dm_x", "t"], {}, schema="dm_s") == "dm_s.dm_x.t"
-        assert table(["dm_x", "t"], {}, key_prefix="database") == "dm_x.t"
-        assert table(["t"], {}, key_prefix="database") == f"{DATABASE}.t"
-        assert table(["t"], {"schema": "dm_m"}, schema="dm_s") == "dm_m.t"
-        assert mongo.get_client()["dm_m"]["t"].count_documents({}) == 1
+        assert table({}) == "dm_path.dm_x.t"
+        assert table({}, database="dm_s") == "dm_s.dm_x.t"
+        assert table({}, schema="dm_s") == "dm_s.dm_x.t"
+        assert table({"schema": "dm_m"}, database="dm_s") == "dm_m.dm_x.t"
+        assert table({"mongo/database": "dm_m"}, schema="dm_s") == "dm_m.dm_x.t"
+        assert mongo.get_client()["dm_m"]["dm_x.t"].count_documents({}) == 1
     finally:
-        for name in ("dm_x", "dm_s", "dm_m"):
+        for name in ("dm_path", "dm_s", "dm_m"):
             mongo.get_client().drop_database(name)
-        for name in ("t", "dm_x.t"):
-            mongo.get_collection(name).drop()
-            mongo.get_collection("dagster_mongo_schemas").delete_many({"collection": name})
-            mongo.get_collection("dagster_mongo_schemas").delete_one({"_id": f"{name}:t"})
-            mongo.get_collection("dagster_mongo_schemas").delete_one({"_id": f"{name}:dm_x/t"})
         mongo.close()
 
 
-@pytest.fixture
-def asset(real_mongo: str) -> Any:
-    """Real MongoDB only: the stand-in takes these options and does nothing about them."""
-    direct = Direct(real_mongo, MongoDocumentsIOManager)
-    yield direct
-    direct.clean()
-
-
-@pytest.mark.services
-def test_a_ttl_index(asset: Direct) -> None:
-    asset.metadata = {"mongo/expire_after": {"at": 3600}}
-    for _ in range(2):
-        asset.store([{"at": datetime.now(UTC)}])
-    assert asset.collection().index_information()["at_1"]["expireAfterSeconds"] == 3600
-    asset.metadata = {"mongo/expire_after": {"at": 60}}
-    # A full server changes the index; the engine of these tests lacks the command.
-    with pytest.raises(MongoOperationError, match="lacks the command"):
-        asset.store([])
-
-
-@pytest.mark.services
-def test_a_validator(asset: Direct) -> None:
-    validator = {"$jsonSchema": {"required": ["n"]}}
-    asset.metadata = {"mongo/validator": validator}
-    asset.store([{"n": 1}])
-    asset.store([{"n": 1}])
-    assert asset.collection().options()["validator"] == validator
-    with pytest.raises(MongoBulkWriteError, match=r"1 of 1 documents were refused .*validation"):
-        asset.store([{"m": 1}])
-
-
-@pytest.mark.services
-def test_a_time_series_collection(asset: Direct) -> None:
-    days = dg.DailyPartitionsDefinition("2026-11-01", end_offset=20)
-    asset.partitions = days
-    asset.metadata = {
-        "mongo/time_series": {"timeField": "at", "metaField": "paper", "expireAfterSeconds": 9**9},
-        "mongo/run_id": "run_id",
-        "partition_expr": "at",
-    }
-    rows = [{"at": datetime(2026, 11, 2, hour, tzinfo=UTC), "paper": "x"} for hour in range(3)]
-    assert asset.store(rows, "2026-11-02")["inserted"] == 3
-    asset.store([{**rows[0], "at": datetime(2026, 11, 3, tzinfo=UTC)}], "2026-11-03")
-    metadata = asset.store(rows[:2], "2026-11-02")
-    assert (metadata["inserted"], metadata["deleted"]) == (2, 3)
-    assert len(asset.load("2026-11-02")) == 2
-    assert len(asset.load()) == 3
-    assert asset.collection().options()["timeseries"]["metaField"] == "paper"
-
-
-@pytest.mark.services
-def test_a_time_series_of_a_frame(real_mongo: str) -> None:
-    direct = Direct(real_mongo, metadata={"mongo/time_series": {"timeField": "at"}})
-    frame = pd.DataFrame({"at": pd.to_datetime(["2026-11-02T10:00Z"]), "n": [1]})
-    for _ in range(2):
-        direct.store(frame)
-    pd.testing.assert_frame_equal(direct.load(), frame)
-    direct.clean()
-
-
-def test_read_concerns(uri: str) -> None:
-    direct = Direct(uri, metadata={"mongo/read_concern": "local"})
+def test_settings_without_their_prefix_are_pointed_out(
+    uri: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    direct = Direct(uri, metadata={"mode": "upsert", "key": ["n"], "mongo/run_id": "run"})
     direct.store(FRAME)
-    assert len(direct.load()) == 1
+    said = capfd.readouterr().err
+    assert said.count("Metadata 'mode' does nothing: its name is 'mongo/mode'.") == 1
+    assert said.count("its name is") == 2
     direct.clean()
 
 
+@pytest.mark.services
 @pytest.mark.parametrize(
-    ("metadata", "message"),
+    ("theirs", "ours"),
     [
-        ({"mongo/read_concern": 1}, "mongo/read_concern is a level"),
-        ({"mongo/expire_after": 60}, "mongo/expire_after is one date field"),
-        ({"mongo/expire_after": {"at": "x"}}, "mongo/expire_after is one date field"),
-        ({"mongo/validator": []}, "mongo/validator is a query"),
-        ({"mongo/time_series": {"metaField": "x"}}, "mongo/time_series is options"),
-        (
-            {"mongo/time_series": {"timeField": "x"}, "mongo/key": ["x"]},
-            "A time-series collection has no unique _id",
-        ),
-        ({"schema": 5}, "schema is the name of a database"),
+        ({"name": "n_1"}, {"keys": [("n", 1)], "unique": True}),
+        ({"name": "other"}, {"keys": [("n", 1)], "expireAfterSeconds": 9}),
     ],
-    ids=str,
+    ids=["86", "85"],
 )
-def test_settings_that_make_no_sense(metadata: dict[str, Any], message: str) -> None:
-    with pytest.raises(MongoSettingsError, match=message):
-        Direct("mongodb://127.0.0.1:1", metadata=metadata).store(FRAME)
+def test_indexes_of_somebody_else_are_a_warning(
+    real_mongo: str, capfd: pytest.CaptureFixture[str], theirs: Any, ours: Any
+) -> None:
+    """The stand-in takes any indexes."""
+    direct = Direct(real_mongo, metadata={"mongo/indexes": [ours, [("m", 1)]], "mongo/key": ["n"]})
+    direct.metadata["mongo/mode"] = "upsert"
+    direct.collection().create_index([("n", 1)], **theirs)
+    direct.store(FRAME)
+    assert capfd.readouterr().err.count("lacks indexes") == 1
+    assert len(direct.load()) == 1
+    assert "m_1" in direct.collection().index_information()
+    direct.clean()
+
+
+def test_an_index_that_is_there_by_another_name_will_do(
+    uri: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    direct = Direct(uri, metadata={"mongo/indexes": [[("n", 1)]], "mongo/key": ["n"]})
+    direct.metadata["mongo/mode"] = "upsert"
+    direct.collection().create_index([("n", 1)], name="of_the_dba")
+    direct.store(FRAME)
+    assert "lacks indexes" not in capfd.readouterr().err
+    assert len(direct.collection().index_information()) == 2
+    direct.clean()
+
+
+def test_w_0_is_refused(uri: str) -> None:
+    with pytest.raises(MongoSettingsError, match="w=0 would hide"):
+        Direct(f"{uri}&w=0").store(FRAME)

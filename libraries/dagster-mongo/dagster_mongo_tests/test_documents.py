@@ -45,7 +45,7 @@ def test_documents_come_back_as_they_are(history: Direct) -> None:
 def test_types_that_the_stand_in_lacks(real_mongo: str) -> None:
     direct = Direct(real_mongo, MongoDocumentsIOManager, {"mongo/key": ["_id"]})
     documents = [
-        {"_id": ObjectId(), "d": Decimal128("1.50"), "u": UUID(int=7), "nan": float("inf")},
+        {"_id": ObjectId(), "d": Decimal("1.50"), "u": UUID(int=7), "inf": float("inf")},
         {"_id": {"a": 1, "b": "x"}, "x": 1},
         {"_id": 1, "x": 1},
         {"_id": "1", "x": 1},
@@ -63,29 +63,42 @@ def test_a_time_in_another_zone_is_the_same_moment(history: Direct) -> None:
 
 def test_the_store_sets_its_fields_and_keeps_the_moment_of_creation(history: Direct) -> None:
     history.metadata |= {"mongo/created_at": "created_at", "mongo/run_id": "run_id"}
-    history.metadata |= {"mongo/volatile": ["seen"]}
-    history.store([{"_id": "a", "n": 1, "seen": 1, "gone": 1}], run_id="first")
-    (first,) = history.load()
-    history.store([{"_id": "a", "n": 2, "seen": 2}, {"_id": "b", "n": 1}], run_id="second")
-    a, b = sorted(history.load(), key=lambda document: str(document["_id"]))
-    assert a == {
-        "_id": "a",
-        "n": 2,
-        "seen": 2,
-        "run_id": "second",
-        "created_at": first["created_at"],
-    }
+    history.store([{"_id": "a", "n": 1, "gone": 1}, {"_id": "same"}], run_id="first")
+    first, same = sorted(history.load(), key=lambda document: str(document["_id"]))
+    documents = [{"_id": "a", "n": 2}, {"_id": "b", "n": 1}, {"_id": "same"}]
+    history.store(documents, run_id="second")
+    a, b, same_again = sorted(history.load(), key=lambda document: str(document["_id"]))
+    assert a == {"_id": "a", "n": 2, "run_id": "second", "created_at": first["created_at"]}
     assert b["created_at"] > first["created_at"]
+    assert same_again == same
     with pytest.raises(MongoFrameError, match="Field 'created_at' is set by the store"):
         history.store([a])
 
 
 def test_without_a_key_documents_are_known_by_their_content(uri: str) -> None:
     direct = Direct(uri, MongoDocumentsIOManager)
+    direct.metadata = {"mongo/mode": "replace"}
     direct.store([{"n": 1, "s": "x"}, {"n": 1, "s": "x"}, {"n": 2}])
     metadata = direct.store([{"s": "x", "n": 1}, {"n": 3}])
     assert (metadata["inserted"], metadata["deleted"]) == (1, 2)
-    assert sorted(document["n"] for document in direct.load()) == [1, 3]
+    loaded = direct.load()
+    assert sorted(document["n"] for document in loaded) == [1, 3]
+    assert {type(document["_id"]) for document in loaded} == {ObjectId}
+    direct.clean()
+
+
+@pytest.mark.services
+def test_a_list_is_stored_and_loaded_as_it_is(real_mongo: str) -> None:
+    """Without any setting; the stand-in has no decimals, and takes 1 and "1" for one."""
+    direct = Direct(real_mongo, MongoDocumentsIOManager)
+    rows = [
+        {"_id": 1, "price": Decimal("35.50"), "deep": [{"d": Decimal("-0.001")}]},
+        {"_id": "1", "nan": float("-inf"), "big": 2**40},
+    ]
+    direct.store(rows)
+    raw = {document["_id"]: document for document in direct.collection().find()}
+    assert raw[1] == {"_id": 1, "price": Decimal128("35.50"), "deep": [{"d": Decimal128("-0.001")}]}
+    assert direct.load() == rows
     direct.clean()
 
 
@@ -121,7 +134,11 @@ def test_a_range_may_be_empty(hours: Store) -> None:
     told = run(hours, [], KEYS)
     assert [told[key]["dagster/partition_row_count"] for key in KEYS] == [0, 0, 0]
     assert len(hours.load(*KEYS)) == 1
+
+
+def test_a_range_that_is_empty_now_is_emptied(hours: Store) -> None:
     hours.metadata["mongo/mode"] = "replace"
+    run(hours, [{"_id": "a", "at": AT}], KEYS)
     assert run(hours, [], KEYS)[KEYS[0]]["run/deleted"] == 1
 
 
@@ -141,8 +158,10 @@ def test_a_single_partition_and_an_empty_list(hours: Store) -> None:
         ([{"_id": 1}, 2], "item 1 is a int"),
         ([{"_id": 1, "$a": 1}], r"field '\$a'"),
         ([{"_id": 1, 5: 1}], "field 5"),
-        ([{"_id": 1, "a": Decimal(1)}], "Row 0 cannot be a document: cannot encode object: Dec"),
-        ([{"_id": 1, "a": date(2026, 1, 1)}], "Row 0 cannot be a document"),
+        ([{"_id": 1, "a": Decimal(10**40 + 1)}], "Row 0 .* field 'a': a decimal of 41 digits"),
+        ([{"_id": 1, "a": [Decimal("1E+7000")]}], "Row 0 cannot be stored: field 'a': a decimal"),
+        ([{"_id": 1, "a": date(2026, 1, 1)}], "Row 0 cannot be stored: field 'a': BSON has no da"),
+        ([{"_id": 1}, {"a": 1}], "Row 1 has no _id, and others have one"),
         ([{"_id": 1}, {"_id": 1}], "Several rows have the same key"),
         ([{"a": 1}], "no key column '_id'"),
     ],

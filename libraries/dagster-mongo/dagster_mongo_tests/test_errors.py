@@ -10,6 +10,7 @@ from pymongo import errors
 from dagster_mongo import (
     DagsterMongoError,
     MongoAuthenticationError,
+    MongoBulkWriteError,
     MongoConnectionError,
     MongoOperationError,
     MongoSettingsError,
@@ -17,10 +18,22 @@ from dagster_mongo import (
 from dagster_mongo.translation import translated
 
 ARGUMENTS: dict[type[Exception], list[Any]] = {  # of those that take no mere reason
-    errors.BulkWriteError: [{}],
-    errors.ClientBulkWriteException: [{}, False],
+    errors.BulkWriteError: [{"writeErrors": [{"index": 0, "code": 1, "errmsg": "the reason."}]}],
+    errors.ClientBulkWriteException: [{"error": errors.AutoReconnect("the reason")}, False],
     errors.EncryptedCollectionError: [Exception("the reason"), {}],
     errors.EncryptionError: [Exception("the reason")],
+}
+
+# With the document, as the driver has it.
+REFUSED = {
+    "writeErrors": [
+        {
+            "index": 3,
+            "code": 11000,
+            "errmsg": "E11000 duplicate key error collection: a.b index: ticker_1 dup key: { x: 1}",
+            "op": {"ticker": "a whole document"},
+        }
+    ]
 }
 
 
@@ -53,10 +66,17 @@ def test_every_error_is_a_sentence(kind: Any) -> None:
         (errors.AutoReconnect("gone"), MongoConnectionError, "Storing again completes"),
         (errors.WaitQueueTimeoutError("x"), MongoConnectionError, "Raise maxPoolSize"),
         (errors.OperationFailure("x", 18), MongoAuthenticationError, "Check the user name"),
+        (errors.OperationFailure("bad auth : x", 8000), MongoAuthenticationError, "bad auth : x"),
+        (
+            errors.OperationFailure("you are over your space quota", 8000, {"ok": 0}),
+            MongoOperationError,
+            "refused (code 8000): you are over your space quota",
+        ),
+        (errors.BulkWriteError(REFUSED), MongoBulkWriteError, "unique index 'ticker_1'"),
         (errors.OperationFailure("x", 13), MongoAuthenticationError, "forbids it: x"),
-        (errors.OperationFailure("x", 121), MongoOperationError, "mongo/validator"),
+        (errors.OperationFailure("x", 121), MongoOperationError, "validator"),
         (errors.OperationFailure("x", 86), MongoOperationError, "Drop the existing index"),
-        (errors.ExecutionTimeout("x", 50), MongoOperationError, "Raise timeoutMS"),
+        (errors.ExecutionTimeout("x", 50), MongoOperationError, "raise timeoutMS"),
         (errors.WTimeoutError("x", 64), MongoOperationError, "The data may be written"),
         (errors.CursorNotFound("x", 43), MongoOperationError, "Load again"),
         (errors.ConfigurationError("x"), MongoSettingsError, "does not accept a setting: x"),
@@ -71,3 +91,4 @@ def test_what_is_said(error: Exception, kind: type[Exception], message: str) -> 
     found = raised(error)
     assert type(found) is kind
     assert message in str(found)
+    assert "a whole document" not in str(found)

@@ -1,6 +1,6 @@
 """A key identifies a row by its values and their types."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
@@ -33,21 +33,22 @@ def kind(value: Any) -> tuple[str, Any]:
 
 @given(st.tuples(PARTS, PARTS), st.tuples(PARTS, PARTS))
 def test_two_keys_are_one_exactly_if_their_parts_are(one: Any, two: Any) -> None:
-    (a,) = key_ids({"x": [one[0]], "y": [one[1]]}, ["x", "y"])
-    (b,) = key_ids({"x": [two[0]], "y": [two[1]]}, ["x", "y"])
+    (a,) = key_ids([{"x": one[0], "y": one[1]}], ["x", "y"])
+    (b,) = key_ids([{"x": two[0], "y": two[1]}], ["x", "y"])
     assert (a == b) is ([kind(part) for part in one] == [kind(part) for part in two])
 
 
 def test_a_key_of_one_column_is_the_id_with_its_type() -> None:
-    at = datetime(2026, 1, 1)
-    assert key_ids({"k": [1, "1", True, 2.0, 2.5, at]}, ["k"]) == [1, "1", True, 2, 2.5, at]
-    assert type(key_ids({"k": [2.0]}, ["k"])[0]) is int
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    rows = [{"k": value} for value in [1, "1", True, 2.0, 2.5, at]]
+    assert key_ids(rows, ["k"]) == [1, "1", True, 2, 2.5, at]
+    assert type(key_ids([{"k": 2.0}], ["k"])[0]) is int
 
 
 def test_true_and_1_are_two_ids_and_1_and_its_float_are_one() -> None:
-    assert len(key_ids({"_id": [True, 1, "1", {"a": 1}]}, ["_id"])) == 4
+    assert len(key_ids([{"_id": id} for id in [True, 1, "1", {"a": 1}]], ["_id"])) == 4
     with pytest.raises(MongoFrameError, match="same key"):
-        key_ids({"_id": [1, 1.0]}, ["_id"])
+        key_ids([{"_id": 1}, {"_id": 1.0}], ["_id"])
 
 
 def test_an_integer_column_that_becomes_float_doubles_nothing(uri: str) -> None:

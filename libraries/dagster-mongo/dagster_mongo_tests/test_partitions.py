@@ -84,7 +84,7 @@ def test_an_empty_partition(store: Store, mode: str) -> None:
 
 
 def test_a_range_stores_and_loads_its_partitions_without_the_gaps(store: Store) -> None:
-    by_time(store)
+    by_time(store).store(rows("2026-11-13T13:00Z"), FRIDAY[0])
     between = ["2026-11-13T15:30Z", "2026-11-14T13:30Z"]  # after hours, and a Saturday
     with store.collection() as collection:
         collection.insert_many([{"_id": at, "at": pd.Timestamp(at), "n": 1} for at in between])
@@ -97,8 +97,8 @@ def test_a_range_stores_and_loads_its_partitions_without_the_gaps(store: Store) 
     }
     assert [metadata["rows"] for metadata in counted.values()] == [2, 1]
     assert all(metadata["run/rows"] == 3 for metadata in counted.values())
-    assert ids(store) == sorted([*frame["_id"], *between])
-    loaded = store.load(FRIDAY[1], MONDAY[0]).sort_values("_id", ignore_index=True)
+    assert ids(store) == sorted(["2026-11-13T13:00Z", *frame["_id"], *between])
+    loaded = store.load(FRIDAY[1], MONDAY[0])
     pd.testing.assert_frame_equal(loaded, frame)
 
 
@@ -142,63 +142,54 @@ def test_dynamic_partitions(store: Store) -> None:
     assert len(store.load()) == 3
 
 
-def multi(store: Store) -> Store:
-    store.partitions = dg.MultiPartitionsDefinition(
-        {
-            "day": dg.DailyPartitionsDefinition("2026-11-20", end_offset=10),
-            "region": dg.StaticPartitionsDefinition(["north", "south"]),
-        }
-    )
-    store.metadata = {"partition_expr": {"day": "at", "region": "where"}}
-    return store
-
-
-def test_multi_dimensional_partitions(store: Store) -> None:
-    multi(store)
-    for day in ("2026-11-20", "2026-11-21"):
-        for region in ("north", "south"):
-            key = dg.MultiPartitionKey({"day": day, "region": region})
-            at = pd.to_datetime([f"{day}T23:59Z"])
-            metadata = store.store(pd.DataFrame({"at": at, "where": region, "n": 1}), key)
-            assert metadata["dagster/partition_row_count"] == 1
-    key = dg.MultiPartitionKey({"day": "2026-11-21", "region": "south"})
-    assert store.load(key).to_dict("list") == {
-        "at": [pd.Timestamp("2026-11-21T23:59Z")],
-        "where": ["south"],
-        "n": [1],
-    }
-    assert len(store.load()) == 4
-    assert store.store(store.load(key).iloc[:0], key)["deleted"] == 1
-    assert len(store.load()) == 3
-    wrong = pd.DataFrame({"at": pd.to_datetime(["2026-11-20T12:00Z"]), "where": "south"})
-    with pytest.raises(MongoFrameError, match=r"at=.*where='south'"):
-        store.store(wrong, key)
-
-
-def test_a_range_of_multi_dimensional_partitions_is_exact(store: Store) -> None:
-    multi(store)
-    all_of = [
-        {"at": pd.Timestamp(f"{day}T12:00Z"), "where": region}
-        for day in ("2026-11-20", "2026-11-21", "2026-11-22")
-        for region in ("north", "south")
-    ]
-    keys = ["2026-11-20|north", "2026-11-22|north"]
-    frame = pd.DataFrame([row for row in all_of if row["where"] == "north"])
-    with store.collection() as collection:
-        collection.insert_many([{"_id": str(i), **row} for i, row in enumerate(all_of)])
-    counted = store.run(frame, keys)
-    assert [values(m.metadata)["dagster/partition_row_count"] for m in counted] == [1, 1, 1]
-    assert values(counted[0].metadata)["run/deleted"] == 3  # the three of north that were there
-    assert sorted(store.load(*keys)["where"]) == ["north"] * 3
-    assert len(store.documents()) == 6
-
-
 @pytest.mark.parametrize("expression", [None, "", {"day": "at"}])
 def test_a_partitioned_asset_has_to_say_by_which_column(store: Store, expression: Any) -> None:
-    multi(store).metadata = {"partition_expr": expression} if expression is not None else {}
-    key = dg.MultiPartitionKey({"day": "2026-11-20", "region": "south"})
+    by_time(store).metadata = {"partition_expr": expression} if expression is not None else {}
     with pytest.raises(MongoSettingsError, match="does not say by which column"):
+        store.store(pd.DataFrame({"at": [1]}), FRIDAY[0])
+
+
+def test_partitions_of_several_dimensions_are_refused(store: Store) -> None:
+    days = dg.DailyPartitionsDefinition("2026-11-20", end_offset=10)
+    regions = dg.StaticPartitionsDefinition(["north", "south"])
+    store.partitions = dg.MultiPartitionsDefinition({"day": days, "region": regions})
+    store.metadata = {"partition_expr": "at"}
+    key = dg.MultiPartitionKey({"day": "2026-11-20", "region": "south"})
+    with pytest.raises(MongoSettingsError, match="Partitions of several dimensions cannot be"):
         store.store(pd.DataFrame({"at": [1]}), key)
+
+
+@MODES
+def test_a_key_without_the_partition_is_refused(store: Store, mode: str) -> None:
+    by_time(store, mode).metadata["mongo/key"] = ["n"]
+    frame = pd.DataFrame({"n": [1], "at": pd.to_datetime(["2026-11-13T13:00Z"])})
+    with pytest.raises(MongoSettingsError, match=r"Set it to \['n', 'at'\]"):
+        store.store(frame, FRIDAY[0])
+    store.store(frame, FRIDAY[0], key=["n", "at"])
+    store.store(frame.assign(at=pd.to_datetime(["2026-11-13T14:00Z"])), FRIDAY[1])
+    assert len(store.documents()) == 2
+
+
+@MODES
+@pytest.mark.parametrize("key", [{}, {"key": ["_id"]}], ids=["no key", "_id"])
+def test_an_id_of_another_partition_is_refused(
+    store: Store, mode: str, key: dict[str, Any]
+) -> None:
+    by_time(store, mode).metadata.pop("mongo/key")
+    frame = pd.DataFrame({"_id": [1], "at": pd.to_datetime(["2026-11-13T13:00Z"])})
+    store.store(frame, FRIDAY[0], **key)
+    with pytest.raises(MongoFrameError, match="another partition has the _id 1 in the collection"):
+        store.store(frame.assign(at=pd.to_datetime(["2026-11-13T14:00Z"])), FRIDAY[1])
+    assert len(store.load(FRIDAY[0])) == 1
+
+
+def test_partitions_come_back_one_after_the_other_each_in_its_order(store: Store) -> None:
+    by_time(store)
+    later, earlier = ["2026-11-13T14:40Z", "2026-11-13T14:20Z"], ["2026-11-13T13:30Z"]
+    store.store(rows(*later), FRIDAY[1])
+    store.store(rows(*earlier, "2026-11-13T13:10Z"), FRIDAY[0])
+    assert list(store.load()["_id"]) == [*earlier, "2026-11-13T13:10Z", *later]
+    assert list(store.load(FRIDAY[1])["_id"]) == later
 
 
 def test_a_frame_without_the_partition_column_is_refused(store: Store) -> None:

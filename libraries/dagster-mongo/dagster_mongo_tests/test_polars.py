@@ -103,7 +103,10 @@ def test_a_collection_that_others_filled(asset: Direct) -> None:
         (pl.DataFrame({"a": [object()]}), "Column 'a' cannot be stored with its dtype Object"),
         (pl.DataFrame({"a": [[timedelta(1)]]}), "Column 'a' cannot be stored with its dtype List"),
         (pl.DataFrame({"a": [10**16]}).cast(pl.Datetime("ms")), "outside of the years 1 to 9999"),
-        (pl.DataFrame({"a": [2**63]}, schema={"a": pl.UInt64}), "Row 0 cannot be a document"),
+        (
+            pl.DataFrame({"a": [2**63]}, schema={"a": pl.UInt64}),
+            "Row 0 cannot be stored: field 'a'",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

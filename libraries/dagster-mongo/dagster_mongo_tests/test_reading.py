@@ -1,4 +1,4 @@
-"""What an input loads of an asset: query, projection, sort and limit."""
+"""What an input loads of an asset: columns, query, sort and limit."""
 
 from typing import Any
 
@@ -54,28 +54,6 @@ def test_a_query(asset: Any) -> None:
     assert asset(query={"n": {"$gt": 5}}) == []
 
 
-def test_a_projection(asset: Any) -> None:
-    in_order: dict[str, Any] = {"sort": [["_id", 1]]}
-    only_n = [{"n": row["n"]} for row in ROWS]
-    assert asset(projection=["n"], **in_order) == only_n
-    assert asset(projection={"n": 1, "_id": 0}, **in_order) == only_n
-    assert asset(projection={"s": 0, "_id": 0}, **in_order) == only_n
-    with_id = [{"_id": row["_id"], "n": row["n"]} for row in ROWS]
-    assert asset(projection={"n": 1}, **in_order) == with_id
-
-
-@pytest.mark.services
-def test_a_projection_that_computes(real_mongo: str) -> None:
-    """The stand-in knows no expressions."""
-    for kind, of, rows in KINDS.values():
-        direct = Direct(real_mongo, kind, {"mongo/key": ["_id"]})
-        direct.store(of(ROWS))
-        projection = {"_id": 0, "n": {"$multiply": ["$n", 0.5]}}
-        loaded = direct.load(**{"mongo/projection": projection, "mongo/sort": [["n", 1]]})
-        assert rows(loaded) == [{"n": 0.5}, {"n": 1.0}, {"n": 1.5}]
-        direct.clean()
-
-
 def test_columns_and_what_no_document_has(uri: str) -> None:
     direct = Direct(uri, metadata={"mongo/key": ["_id"]})
     direct.store(pd.DataFrame(ROWS))
@@ -88,17 +66,15 @@ def test_columns_and_what_no_document_has(uri: str) -> None:
 @pytest.mark.parametrize(
     ("reading", "message"),
     [
-        ({"mongo/filter": {}}, "Unknown metadata mongo/filter of an input. Known are columns"),
+        ({"mongo/filter": {}}, "Unknown metadata mongo/filter. Known are mongo/query"),
         ({"mongo/query": "n"}, "mongo/query is a filter"),
-        ({"mongo/projection": []}, "mongo/projection is a list"),
-        ({"mongo/projection": 5}, "mongo/projection is a list"),
         ({"mongo/sort": ["n"]}, "mongo/sort is a list of"),
         ({"mongo/sort": [["n", 2]]}, "mongo/sort is a list of"),
         ({"mongo/sort": "n"}, "mongo/sort is a list of"),
         ({"mongo/limit": -1}, "mongo/limit is a number"),
         ({"mongo/limit": True}, "mongo/limit is a number"),
         ({"columns": "n"}, "columns is a list"),
-        ({"columns": ["n"], "mongo/projection": ["n"]}, "not both"),
+        ({"columns": ["n", 5]}, "columns is a list"),
     ],
     ids=str,
 )
