@@ -11,7 +11,7 @@ $(TEST): EXTRAS := local,test
 $(SERVICES): EXTRAS := kubernetes,local,production,test
 
 .DEFAULT_GOAL := help
-.PHONY: help dev tail test test-services test-kubernetes screenshots check bench audit calendar lock clean
+.PHONY: help dev tail test test-libraries test-services test-kubernetes screenshots check bench audit calendar lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -25,9 +25,12 @@ tail: $(DEV) ## Show the events on the topic as they arrive
 test: $(TEST) ## Run the tests that need nothing else
 	$(BIN)/python -m pytest -m "not services and not kubernetes" --numprocesses auto --dist worksteal
 
-test-services: $(SERVICES) ## Run the tests against real Kafka and real MongoDB
+test-libraries: $(TEST) ## Run the tests of libraries/ that need nothing else
+	$(BIN)/python -m pytest libraries -m "not services" --numprocesses auto --dist worksteal
+
+test-services: $(SERVICES) ## Run the tests against real Kafka and real MongoDB, and those that take long
 	REQUIRE_SERVICES=1 $(BIN)/python -m market_data_pipeline_tests.services.mongo_engine \
-	  $(BIN)/python -m pytest -m services
+	  $(BIN)/python -m pytest market_data_pipeline_tests libraries -m services
 
 test-kubernetes: $(SERVICES) $(VENV)/control-plane ## Run the tests against a Kubernetes API server
 	REQUIRE_SERVICES=1 $(BIN)/python -m pytest -m kubernetes

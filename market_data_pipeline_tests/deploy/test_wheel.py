@@ -34,6 +34,7 @@ def wheel(tmp_path: Path) -> Path:
     return wheel
 
 
+@pytest.mark.services  # for its time: it needs none
 def test_no_stand_in_is_in_the_wheel(wheel: Path) -> None:
     with ZipFile(wheel) as files:
         modules = {n: files.read(n).decode() for n in files.namelist() if n.endswith(".py")}

@@ -18,6 +18,7 @@ from market_data_pipeline_dev.settings import state_of_brapi
 from market_data_pipeline_tests.supervised import ROOT, Supervisor, settings, wait_until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
+services = pytest.mark.services  # for their time: they need none
 
 DEFINITIONS = """
 import time
@@ -70,6 +71,7 @@ def wait_for_the_run(supervisor: Supervisor, folder: Path) -> None:
     wait_until(started, "the start of the run")
 
 
+@services
 def test_it_stops_a_run_under_way_and_leaves_no_process_behind(
     supervisor: Supervisor, folder: Path, env: dict[str, str]
 ) -> None:
@@ -87,6 +89,7 @@ def test_it_stops_a_run_under_way_and_leaves_no_process_behind(
     assert statuses_of_runs(folder) == ["FAILURE"]
 
 
+@services
 def test_it_says_what_stands_in_and_ends_when_a_part_of_it_dies(
     supervisor: Supervisor, env: dict[str, str], folder: Path
 ) -> None:
@@ -111,6 +114,7 @@ def process_of(supervisor: Supervisor, module: str) -> int:
     raise AssertionError(f"{module} does not run")
 
 
+@services
 def test_killed_it_leaves_no_process_and_no_run_that_seems_to_go_on(
     supervisor: Supervisor, folder: Path, env: dict[str, str]
 ) -> None:
@@ -130,6 +134,7 @@ def statuses_of_runs(folder: Path) -> list[str]:
         return [status for (status,) in runs.execute("select status from runs")]
 
 
+@services
 def test_what_is_configured_is_not_stood_in_for(folder: Path, env: dict[str, str]) -> None:
     (folder / ".env").write_text(
         "BRAPI_TOKEN=secret-token\n"

@@ -22,6 +22,7 @@ from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, trading_windo
 from market_data_pipeline_dev.process import Child
 from market_data_pipeline_tests.supervised import ROOT, Supervisor, free_ports, settings
 
+pytestmark = pytest.mark.services  # for their time: they need none
 BIN = Path(sys.executable).parent
 LOCATION = "market_data_pipeline.definitions"
 TO_LAUNCH = "market_data_pipeline_dev.run"

@@ -27,6 +27,7 @@ from market_data_pipeline_tests.publication.helpers import Seen, read
 from market_data_pipeline_tests.supervised import ROOT, Supervisor, settings
 
 pytestmark = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a git checkout")
+services = pytest.mark.services  # for their time: they need none
 # One of them is an instrument that only the sandbox of this watchlist has.
 TICKERS = [*load_watchlist().tickers, "WXYZ3"]
 TOPIC = "trading-assets-market-data-v1"
@@ -86,18 +87,29 @@ def documents(env: dict[str, str], start: datetime | None = None) -> list[dict[s
         return sorted(found, key=lambda document: str(document["_id"]))
 
 
-def test_prices_and_events_from_nothing_and_no_loss_when_brapi_is_another_for_a_while(
-    checkout: Path, env: dict[str, str]
-) -> None:
+def begin(checkout: Path, env: dict[str, str]) -> list[dict[str, Any]]:
+    """Starts it for the first time: what it has stored by then of the window that it says."""
     with make_dev(checkout, env) as supervisor:
         # The window that is checked is that of the run at startup; another may end meanwhile.
         finished = re.search(r"3 assets materialized for (\S+) ", supervisor.output)
         assert finished, supervisor.output
-        start = trading_windows().from_key(finished[1]).start
-        made_up = documents(env, start)
+        made_up = documents(env, trading_windows().from_key(finished[1]).start)
         check_prices(made_up)
         check_events(checkout, env, made_up)
+    return made_up
 
+
+def test_prices_and_events_from_nothing(checkout: Path, env: dict[str, str]) -> None:
+    begin(checkout, env)
+
+    assert git(checkout, "status", "--porcelain") == ""
+
+
+@services
+def test_nothing_is_lost_when_brapi_is_another_for_a_while(
+    checkout: Path, env: dict[str, str]
+) -> None:
+    made_up = begin(checkout, env)
     with serve(token="right", market=MARKET) as brapi:
         # It is not Brapi's own, so that it has to be allowed to reach the sinks.
         real = {"BRAPI_TOKEN": "right", "PUBLISH_MADE_UP_PRICES": "true"}
@@ -109,7 +121,7 @@ def test_prices_and_events_from_nothing_and_no_loss_when_brapi_is_another_for_a_
         assert not {each["run_id"] for each in of_brapi} & {each["run_id"] for each in made_up}
 
     with make_dev(checkout, env):
-        assert documents(env, start) == made_up
+        assert documents(env, made_up[0]["window_start"]) == made_up
         with sqlite3.connect(checkout / ".dev/sandbox/dagster/history/runs.db") as runs:
             assert ("SUCCESS",) in runs.execute("select status from runs").fetchall()
 
@@ -160,6 +172,7 @@ def is_of(seen: Seen, stored: list[dict[str, Any]]) -> bool:
     return datetime.fromisoformat(start) == stored[0]["window_start"]
 
 
+@services
 def test_the_cli_leaves_nothing_behind(checkout: Path, env: dict[str, str]) -> None:
     command = [sys.executable, "-m", "dagster", "definitions", "validate"]
     subprocess.run([*command, "-w", "workspace.yaml"], cwd=checkout, env=env, check=True)

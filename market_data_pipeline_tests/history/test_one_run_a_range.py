@@ -99,9 +99,7 @@ def test_alone_in_a_range_and_twice_a_window_is_stored_the_same(make_pipeline: M
         assert stored(pipeline) == in_range
 
 
-def test_a_live_quote_is_not_replaced_by_a_bar_unless_the_run_says_so(
-    make_pipeline: Make, set_clock: SetClock
-) -> None:
+def test_a_live_quote_is_never_replaced_by_a_bar(make_pipeline: Make, set_clock: SetClock) -> None:
     with make_pipeline(plan="pro") as pipeline:
         pipeline.run(LIVE_ON_TUESDAY)
         observed = pipeline.documents()
@@ -114,11 +112,6 @@ def test_a_live_quote_is_not_replaced_by_a_bar_unless_the_run_says_so(
         ]
         assert pipeline.documents({"source": "intraday"})
         assert all(passed for passed, _ in checks(result).values())
-
-        result = pipeline.run(LAST, LIVE_ON_TUESDAY, config={"quotes": {"overwrite_live": True}})
-        assert result.success
-        assert pipeline.documents({"source": "live"}) == []
-        assert len(pipeline.documents()) == 8
 
 
 def test_a_window_that_was_observed_is_not_emptied_by_a_plan_without_a_bar_for_it(

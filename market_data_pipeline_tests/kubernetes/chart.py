@@ -108,7 +108,7 @@ def _variables(deployment: Mapping[str, Any]) -> str:
 def instance(values: Values, namespace: str) -> dict[str, Any]:
     """The `dagster.yaml` of every process and every run."""
     daemon = values["dagsterDaemon"]
-    monitoring, retries = daemon["runMonitoring"], daemon["runRetries"]
+    monitoring = daemon["runMonitoring"]
     retention = values["retention"]
     postgres = {"postgres_db": _postgres(values["postgresql"])}
     storages = {
@@ -129,13 +129,8 @@ def instance(values: Values, namespace: str) -> dict[str, Any]:
             "start_timeout_seconds": monitoring["startTimeoutSeconds"],
             "max_runtime_seconds": monitoring["maxRuntimeSeconds"],
             "poll_interval_seconds": monitoring["pollIntervalSeconds"],
-            "free_slots_after_run_end_seconds": monitoring["freeSlotsAfterRunEndSeconds"],
         },
-        "run_retries": {
-            "enabled": retries["enabled"],
-            "max_retries": retries["maxRetries"],
-            "retry_on_asset_or_op_failure": retries["retryOnAssetOrOpFailure"],
-        },
+        **({"run_retries": {"enabled": True}} if daemon["runRetries"]["enabled"] else {}),
         "sensors": {"use_threads": True, "num_workers": 4},
         "schedules": {"use_threads": True, "num_workers": 4},
         "telemetry": {"enabled": values["telemetry"]["enabled"]},

@@ -26,7 +26,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from market_data_pipeline.publication.cold_start import topic_keeps_prices
 from market_data_pipeline.publication.errors import AccessRefusedError, BrokerUnreachableError
 from market_data_pipeline.publication.publisher import Publisher
-from market_data_pipeline.publication.resource import KafkaResource
+from market_data_pipeline.publication.resource import Kafka
+from market_data_pipeline.settings import Settings
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
 from market_data_pipeline_tests.observed import checks
 from market_data_pipeline_tests.publication.helpers import a_window, read
@@ -127,10 +128,12 @@ def test_a_user_who_may_not_read_the_topics_configuration_is_told_which_right_th
 ) -> None:
     secured.create(topic)
     secured.allow(ResourceType.TOPIC, topic, AclOperation.WRITE)
-    kafka = KafkaResource(
-        bootstrap_servers=secured.cluster.extra_address,
-        topic=topic,
-        client_properties=secured.config,
+    kafka = Kafka(
+        Settings(
+            kafka_bootstrap_servers=secured.cluster.extra_address,
+            kafka_topic=topic,
+            kafka_client_properties=secured.config,
+        )
     )
     result = topic_keeps_prices(kafka)
     assert isinstance(result, dg.AssetCheckResult)
