@@ -77,7 +77,7 @@ class Connection:
             raise RunError(NOT_SET)
         if not TOKEN.fullmatch(token):
             raise RunError("BRAPI_TOKEN contains an invalid character: copy it again.")
-        self.host = urlsplit(base_url).netloc
+        self.host = urlsplit(base_url).netloc.lower()
         self._base_url = base_url.rstrip("/")
         self._texts = Texts(token)
         self._session = requests.Session()

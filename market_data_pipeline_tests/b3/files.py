@@ -68,8 +68,6 @@ class FileServer:
     drip: float = 0.0
     """Seconds from each byte to the next."""
     asked: list[str] = field(default_factory=list)
-    at: list[float] = field(default_factory=list)
-    """When, by `time.monotonic()`."""
     url: str = ""
 
 
@@ -82,7 +80,6 @@ def serve_files(tls: ssl.SSLContext | None = None) -> Iterator[FileServer]:
         def do_GET(self) -> None:
             name = self.path.rpartition("/")[2]
             served.asked.append(name)
-            served.at.append(time.monotonic())
             found = served.files.get(name, 404)
             body = b"<html>no file</html>" if isinstance(found, int) else found
             self.send_response(found if isinstance(found, int) else 200)

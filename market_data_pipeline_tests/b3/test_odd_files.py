@@ -2,6 +2,7 @@
 
 import ssl
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -183,15 +184,15 @@ def test_a_body_that_is_cut_is_asked_for_again(b3: FileServer) -> None:
     assert b3.asked == [NAME] * 2
 
 
-def test_requests_are_a_second_apart(b3: FileServer) -> None:
-    b3.files |= {NAME: zipped(WHOLE)}
-    history = B3History(b3.url)
+def test_requests_are_paced(b3: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    b3.files[NAME] = zipped(WHOLE)
+    history, slept = B3History(b3.url, pause=1_000), list[float]()
+    monkeypatch.setattr(time, "sleep", slept.append)
 
     for _ in range(2):
         history.sessions("2026-11-17", ["PETR4"])
 
-    first, second = b3.at
-    assert second - first >= 0.99
+    assert [900 < seconds <= 1_000 for seconds in slept if seconds] == [True]
 
 
 def test_a_server_is_verified_by_the_bundle_that_is_named(

@@ -249,13 +249,6 @@ def test_windows_of_five_minutes_whose_bars_may_be_incomplete_have_no_row(
         assert gaps_of(collection, "PETR4") == dict.fromkeys(session[-2:], "too early")
 
 
-def test_the_order_of_the_bars_does_not_matter(brapi: Brapi) -> None:
-    history = bars(brapi.sandbox, "PETR4", MONDAY, "30m")
-    brapi.sandbox.faults = answered_with("PETR4", history[::-1])
-
-    assert filed(brapi.history(MONDAYS, ("PETR4",))) == brapi.truth(MONDAYS, ("PETR4",))
-
-
 def test_a_bar_with_nulls_fills_no_window(brapi: Brapi) -> None:
     history = bars(brapi.sandbox, "PETR4", MONDAY, "30m")
     history[3] |= dict.fromkeys(("open", "high", "low", "close", "volume", "adjustedClose"))
@@ -313,19 +306,6 @@ def test_a_bar_that_is_not_on_the_grid_fills_no_window(brapi: Brapi, off: int) -
     assert filed(collection) == prices
     # A minute early it begins in the window before, which has a bar of its own.
     assert gaps_of(collection, "PETR4") == {MONDAYS[5]: "no trade" if off < 0 else "off the grid"}
-
-
-def test_a_instrument_listed_within_the_range_has_rows_from_then_on(brapi: Brapi) -> None:
-    windows = windows_between(WINDOWS, "2026-11-13T10:00-0300", "2026-11-16T17:30-0300")
-    brapi.sandbox.faults = answered_with("PETR4", bars(brapi.sandbox, "PETR4", MONDAY, "30m"))
-
-    collection = brapi.history(windows, ("PETR4", "BBAS3"))
-
-    expected = brapi.truth(windows, ("BBAS3",)) | brapi.truth(MONDAYS, ("PETR4",))
-    assert filed(collection) == expected
-    friday = WINDOWS.of_session(date(2026, 11, 13))
-    assert gaps_of(collection, "PETR4") == dict.fromkeys(friday, "no trade")
-    assert collection.failures == {}
 
 
 def test_a_renamed_instrument_is_filed_under_its_new_symbol(brapi: Brapi) -> None:

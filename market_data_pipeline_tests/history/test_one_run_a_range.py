@@ -161,23 +161,6 @@ def test_each_window_tells_its_rows_and_why_it_has_no_more(
         assert "tickers_without_row (no trade)" not in metadata(result, "quotes", LAST)
 
 
-def test_windows_without_a_bar_on_the_plan_are_not_shown_as_if_they_held_data(
-    make_pipeline: Make,
-) -> None:
-    with make_pipeline() as pipeline:
-        result = pipeline.run("2026-11-16T16:30-0300", "2026-11-16T17:30-0300")
-
-        assert result.success
-        assert checks(result)["all_tickers_quoted"] == (
-            True,
-            "1 of 3 windows filled: the free plan has daily bars only.",
-        )
-        empty = metadata(result, "quotes", "2026-11-16T16:30-0300")
-        assert (empty["quotes"], empty["tickers_without_row (plan)"]) == (0, 4)
-        assert coverage(result)["2026-11-16T16:30-0300"]["plan"] == "PETR4, BBAS3, HGLG11, VALE3"
-        assert metadata(result, "quotes", "2026-11-16T17:30-0300")["quotes"] == 4
-
-
 def test_a_window_that_can_have_no_bar_ends_empty_without_a_request(make_pipeline: Make) -> None:
     with make_pipeline() as pipeline:
         result = pipeline.run("2026-11-16T16:30-0300")

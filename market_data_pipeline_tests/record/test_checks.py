@@ -187,11 +187,3 @@ def test_a_document_that_somebody_else_observed_later_is_named(pipeline: Pipelin
     passed, why = verdicts["history_equals_quotes"]
     assert not passed
     assert "1 of 50 quotes are not in the collection as they are stored: VALE3." in why
-
-
-def test_a_window_that_the_plan_cannot_fill_passes_with_a_note(pipeline: Pipeline) -> None:
-    verdicts = said(pipeline, "2026-11-17T11:00-0300")
-
-    assert [name for name, (passed, _) in verdicts.items() if not passed] == []
-    note = "0 of 1 windows filled: the free plan has daily bars only."
-    assert verdicts["all_tickers_quoted"][1] == note

@@ -1,6 +1,6 @@
 """Ten code locations on one instance, each with 50 instruments: an hour of short windows.
 
-    python -m market_data_pipeline_tests.services.locations [WINDOWS] [--minutes N] [--locations N]
+    python -m benchmarks.locations [WINDOWS] [--minutes N] [--locations N]
 
 The processes of docker-compose.yml, with as many code locations, run on PostgreSQL, Apache Kafka, a
 MongoDB and the sandbox, on the plan `pro`: three requests a location and window, one every 0.5 s.
@@ -23,6 +23,7 @@ import yaml
 from brapi_sandbox.answers import stamp
 from brapi_sandbox.market import Market
 
+from benchmarks.memory import memory
 from market_data_pipeline_dev.process import stop_on_signals
 from market_data_pipeline_tests.deploy.compose import COMPOSE
 from market_data_pipeline_tests.deploy.webserver import Run, runs
@@ -37,7 +38,6 @@ from market_data_pipeline_tests.services.deployment import (
     repeated,
     say,
 )
-from market_data_pipeline_tests.services.memory import memory
 
 INSTRUMENTS = 50
 LOCATION, PARTITION = "dagster/code_location", "dagster/partition"

@@ -1,6 +1,6 @@
 """What the processes of production weigh after many runs.
 
-    python -m market_data_pipeline_tests.services.memory [RUNS]
+    python -m benchmarks.memory [RUNS]
 
 Launches runs of `market_data_job` as the UI does, for past windows of a day on which B3 is closed,
 some at a time, and asks for the page of runs meanwhile. After 5 runs, and every 100, it lets all
