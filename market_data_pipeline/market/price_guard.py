@@ -65,7 +65,7 @@ def named(tickers: Iterable[str]) -> set[str]:
     """
     tickers = set(filter(None, tickers))
     if not all(map(TICKER.fullmatch, tickers)):
-        raise AcceptanceError("`accept` takes tickers such as MGLU3: correct it.")
+        raise AcceptanceError("`accept` takes tickers such as MGLU3, and nothing else.")
     return tickers
 
 

@@ -321,5 +321,5 @@ def _demand_an_answer(tickers: list[str], observation: Observation) -> None:
         commonest = max(set(reasons), key=reasons.count)
         raise OutageError(
             f"Brapi answered for 0 of {len(tickers)} tickers, most often because: {commonest}. "
-            "Nothing was stored."
+            "Nothing was stored; materialize the window again."
         )

@@ -78,7 +78,7 @@ def test_after_a_run_that_lost_tickers_in_every_way(
     pipeline: Pipeline, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     # The first ones are answered: Brapi is not down.
-    instruments = [instrument.ticker for instrument in load_watchlist()][::-1]
+    instruments = [*load_watchlist().tickers][::-1]
     assert len(instruments) > len(COSTS_A_TICKER) > 10
     pipeline.sandbox.faults = [
         Fault(ticker=ticker, **repeating_the_token(FAULTS[case], next(SAID)))

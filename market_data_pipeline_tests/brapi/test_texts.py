@@ -68,7 +68,7 @@ def test_what_is_no_ticker_is_no_key(pipeline: Pipeline) -> None:
 
     result = pipeline.run(LIVE_ON_TUESDAY)
 
-    others = {instrument.ticker for instrument in load_watchlist()} - {*NO_TICKERS}
+    others = {*load_watchlist().tickers} - {*NO_TICKERS}
     failed = {row["ticker"]: row["reason"] for row in metadata(result, "quotes")["failed"]}
     assert failed == dict.fromkeys(NO_TICKERS, "missing from the answer")
     assert {document["ticker"] for document in pipeline.documents()} == others

@@ -127,9 +127,10 @@ def test_compose_listens_on_the_loopback_alone_and_holds_no_secret() -> None:
     assert {name for name in asked if not FOREIGN.match(name)} <= known_variables()
 
 
-def test_the_instance_is_one_that_dagster_takes() -> None:
+def test_the_instance_is_one_that_dagster_takes_and_it_retries_nothing() -> None:
+    """What failed is launched again by the code location alone."""
     config, _ = dagster_instance_config(str(ROOT / "deploy"))
-    assert config["run_retries"]["enabled"]
+    assert "run_retries" not in config
 
 
 def test_make_dev_and_production_agree() -> None:
@@ -150,7 +151,7 @@ def test_helm_asks_for_what_the_instance_asks_for() -> None:
     daemon, (deployment,) = HELM["dagsterDaemon"], HELM["dagster-user-deployments"]["deployments"]
     monitoring = INSTANCE["run_monitoring"]
     assert daemon["runMonitoring"]["maxRuntimeSeconds"] == monitoring["max_runtime_seconds"]
-    assert daemon["runRetries"]["maxRetries"] == INSTANCE["run_retries"]["max_retries"]
+    assert not daemon["runRetries"]["enabled"]
     assert PROJECT["version"] == deployment["image"]["tag"]
     assert deployment["env"].keys() <= known_variables()
     importlib.import_module(deployment["codeServerArgs"][1])

@@ -60,6 +60,7 @@ def test_dg_lists_and_checks_the_definitions(folder: Path, env: dict[str, str]) 
         "quotes",
         "mongo_price_history",
         "kafka_publication",
+        "official_close",
         "session_report",
     }
     checked = said(["dg", "check", "defs"], folder, env)

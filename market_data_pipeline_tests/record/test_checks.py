@@ -130,8 +130,8 @@ def test_the_first_window_is_compared_with_the_previous_close_or_what_is_stored_
         (
             Fault(ticker="VALE3", fields={"symbol": "VALX3"}),
             "watchlist_free_of_renames",
-            "VALE3 is now VALX3: stored and published under the new symbol; put it into the "
-            "watchlist.",
+            "Answered under another symbol: VALE3 as VALX3. Stored and published under it; if B3 "
+            "has renamed the instrument, put the new symbol into the watchlist.",
         ),
         (Fault(ticker="VALE3", status=404), "all_tickers_quoted", "1 tickers failed: VALE3."),
     ],
@@ -149,7 +149,7 @@ def test_what_is_wrong_with_an_answer_is_named(
 
 def test_of_two_instruments_that_became_one_a_price_is_kept(pipeline: Pipeline) -> None:
     pipeline.sandbox.faults = [
-        Fault(ticker=ticker, fields={"symbol": "VALX3"}) for ticker in ("PETR4", "VALE3")
+        Fault(ticker=ticker, fields={"symbol": "VALX3"}) for ticker in ("BBAS3", "VALE3")
     ]
 
     result = pipeline.run(LIVE_ON_TUESDAY)
@@ -157,7 +157,8 @@ def test_of_two_instruments_that_became_one_a_price_is_kept(pipeline: Pipeline) 
     assert [quote for quote in pipeline.documents() if quote["ticker"] == "VALX3"]
     (failed,) = metadata(result, "quotes")["failed"]
     assert failed["reason"] == (
-        "answered as VALX3, which the watchlist has as VALE3 already: remove PETR4"
+        "answered under the symbol VALX3, as is VALE3, which is kept: leave one of them in the "
+        "watchlist"
     )
 
 
