@@ -2,8 +2,8 @@
 
     python -m benchmarks.bench [ROUNDS]
 
-It takes an hour and a quarter. The bulk store is measured on the server that TEST_MONGO_URI names,
-and without it on the embedded one; what needs Apache Kafka where there are Java and Maven.
+It takes an hour. What needs Apache Kafka is measured where there are Java and Maven. The library
+dagster-mongo has benchmarks of its own.
 """
 
 import os
@@ -11,13 +11,10 @@ import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
-from pathlib import Path
 
 from benchmarks.stand_ins import REPOSITORY
-from market_data_pipeline_dev.mongo import embedded_mongo
 
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
 WINDOWS_OF_THREE_MONTHS = 63 * 16
@@ -49,18 +46,6 @@ def on_kafka(measured: Iterator[str]) -> Iterator[str]:
         yield "Not measured: Java and Maven are needed."
 
 
-def bulk_store(rounds: int) -> Iterator[str]:
-    """Documents in MongoDB, beside plain pymongo."""
-    script = "libraries/dagster-mongo/benchmarks/measure.py"
-    if uri := os.environ.get("TEST_MONGO_URI"):
-        yield "On a real MongoDB."
-        yield from output_of(script, uri, "--rounds", str(rounds))
-        return
-    yield "On the embedded stand-in."
-    with tempfile.TemporaryDirectory() as folder, embedded_mongo(Path(folder)) as uri:
-        yield from output_of(script, uri, "--rounds", str(rounds))
-
-
 def machine() -> str:
     """What kind of machine this is."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -84,7 +69,6 @@ def main(rounds: int) -> None:
             output_of("-m", "benchmarks.kafka_publication")
         ),
         "A consumer that starts cold": lambda: on_kafka(table_of("-m", "benchmarks.cold_consumer")),
-        "100,000 documents to MongoDB": lambda: bulk_store(rounds),
         f"A backfill of three months: {WINDOWS_OF_THREE_MONTHS:,} windows of 50 instruments": (
             lambda: output_of("-m", "benchmarks.history", str(WINDOWS_OF_THREE_MONTHS))
         ),

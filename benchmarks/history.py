@@ -49,8 +49,8 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "window metadata": [(dg.AssetExecutionContext, "add_asset_metadata")],
     "Parquet store": [(QuoteStore, "save")],
     "Parquet load, three times": [(QuoteStore, "load")],
-    "MongoDB store": [(HISTORY, "_write")],
-    "MongoDB load, twice": [(HISTORY, "_find")],
+    "MongoDB store": [(HISTORY.PriceHistory, "handle_output")],
+    "MongoDB load, twice": [(HISTORY, "_rank_others"), (HISTORY, "_remove_replaced")],
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 from dagster_mongo import MongoResource
@@ -32,7 +32,11 @@ from market_data_pipeline.report.session_report import (
 )
 from market_data_pipeline.runs.service import Service
 from market_data_pipeline.settings import Settings, misspelled, settings
-from market_data_pipeline.storage.price_history import MongoService, mongo_price_history
+from market_data_pipeline.storage.price_history import (
+    MongoService,
+    PriceHistory,
+    mongo_price_history,
+)
 from market_data_pipeline.storage.quote_store import QuoteStore
 
 ASSETS = [quotes, mongo_price_history, kafka_publication]
@@ -51,6 +55,10 @@ def resources(given: Settings) -> dict[str, dg.ResourceDefinition]:
         with _mongo(given) as resource:
             yield resource
 
+    def price_history(_: dg.InitResourceContext) -> Iterator[PriceHistory]:
+        with _mongo(given) as resource:
+            yield PriceHistory(mongo=resource)
+
     def services(_: dg.InitResourceContext) -> Iterator[list[Service]]:
         with _mongo(given) as resource:
             yield [Kafka(given), MongoService(resource)]
@@ -65,12 +73,13 @@ def resources(given: Settings) -> dict[str, dg.ResourceDefinition]:
     return {
         "brapi": _fixed(brapi, given, "brapi_", "watchlist_file"),
         "mongo": _fixed(mongo, given, "mongo_"),
+        "price_history": _without_config(dg.IOManagerDefinition(cast("Any", price_history))),
         "kafka": _fixed(kafka, given, "kafka_"),
         "services": _fixed(services, given),
         "b3": _fixed(b3, given, "b3_"),
         "quote_store": _fixed(quote_store, given, "quotes_path", "publish_"),
         # Dagster's own would read any folder, or any variable, from run config.
-        "io_manager": dg.configured(dg.mem_io_manager, config_schema={})(lambda _: {}),
+        "io_manager": _without_config(dg.mem_io_manager),
     }
 
 
@@ -90,8 +99,11 @@ def _fixed(make: Callable[..., Any], given: Settings, *names: str) -> dg.Resourc
         if names and name.startswith(names)
     }
     text = "Its settings are variables of the code location; a run cannot change them."
-    with_values = dg.ResourceDefinition(make, config_schema=fields, description=text)
-    return dg.configured(with_values, config_schema={})(lambda _: {})
+    return _without_config(dg.ResourceDefinition(make, config_schema=fields, description=text))
+
+
+def _without_config(resource: dg.ResourceDefinition) -> dg.ResourceDefinition:
+    return dg.configured(resource, config_schema={})(lambda _: {})
 
 
 def _shown(value: object) -> str:

@@ -18,6 +18,8 @@ import dagster as dg
 import pymongo
 import pytest
 from brapi_sandbox.sandbox import Sandbox, serve
+from dagster._core.storage.event_log import in_memory as event_log_in_memory
+from dagster._core.storage.runs import in_memory as runs_in_memory
 from dagster_mongo import MongoResource
 from sqlalchemy import Engine, event
 
@@ -165,6 +167,11 @@ def do_not_wait_for_the_disk(connection: Any, _: object) -> None:
     """Dagster's SQLite files need not survive a power failure."""
     if isinstance(connection, sqlite3.Connection):
         connection.execute("PRAGMA synchronous = OFF")
+
+
+# An instance in memory is never migrated: to record its version takes as long as to make it.
+for in_memory in (event_log_in_memory, runs_in_memory):
+    in_memory.stamp_alembic_rev = lambda *_: None  # type: ignore[attr-defined]
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ from datetime import UTC, date, datetime
 from io import BytesIO
 
 import dagster as dg
-from dagster_mongo import MongoResource
-from pymongo import IndexModel, UpdateOne, WriteConcern
+from dagster_mongo import MongoResource, ensure_indexes
+from pymongo import IndexModel, UpdateOne
 from upath import UPath
 
 from market_data_pipeline.b3.cotahist import Closes
@@ -61,10 +61,9 @@ def save(store: QuoteStore, mongo: MongoResource, key: str, closes: Closes, run_
         )
     store.write({_path(store, key): frame.to_parquet()})
     with mongo.errors_in_words():
-        documents = mongo.get_collection(COLLECTION).with_options(
-            write_concern=WriteConcern("majority")
-        )
-        documents.create_indexes(INDEXES)
+        documents = mongo.get_collection(COLLECTION)
+        for refused in ensure_indexes(documents, INDEXES):
+            dg.get_dagster_logger().warning(f"{COLLECTION} lacks an index: {refused}.")
         now = datetime.now(UTC)
         writes = [
             UpdateOne(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import chain
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
@@ -87,6 +87,17 @@ class Quote:
         return self.origin == SANDBOX
 
     @property
+    def rank(self) -> str:
+        """Its place among the rows of one instrument and window: that of the highest is kept.
+
+        A total order: two runs may ask in the same millisecond.
+        """
+        asked = self.observed_at.astimezone(UTC).isoformat(timespec="milliseconds")
+        live, accepted = self.source == "live", self.decision == "accepted"
+        first = f"{not self.made_up:d}{live:d}|{asked}|{accepted:d}"
+        return f"{first}|{self.decision}|{self.requested_ticker}|{self.price}"
+
+    @property
     def trusted(self) -> bool:
         """Whether it may be published, and later prices may be compared with it."""
         return self.decision != "withheld"
@@ -166,17 +177,5 @@ def _best(rows: Iterable[Quote], key: Callable[[Quote], tuple[str, datetime]]) -
 
 def _of_rivals(rows: Sequence[Quote]) -> Quote:
     newest = max(rows, key=lambda quote: (not quote.made_up, quote.observed_at, quote.window_end))
-    return max((quote for quote in rows if quote.window_end == newest.window_end), key=_rank)
-
-
-def _rank(quote: Quote) -> tuple[Any, ...]:
-    return (
-        not quote.made_up,
-        quote.source == "live",
-        quote.observed_at,
-        quote.decision == "accepted",
-        # Nothing but a total order: two runs may ask in the same millisecond.
-        quote.decision,
-        quote.requested_ticker,
-        quote.price,
-    )
+    same = (quote for quote in rows if quote.window_end == newest.window_end)
+    return max(same, key=lambda quote: quote.rank)

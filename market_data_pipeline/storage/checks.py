@@ -1,6 +1,6 @@
 """Whether the collection holds what the files hold."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import dagster as dg
 
@@ -18,11 +18,10 @@ HISTORY_EQUALS_QUOTES = dg.AssetCheckSpec(
 
 
 def history_equals_quotes(
-    windows: Sequence[Window], quotes: Sequence[Quote], found: Sequence[Quote]
+    windows: Sequence[Window], quotes: Sequence[Quote], found: Set[Quote]
 ) -> dg.AssetCheckResult:
     """Compares what is stored of some windows with what the collection holds of them."""
-    in_collection = set(found)
-    differing = [quote.ticker for quote in quotes if quote not in in_collection]
+    differing = [quote.ticker for quote in quotes if quote not in found]
     result = dg.AssetCheckResult(
         check_name=HISTORY_EQUALS_QUOTES.name,
         passed=not differing,

@@ -1,17 +1,14 @@
 """The history of all quotes, for audit: one document for each instrument and window."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC
 from typing import Any
 
 import dagster as dg
 from bson import CodecOptions
-from dagster_mongo import DagsterMongoError, MongoBulkWriteError, MongoResource
-from dagster_mongo.indexes import ensure_indexes
-from pymongo import DeleteOne, IndexModel, InsertOne, ReplaceOne, WriteConcern
+from dagster_mongo import DagsterMongoError, MongoDocumentsIOManager, MongoResource
+from pymongo import DeleteOne, UpdateOne
 from pymongo.collection import Collection
-from pymongo.errors import BulkWriteError, OperationFailure
 
 from market_data_pipeline.market.quote import Quote, as_row, by_window, from_row, merge
 from market_data_pipeline.market.windows import Window
@@ -30,19 +27,37 @@ from market_data_pipeline.storage.checks import HISTORY_EQUALS_QUOTES, history_e
 from market_data_pipeline.storage.quote_store import QuoteStore
 
 COLLECTION = "price_history"
-INDEXES = [
-    IndexModel([("ticker", 1), ("window_start", -1)]),
-    IndexModel([("updated_at", -1)]),
-    IndexModel([("window_start", 1)]),
-]
+RANK = "rank"
+# How the I/O manager keeps the rows: a document is only replaced by one of a higher rank.
+KEPT = {
+    "partition_expr": "window_start",
+    "mongo/collection": COLLECTION,
+    "mongo/mode": "upsert",
+    "mongo/key": ["ticker", "window_start"],
+    "mongo/version": RANK,
+    "mongo/created_at": "created_at",
+    "mongo/run_id": "run_id",
+    "mongo/indexes": [
+        [["ticker", 1], ["window_start", -1]],
+        [["updated_at", -1]],
+        [["window_start", 1]],
+    ],
+}
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, tzinfo=UTC)
 
 # What a document has that this pipeline wrote.
 OURS = {"requested_ticker", "observed_at", "created_at"}
-MOST_ATTEMPTS = 10
 
 Documents = Collection[dict[str, Any]]
-Write = InsertOne[dict[str, Any]] | ReplaceOne[dict[str, Any]] | DeleteOne
+
+
+class PriceHistory(MongoDocumentsIOManager):
+    """Writes the documents; a failure is one sentence."""
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        """Stores the rows of some windows, as the metadata of the asset says."""
+        with failing_clearly():
+            super().handle_output(context, obj)
 
 
 @dg.asset(
@@ -50,54 +65,38 @@ Write = InsertOne[dict[str, Any]] | ReplaceOne[dict[str, Any]] | DeleteOne
     deps=[QUOTES],
     partitions_def=WINDOWS.partitions,
     backfill_policy=ONE_RUN_A_RANGE,
+    io_manager_key="price_history",
     group_name=GROUP,
     owners=OWNERS,
     kinds={"mongodb"},
     check_specs=[HISTORY_EQUALS_QUOTES],
-    metadata={"dagster/column_schema": column_schema()},
+    metadata={"dagster/column_schema": column_schema(), **KEPT},
 )
 def mongo_price_history(
     context: dg.AssetExecutionContext,
     quote_store: dg.ResourceParam[QuoteStore],
     mongo: MongoResource,
-) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
+) -> Iterator[Any]:
     """Every quote as a document of the collection `price_history`.
 
-    The stored quotes are merged with the documents of their windows by the rule of `merge`, so that
-    materializing again duplicates nothing, and an audit that is already there loses nothing.
+    A document carries its rank in the order of `merge`, and MongoDB refuses a lower one: runs that
+    overlap or repeat duplicate nothing, and an audit that is already there loses nothing.
     """
     windows = windows_of(context)
-    with failing_clearly():
-        rows = quote_store.load([window.key for window in windows])
-        with mongo.errors_in_words():
-            documents = _collection(mongo)
-            _prepare(documents)
-            rows = _store(documents, quote_store, windows, rows, context.run.run_id)
-            found = [*_find(documents, windows)]
-    # Other code locations have documents of the same windows.
-    tickers = {quote.ticker for quote in rows}
-    grouped = by_window(quote for quote in found if quote.ticker in tickers)
-    none = "`quotes` has no price for it"
-    empty = {window: none for window in windows if not grouped[window]}
-    ran = {
-        **tell_filled(context, empty, len(windows)),
-        "collection": f"{mongo.database}.{COLLECTION}",
-        "rows_in_run": len(rows),
-        "windows_in_run": len(windows),
-    }
-    for window in windows:
-        count = len(grouped[window])
-        described = {
-            HOLDS: holds(count, "documents", none),
-            "dagster/partition_row_count": count,
-            "rows": count,
-            "query": _query(window),
-            **ran,
-        }
-        context.add_asset_metadata(described, partition_key=window.key)
+    keys = [window.key for window in windows]
+    with failing_clearly(), mongo.errors_in_words():
+        rows = quote_store.load(keys)
+        _rank_others(_collection(mongo), windows, rows)
+    _describe(context, windows, rows)
     yield dg.MaterializeResult(
-        check_results=[history_equals_quotes(windows, rows, found)],
+        value=[{**as_row(quote), RANK: quote.rank} for quote in rows],
+        metadata={HOLDS: ""},  # of each window its own, and the first that the UI shows
     )
+    with failing_clearly(), mongo.errors_in_words():
+        found = _remove_replaced(_collection(mongo), windows)
+        if not found.issuperset(rows):  # another run has stored newer ones meanwhile
+            rows = quote_store.load(keys)
+    yield history_equals_quotes(windows, rows, found)
 
 
 class MongoService:
@@ -116,106 +115,65 @@ class MongoService:
         return ""
 
 
-def document_id(quote: Quote) -> str:
-    """`PETR4|2026-11-23T13:00:00Z`: the ticker, and the start of the window in UTC."""
-    return f"{quote.ticker}|{quote.window_start.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+def _describe(
+    context: dg.AssetExecutionContext, windows: Sequence[Window], rows: Sequence[Quote]
+) -> None:
+    """Says of each window what it holds; the I/O manager adds what it wrote."""
+    grouped, none = by_window(rows), "`quotes` has no price for it"
+    ran = tell_filled(
+        context, {window: none for window in windows if not grouped[window]}, len(windows)
+    )
+    for window in windows:
+        held = holds(len(grouped[window]), "documents", none)
+        described = {HOLDS: held, "query": _query(window), **ran}
+        context.add_asset_metadata(described, partition_key=window.key)
 
 
 def _collection(mongo: MongoResource) -> Documents:
-    """The collection; a majority confirms each write, unless the address says otherwise."""
-    documents = mongo.get_collection(COLLECTION)
-    concern = WriteConcern(**{"w": "majority", **documents.write_concern.document})
-    return documents.with_options(codec_options=_CODEC, write_concern=concern)
+    return mongo.get_collection(COLLECTION).with_options(codec_options=_CODEC)
 
 
-def _prepare(documents: Documents) -> None:
-    """Creates the indexes that are missing, whatever the names of those that are there.
-
-    Raises:
-        dg.Failure: an index of another program leaves no room for a second window of a ticker.
-    """
-    with suppress(OperationFailure):  # no right to see them
-        for index in documents.list_indexes():
-            if index.get("unique") and "window_start" not in index["key"]:
-                name = index["name"]
-                raise dg.Failure(
-                    f"The unique index {name} of {documents.name} leaves no room for a second "
-                    f'window: drop it with db.{documents.name}.dropIndex("{name}") and run again.',
-                    allow_retries=False,
-                )
-    if refused := ensure_indexes(documents, INDEXES, None):
-        dg.get_dagster_logger().warning(
-            f"Indexes of {documents.name} that are not made, as the server refuses it: "
-            f"{', '.join(refused)}. The prices are written all the same."
-        )
-
-
-def _find(documents: Documents, windows: Sequence[Window]) -> dict[Quote, datetime]:
-    """The documents of some windows as quotes, with the moment of their creation."""
+def _find(documents: Documents, windows: Sequence[Window]) -> Iterator[dict[str, Any]]:
+    """The documents of some windows that this pipeline wrote."""
     starts = {window.start for window in windows}
     span = {"$gte": windows[0].start, "$lte": windows[-1].start}
-    found = documents.find({"window_start": span})
-    ours = (each for each in found if each.keys() >= OURS)
-    return {from_row(each): each["created_at"] for each in ours if each["window_start"] in starts}
+    for each in documents.find({"window_start": span}):
+        if each.keys() >= OURS and each["window_start"] in starts:
+            yield each
 
 
-def _store(
-    documents: Documents,
-    store: QuoteStore,
-    windows: Sequence[Window],
-    rows: list[Quote],
-    run_id: str,
-) -> list[Quote]:
-    """Merges the rows of some windows into the collection, and returns what is stored of them then.
+def _rank_others(documents: Documents, windows: Sequence[Window], rows: Iterable[Quote]) -> None:
+    """Gives documents of older versions their rank, which those did not write.
 
-    Another run, or an operator who accepts a price, may write at the same time, into the files and
-    then into the collection. So a document is replaced only if it is still the one that was merged,
-    and all is done anew if it was not, or if the files have changed.
+    One of a window of another length loses it, if it is not the one that is kept.
     """
-    for _ in range(MOST_ATTEMPTS):
-        done = _merge_into(documents, windows, rows, run_id)
-        read, rows = rows, store.load([window.key for window in windows])
-        if done and rows == read:
-            break
-    return rows
+    stored = {(quote.ticker, quote.window_start): quote for quote in rows}
+    changes = []
+    for each in _find(documents, windows):
+        there = from_row(each)
+        row = stored.get((there.ticker, there.window_start), there)
+        change = {"$set": {RANK: there.rank}}
+        if row.window_end != there.window_end and merge([there], [row]) == [row]:
+            change = {"$unset": {RANK: ""}}
+        elif RANK in each:
+            continue
+        same = {"_id": each["_id"], "observed_at": each["observed_at"], RANK: each.get(RANK)}
+        changes.append(UpdateOne(same, change))
+    if changes:
+        documents.bulk_write(changes, ordered=False)
 
 
-def _merge_into(
-    documents: Documents, windows: Sequence[Window], rows: Sequence[Quote], run_id: str
-) -> bool:
-    """Whether no document was changed by another since it was read."""
-    there, now = _find(documents, windows), datetime.now(UTC)
-    kept = merge(there, rows)
-    by_id = {document_id(quote): quote for quote in there}
-    writes: list[Write] = []
-    for quote in set(kept) & set(rows):
-        key = document_id(quote)
-        old = by_id.get(key)
-        created = there[old] if old else now
-        document = {"_id": key, **as_row(quote), "created_at": created, "run_id": run_id}
-        writes.append(ReplaceOne(_as_read(old), document) if old else InsertOne(document))
-    for key in by_id.keys() - {document_id(quote) for quote in kept}:
-        writes.append(DeleteOne(_as_read(by_id[key])))  # another symbol has replaced it
-    return not writes or _write(documents, writes)
-
-
-def _write(documents: Documents, writes: Sequence[Write]) -> bool:
-    """Whether each of the writes has found its document as it was read, or none."""
-    try:
-        result = documents.bulk_write(writes, ordered=False)
-    except BulkWriteError as error:
-        refusal = MongoBulkWriteError(documents.name, error.details)
-        if not refusal.failures or not refusal.is_of_other_writers:
-            raise refusal from None
-        return False
-    return result.matched_count + result.inserted_count + result.deleted_count == len(writes)
-
-
-def _as_read(quote: Quote) -> dict[str, Any]:
-    """Finds the document of a quote, unless it has been observed or decided about anew."""
-    # Documents of older versions have no decision.
-    decision = {"$in": [quote.decision, None]}
-    return {"_id": document_id(quote), "observed_at": quote.observed_at, "decision": decision}
+def _remove_replaced(documents: Documents, windows: Sequence[Window]) -> set[Quote]:
+    """What is there of some windows, without the symbols that another has replaced since."""
+    found = {from_row(each): each for each in _find(documents, windows)}
+    kept = {*merge(found)}
+    replaced = [
+        DeleteOne({"_id": found[quote]["_id"], RANK: found[quote].get(RANK)})
+        for quote in found.keys() - kept
+    ]
+    if replaced:
+        documents.bulk_write(replaced, ordered=False)
+    return kept
 
 
 def _query(window: Window) -> dg.MarkdownMetadataValue:

@@ -100,6 +100,8 @@ def _consumer(bootstrap_servers: str, isolation: str) -> Consumer:
             "group.id": "tests",
             "isolation.level": isolation,
             "enable.partition.eof": True,
+            # By default the broker holds each answer back for 500 ms, in case more is coming.
+            "fetch.wait.max.ms": 10,
             "enable.auto.commit": False,
             "log_level": 0,
         }

@@ -2,14 +2,18 @@
 
 import importlib
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import dagster as dg
 import pymongo
 import pytest
+from dagster_mongo import MongoResource
+from pymongo.collection import Collection
 
+from market_data_pipeline.market.quote import as_row
 from market_data_pipeline_tests.conftest import Pipeline
-from market_data_pipeline_tests.observed import checks
+from market_data_pipeline_tests.observed import checks, metadata
 from market_data_pipeline_tests.record.helpers import (
     SECOND,
     VICTIM,
@@ -20,6 +24,7 @@ from market_data_pipeline_tests.record.helpers import (
 
 HISTORY = importlib.import_module("market_data_pipeline.storage.price_history")
 Later = Callable[[float], None]
+Meanwhile = Callable[[Callable[[], None]], None]
 
 pytestmark = pytest.mark.usefixtures("four_instruments")
 
@@ -30,23 +35,30 @@ def document(pipeline: Pipeline) -> dict[str, Any]:
     return found
 
 
-def once_after_the_documents_are_read(
-    monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], None]
-) -> None:
-    """Lets something else happen between what a run reads and what it writes."""
-    find, waiting = HISTORY._find, [meanwhile]
+@pytest.fixture(params=["before it looks", "before it writes"])
+def once_meanwhile(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Callable[[], None]], None]:
+    """Lets something else happen between what a run has read and what it writes."""
+    place = (HISTORY.PriceHistory, "handle_output")
+    if request.param == "before it writes":
+        place = (Collection, "bulk_write")
 
-    def found(*arguments: Any) -> Any:
-        there = find(*arguments)
-        if waiting:
-            waiting.pop()()
-        return there
+    def wait(meanwhile: Callable[[], None]) -> None:
+        act, waiting = getattr(*place), [meanwhile]
 
-    monkeypatch.setattr(HISTORY, "_find", found)
+        def late(*arguments: Any, **options: Any) -> Any:
+            if waiting:
+                waiting.pop()()
+            return act(*arguments, **options)
+
+        monkeypatch.setattr(*place, late)
+
+    return wait
 
 
 def test_a_price_that_is_accepted_while_a_run_writes_is_accepted(
-    stored: Pipeline, monkeypatch: pytest.MonkeyPatch
+    stored: Pipeline, once_meanwhile: Meanwhile
 ) -> None:
     stored.sandbox.faults = [times(stored, 0.1)]
     assert stored.run(SECOND, select="quotes").success
@@ -54,7 +66,7 @@ def test_a_price_that_is_accepted_while_a_run_writes_is_accepted(
     def meanwhile() -> None:
         assert accept(stored, SECOND, VICTIM).success
 
-    once_after_the_documents_are_read(monkeypatch, meanwhile)
+    once_meanwhile(meanwhile)
 
     result = stored.run(SECOND, select="mongo_price_history")
 
@@ -64,7 +76,7 @@ def test_a_price_that_is_accepted_while_a_run_writes_is_accepted(
 
 @pytest.mark.parametrize("first", ["quotes", "*"], ids=["inserted", "replaced"])
 def test_a_newer_price_that_is_stored_while_a_run_writes_stays(
-    stored: Pipeline, later: Later, monkeypatch: pytest.MonkeyPatch, first: str
+    stored: Pipeline, later: Later, once_meanwhile: Meanwhile, first: str
 ) -> None:
     assert stored.run(SECOND, select=first).success
 
@@ -73,7 +85,7 @@ def test_a_newer_price_that_is_stored_while_a_run_writes_stays(
         stored.sandbox.faults = [times(stored, 1.3)]
         assert stored.run(SECOND).success
 
-    once_after_the_documents_are_read(monkeypatch, meanwhile)
+    once_meanwhile(meanwhile)
 
     result = stored.run(SECOND, select="mongo_price_history")
 
@@ -94,3 +106,49 @@ def test_a_document_of_another_program_is_left_alone(stored: Pipeline) -> None:
     assert stored.run(SECOND).success
 
     assert foreign in stored.documents()
+
+
+OLDER = {"$unset": {"rank": ""}}  # versions before wrote none
+
+
+@pytest.mark.parametrize(("seconds", "kept"), [(-30, "ours"), (30, "theirs")])
+def test_a_document_of_an_older_version_takes_its_place_in_the_order(
+    stored: Pipeline, seconds: int, kept: str
+) -> None:
+    """It is replaced by a newer price, and not by an older one."""
+    assert stored.run(SECOND).success
+    before = document(stored)
+    asked = before["observed_at"] + timedelta(seconds=seconds)
+    theirs = {**before, "price": 1.0, "observed_at": asked}
+    with pymongo.MongoClient[dict[str, Any]](stored.mongo_uri) as client:
+        documents = client["market_data_db"]["price_history"]
+        documents.replace_one({"_id": before["_id"]}, theirs)
+        documents.update_many({}, OLDER)
+
+    result = stored.run(SECOND, select="mongo_price_history")
+
+    assert document(stored)["price"] == (before["price"] if kept == "ours" else 1.0)
+    assert document(stored)["created_at"] == before["created_at"]
+    assert checks(result)["history_equals_quotes"][0] is (kept == "ours")
+    assert metadata(result, "mongo_price_history")["superseded"] == (kept == "theirs")
+    assert all(each["rank"] for each in stored.documents({"window_start": before["window_start"]}))
+
+
+def test_a_run_that_comes_late_replaces_nothing(stored: Pipeline, later: Later) -> None:
+    """It is killed after it has read the files, and its writes arrive in the end."""
+    assert stored.run(SECOND, select="quotes").success
+    rows = stored.store.load([SECOND])
+    later(1.5)
+    stored.sandbox.faults = [times(stored, 1.3)]
+    assert stored.run(SECOND).success
+    before = stored.documents()
+
+    late = dg.build_output_context(
+        asset_key="mongo_price_history", definition_metadata=HISTORY.KEPT, run_id="late"
+    )
+    late_rows = [{**as_row(quote), "rank": quote.rank} for quote in rows]
+    uri = stored.mongo_uri
+    with MongoResource(uri=uri, database="market_data_db") as mongo:
+        HISTORY.PriceHistory(mongo=mongo).handle_output(late, late_rows)
+
+    assert stored.documents() == before

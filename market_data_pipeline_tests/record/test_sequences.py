@@ -13,7 +13,7 @@ from brapi_sandbox.faults import Fault
 
 from market_data_pipeline.publication.publications import sent
 from market_data_pipeline.runs.common import WINDOWS
-from market_data_pipeline.runs.turn import KAFKA, turn
+from market_data_pipeline.runs.turn import BRAPI, KAFKA, turn
 from market_data_pipeline_tests.conftest import (
     LIVE_ON_TUESDAY,
     TUESDAY_15_00,
@@ -237,6 +237,26 @@ def test_a_price_that_is_stored_while_a_run_waits_for_its_turn_is_the_one_it_sen
         assert waiting.result().success
 
     assert prices(pipeline) == [newer.price]
+
+
+def test_a_price_that_is_stored_while_a_run_waits_for_its_turn_is_what_it_compares_with(
+    pipeline: Pipeline, instance: dg.DagsterInstance, later: Later
+) -> None:
+    pipeline.instance = instance
+    assert pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
+    older = row(pipeline, LIVE_ON_TUESDAY)
+    moment = timedelta(seconds=1)
+    newer = replace(older, price=older.price * 10, observed_at=older.observed_at + moment)
+    later(1)
+
+    with ThreadPoolExecutor(1) as thread:
+        with dg.build_asset_context(instance=instance) as context, turn(context, BRAPI):
+            waiting = thread.submit(pipeline.run, SECOND, select="quotes")
+            wait_until(lambda: said(instance, "Waiting for another run to leave"), "it waits")
+            pipeline.store.save([newer], [LIVE_ON_TUESDAY])
+        assert waiting.result().success
+
+    assert row(pipeline, SECOND).reference_price == newer.price
 
 
 def test_a_range_over_observed_windows_tells_what_is_stored_of_them(

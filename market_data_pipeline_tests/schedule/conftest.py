@@ -58,6 +58,7 @@ class Operation:
     ) -> None:
         self.instance, self.store = instance, store
         self._set_clock, self._patch = set_clock, monkeypatch
+        self.definitions = defs
 
     def tick(self, scheduled: str, now: datetime | None = None) -> dg.RunRequest | str:
         """What the schedule does at a tick, a second later by the clock unless `now` is given."""
@@ -84,7 +85,7 @@ class Operation:
         self._patch.setattr(clock, "record_now", lambda: later)
         context = dg.build_sensor_context(
             instance=self.instance,
-            repository_def=defs.get_repository_def(),
+            repository_def=self.definitions.get_repository_def(),
             resources={"quote_store": self.store},
         )
         with dagsters_clock():

@@ -8,6 +8,7 @@ from dagster._utils.schedules import cron_string_iterator
 
 from market_data_pipeline.brapi.pacing import Quota
 from market_data_pipeline.brapi.quota import record
+from market_data_pipeline.definitions import defs
 from market_data_pipeline.market.windows import (
     EXCHANGE_TIMEZONE,
     INTERVALS_IN_MINUTES,
@@ -15,6 +16,7 @@ from market_data_pipeline.market.windows import (
     TradingWindows,
 )
 from market_data_pipeline.operation import freshness, launching
+from market_data_pipeline.runs.common import GROUP
 from market_data_pipeline_tests.conftest import at
 from market_data_pipeline_tests.schedule.conftest import ASSETS, Operation, Status
 
@@ -182,10 +184,17 @@ def test_a_sink_that_is_older_than_the_quotes_is_launched_alone_while_they_are_l
     assert "is no longer live. Next window ends Mon" in operation.look("2026-11-23T10:15")
 
 
-def test_an_asset_that_is_made_of_the_quotes_is_found_by_itself(operation: Operation) -> None:
-    operation.materialize(KEY, "quotes")
+@dg.asset(deps=["quotes"], group_name=GROUP, partitions_def=launching.WINDOWS.partitions)
+def a_third_sink() -> None: ...
 
-    assert operation.look("2026-11-19T15:31") == [["kafka_publication"], ["mongo_price_history"]]
+
+def test_another_sink_needs_nothing_but_to_be_an_asset_of_the_group(operation: Operation) -> None:
+    operation.definitions = dg.Definitions.merge(defs, dg.Definitions([a_third_sink]))
+    job = operation.definitions.resolve_job_def("market_data_job")
+    operation.materialize(KEY)
+
+    assert a_third_sink.key in job.asset_layer.selected_asset_keys
+    assert operation.look("2026-11-19T15:31") == [["a_third_sink"]]
 
 
 def test_after_each_failure_the_wait_is_longer_until_there_were_too_many(

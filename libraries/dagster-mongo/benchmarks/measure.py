@@ -1,44 +1,43 @@
 """Measures the library beside plain pymongo on a server: `python benchmarks/measure.py URI`.
 
-Each time is the median of several, and the contestants take turns; a rate is followed by its
-ratio to plain pymongo's, and so is the time that the client computes. "raw" only receives the
-bytes: no load on one connection can be faster. Memory is the peak of a process of its own above
-what it had before it began (Linux). With another version of the library before it in PYTHONPATH,
-that one is measured.
+The contestants take turns, and each time is the median of several. The ratio is to plain pymongo's
+time: above 1 is slower. "raw" only receives the bytes: no load on one connection can be faster. CPU
+is what this process computes; the rest is the server's. With another version of the library first
+in PYTHONPATH, that one is measured.
 """
 
 import argparse
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from decimal import Decimal
+from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import dagster as dg
 import numpy as np
 import pandas as pd
+import polars as pl
+from bson import Decimal128
 from pymongo import MongoClient, ReplaceOne
 from pymongo.collection import Collection
 
-from dagster_mongo import MongoPandasIOManager, MongoResource
+from dagster_mongo import MongoPandasIOManager, MongoPolarsIOManager, MongoResource
 
 DATABASE = "dagster_mongo_benchmark"
-DAYS = dg.StaticPartitionsDefinition(["old", "new"])
-NEW = dg.PartitionKeyRange("new", "new")
+Rows = list[dict[str, Any]]
 
 
-def frame(rows: int, day: str = "new", first: int = 0) -> pd.DataFrame:
+def scalar(rows: int) -> pd.DataFrame:
     """Ten columns: text, numbers, dates with a zone, and nulls in two of them."""
-    number = np.arange(first, first + rows)
+    number = np.arange(rows)
     at = pd.Timestamp("2026-01-01", tz="UTC") + pd.to_timedelta(number, unit="s")
     return pd.DataFrame(
         {
             "_id": [f"{i:08}" for i in number],
-            "day": day,
+            "day": "new",
             "name": [f"a paper with a name of some length {i % 50}" for i in number],
             "price": number / 7,
             "change": np.where(number % 10 == 0, np.nan, number / 3),
@@ -51,10 +50,30 @@ def frame(rows: int, day: str = "new", first: int = 0) -> pd.DataFrame:
     )
 
 
-def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """As one does it by hand; pymongo takes no NaT and no NA."""
-    plain = rows.astype(object).where(rows.notna(), None)
-    return [{str(k): v for k, v in record.items()} for record in plain.to_dict("records")]
+def decimals(rows: int) -> pd.DataFrame:
+    """Two decimals beside three scalars."""
+    frame = scalar(rows)[["_id", "name", "volume"]]
+    cents = [Decimal(i) / 100 for i in range(rows)]
+    return frame.assign(price=cents, change=[-value for value in cents])
+
+
+def nested(rows: int) -> pd.DataFrame:
+    """A list and a dict beside three scalars."""
+    frame = scalar(rows)[["_id", "name", "volume"]]
+    lists = [[f"tag {i % 7}", "b", "c"] for i in range(rows)]
+    return frame.assign(tags=lists, deep=[{"n": i, "in": {"x": i / 3}} for i in range(rows)])
+
+
+FRAMES = {"scalar": scalar, "decimals": decimals, "nested": nested}
+
+
+def records(frame: pd.DataFrame) -> Rows:
+    """As one does it by hand; pymongo takes no NaT, no NA and no Decimal."""
+    plain = frame.astype(object).where(frame.notna(), None)
+    return [
+        {str(k): Decimal128(v) if isinstance(v, Decimal) else v for k, v in record.items()}
+        for record in plain.to_dict("records")
+    ]
 
 
 class Plain:
@@ -63,184 +82,136 @@ class Plain:
     def __init__(self, uri: str, name: str) -> None:
         self.collection: Collection[Any] = MongoClient(uri)[DATABASE][name]
 
-    def storing(self, rows: pd.DataFrame) -> Callable[[], object]:
-        def store() -> None:
-            writes = [ReplaceOne({"_id": r["_id"]}, r, upsert=True) for r in records(rows)]
-            self.collection.bulk_write(writes, ordered=False)
+    def prepare(self) -> None:
+        """What is done before the time counts."""
 
-        return store
+    def given(self, frame: pd.DataFrame) -> Any:
+        """What is stored."""
+        return frame
 
-    def loading(self) -> Callable[[], object]:
-        return lambda: pd.DataFrame(list(self.collection.find()))
+    def store(self, frame: pd.DataFrame) -> None:
+        writes = [ReplaceOne({"_id": row["_id"]}, row, upsert=True) for row in records(frame)]
+        self.collection.bulk_write(writes, ordered=False)
+
+    def load(self) -> object:
+        return pd.DataFrame(list(self.collection.find()))
+
+
+class Anew(Plain):
+    """Delete everything, and insert it again."""
+
+    def store(self, frame: pd.DataFrame) -> None:
+        self.collection.delete_many({})
+        self.collection.insert_many(records(frame), ordered=False)
+
+    def load(self) -> object:
+        return list(self.collection.find())
 
 
 class Raw(Plain):
-    """The floor of a load: receive the batches, and do nothing with them."""
-
-    def loading(self) -> Callable[[], object]:
-        return lambda: sum(map(len, self.collection.find_raw_batches()))
+    def load(self) -> object:
+        return sum(map(len, self.collection.find_raw_batches()))
 
 
 class Arrow(Plain):
     """PyMongoArrow, with a schema as it recommends; only where it is installed."""
 
-    def loading(self) -> Callable[[], object]:
+    def load(self) -> object:
         import pyarrow as pa
         from pymongoarrow.api import Schema, find_pandas_all
+        from pymongoarrow.types import Decimal128Type
 
-        at, text = pa.timestamp("ms"), pa.string()
-        schema = {"_id": text, "day": text, "name": text, "price": float, "change": float}
-        schema |= {"volume": pa.int64(), "trades": pa.int64(), "live": pa.bool_()}
-        known = Schema({**schema, "window_start": at, "updated_at": at})
-        return lambda: find_pandas_all(self.collection, {}, schema=known)
+        at, text, number = pa.timestamp("ms"), pa.string(), pa.int64()
+        deep = pa.struct([("n", number), ("in", pa.struct([("x", pa.float64())]))])
+        price = Decimal128Type() if "decimals" in self.collection.name else float
+        known = {"_id": text, "day": text, "name": text, "price": price, "change": price}
+        known |= {"volume": number, "trades": number, "live": pa.bool_(), "window_start": at}
+        known |= {"updated_at": at, "tags": pa.list_(text), "deep": deep}
+        first = self.collection.find_one() or {}
+        schema = Schema({name: kind for name, kind in known.items() if name in first})
+        return find_pandas_all(self.collection, {}, schema=schema)
 
 
-class Library:
+class Library(Plain):
     """The I/O manager as a run calls it, without the time of a run."""
 
-    manager_type: Any = MongoPandasIOManager
+    kind: Any = MongoPandasIOManager
 
     def __init__(self, uri: str, name: str) -> None:
-        self.manager = self.manager_type(mongo=MongoResource(uri=uri, database=DATABASE))
+        self.manager = self.kind(mongo=MongoResource(uri=uri, database=DATABASE))
         self.collection = self.manager.mongo.get_collection(name)
-        self.metadata: dict[str, Any] = {"mongo/collection": name, "mongo/key": ["_id"]}
-        self.metadata["mongo/mode"] = "upsert"
+        self.metadata = {"mongo/collection": name, "mongo/mode": "upsert", "mongo/key": ["_id"]}
 
-    def _output(self, **partition: Any) -> dg.OutputContext:
-        return dg.build_output_context(
-            asset_key="prices", definition_metadata=self.metadata, run_id="run", **partition
+    def prepare(self) -> None:
+        """Make the contexts anew, which takes a tenth of a second."""
+        self.output = dg.build_output_context(
+            asset_key="prices", definition_metadata=self.metadata, run_id="run"
         )
+        self.input = dg.build_input_context(asset_key="prices", upstream_output=self.output)
 
-    def storing(self, rows: pd.DataFrame, **partition: Any) -> Callable[[], object]:
-        context = self._output(**partition)
-        return lambda: self.manager.handle_output(context, rows)
+    def store(self, frame: Any) -> None:
+        self.manager.handle_output(self.output, frame)
 
-    def loading(self) -> Callable[[], object]:
-        context = dg.build_input_context(asset_key="prices", upstream_output=self._output())
-        return lambda: self.manager.load_input(context)
+    def load(self) -> object:
+        return self.manager.load_input(self.input)
 
 
 class PolarsLibrary(Library):
-    @property
-    def manager_type(self) -> Any:
-        from dagster_mongo import MongoPolarsIOManager
+    kind = MongoPolarsIOManager
 
-        return MongoPolarsIOManager
-
-    def storing(self, rows: pd.DataFrame, **partition: Any) -> Callable[[], object]:
-        import polars as pl
-
-        return super().storing(pl.from_pandas(rows), **partition)
+    def given(self, frame: pd.DataFrame) -> Any:
+        missing = frame.astype(object).where(frame.notna(), None)
+        return pl.DataFrame(missing.to_dict("list"), strict=False)
 
 
-CONTESTANTS: dict[str, Callable[[str, str], Plain | Library]] = {
+CONTESTANTS: dict[str, type[Plain]] = {
     "plain": Plain,
-    "raw": Raw,
-    "pymongoarrow": Arrow,
-    "library": Library,
+    "anew": Anew,
+    "pandas": Library,
     "polars": PolarsLibrary,
+    "raw": Raw,
+    **({"pymongoarrow": Arrow} if find_spec("pymongoarrow") else {}),
 }
-IN_EVERY_STEP = ("plain", "library")
+STORES = {"plain", "anew", "pandas", "polars"}
 
 
-def contestants() -> list[str]:
-    """Those whose libraries are installed."""
-    needs = {"pymongoarrow": "pymongoarrow", "polars": "polars"}
-    return [n for n in CONTESTANTS if n not in needs or find_spec(needs[n])]
-
-
-def seconds(act: Callable[[], object]) -> float:
-    started = time.perf_counter()
+def measured(act: Callable[[], object]) -> tuple[float, float]:
+    """The seconds of an action, and how many of them this process computes."""
+    cpu, wall = time.process_time(), time.perf_counter()
     act()
-    return time.perf_counter() - started
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def wall_and_cpu(act: Callable[[], object]) -> tuple[float, float]:
-    """What an action takes, and how much of it this process computes; the rest is the server's."""
-    before = time.process_time()
-    return seconds(act), time.process_time() - before
-
-
-def compare_times(uri: str, rows: int, rounds: int) -> None:
-    data = frame(rows)
-    taken: dict[str, dict[str, list[tuple[float, float]]]] = {"store": {}, "load": {}, "again": {}}
+def compare(uri: str, kind: str, rows: int, rounds: int) -> None:
+    frame = FRAMES[kind](rows)
+    taken: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for _ in range(rounds):
-        shared = uuid4().hex
-        for name in contestants():
-            storing = name in (*IN_EVERY_STEP, "polars")
-            mongo = CONTESTANTS[name](uri, uuid4().hex if storing else shared)
-            if storing or name == "raw":
-                taken["store"].setdefault(name, []).append(wall_and_cpu(mongo.storing(data)))
-            taken["load"].setdefault(name, []).append(wall_and_cpu(mongo.loading()))
-            if storing:
-                taken["again"].setdefault(name, []).append(wall_and_cpu(mongo.storing(data)))
-                mongo.collection.drop()
-        Plain(uri, shared).collection.drop()
+        filled = Plain(uri, f"{kind}_{uuid4().hex}")
+        filled.store(frame)
+        for name, make in CONTESTANTS.items():
+            of_its_own = name in STORES
+            it = make(uri, f"{kind}_{uuid4().hex}" if of_its_own else filled.collection.name)
+            steps: dict[str, Callable[[], object]] = {"load": it.load}
+            if of_its_own:
+                store = partial(it.store, it.given(frame))
+                steps = {"store": store, "again": store, "load": it.load}
+            for step, act in steps.items():
+                it.prepare()
+                taken.setdefault(step, {}).setdefault(name, []).append(measured(act))
+            if of_its_own:
+                it.collection.drop()
+        filled.collection.drop()
     for step, times in taken.items():
         median = {
-            name: [statistics.median(kind) for kind in zip(*each, strict=True)]
-            for name, each in times.items()
+            name: [statistics.median(each) for each in zip(*of_name, strict=True)]
+            for name, of_name in times.items()
         }
         for name, (wall, cpu) in median.items():
-            if step == "load" or name != "raw":
-                ratio, of_cpu = (median["plain"][i] / value for i, value in enumerate((wall, cpu)))
-                print(
-                    f"{step:6} {name:13} {wall:6.2f} s {rows / wall:9,.0f} rows/s {ratio:5.2f}"
-                    f"   CPU of the client {cpu:5.2f} s {of_cpu:5.2f}"
-                )
-
-
-def peak() -> int:
-    """The most KiB that this process ever had. getrusage would tell of its parent's as well."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0])
-
-
-def compare_memory(uri: str, rows: int) -> None:
-    name = uuid4().hex
-    stored = Library(uri, name)
-    stored.storing(frame(rows))()
-    for step in ("store", "load"):
-        for contestant in IN_EVERY_STEP:
-            command = [sys.executable, __file__, uri, "--rows", str(rows)]
-            command += ["--spend", contestant, step, name]
-            spent = subprocess.run(command, check=True, capture_output=True).stdout.decode()
-            print(f"{step:6} {contestant:13} {spent.strip()} MiB at the peak")
-    stored.collection.drop()
-
-
-def spend(uri: str, rows: int, contestant: str, step: str, name: str) -> None:
-    warm = Library(uri, "warm_up")
-    warm.storing(frame(0))()  # imports what is only imported when it is needed
-    warm.loading()()
-    mongo = CONTESTANTS[contestant](uri, name if step == "load" else uuid4().hex)
-    act = mongo.storing(frame(rows)) if step == "store" else mongo.loading()
-    before = peak()
-    act()
-    print((peak() - before) // 1024)
-
-
-def compare_partition(uri: str, rounds: int, rows: int = 50, beside: int = 1_000_000) -> None:
-    full, empty = Library(uri, uuid4().hex), Library(uri, uuid4().hex)
-    for start in range(0, beside, 100_000):
-        full.collection.insert_many(records(frame(100_000, "old", start)), ordered=False)
-    for mode in ("upsert", "replace"):
-        taken: dict[str, list[float]] = {"empty": [], "full": []}
-        for number in range(rounds + 1):
-            data = frame(rows, "new", 10_000_000 + number * rows)
-            for name, mongo in (("empty", empty), ("full", full)):
-                mongo.metadata |= {"partition_expr": "day", "mongo/mode": mode}
-                mongo.collection.delete_many({"day": "new"})
-                partition = {"asset_partitions_def": DAYS, "asset_partition_key_range": NEW}
-                taken[name].append(seconds(mongo.storing(data, **partition)))
-        median = {name: statistics.median(times[1:]) for name, times in taken.items()}
-        shown = {name: f"{value * 1000:.2f} ms" for name, value in median.items()}
-        print(
-            f"{mode} {rows} rows of a partition beside {beside:,} documents: {shown},"
-            f" {median['full'] / median['empty']:.2f} x"
-        )
-    full.collection.drop()
-    empty.collection.drop()
+            ratio = wall / median["plain"][0], cpu / median["plain"][1]
+            print(
+                f"{kind:8} {step:5} {name:12} {wall:7.2f} s {ratio[0]:5.2f}"
+                f"   CPU {cpu:6.2f} s {ratio[1]:5.2f}"
+            )
 
 
 def main() -> None:
@@ -248,17 +219,10 @@ def main() -> None:
     parser.add_argument("uri", help="mongodb:// address of a server to fill and empty again")
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--times-only", action="store_true")
-    parser.add_argument("--spend", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--columns", choices=[*FRAMES], action="append")
     arguments = parser.parse_args()
-    if arguments.spend:
-        spend(arguments.uri, arguments.rows, *arguments.spend)
-        return
-    compare_times(arguments.uri, arguments.rows, arguments.rounds)
-    if arguments.times_only:
-        return
-    compare_memory(arguments.uri, arguments.rows)
-    compare_partition(arguments.uri, rounds=20, beside=500_000)
+    for kind in arguments.columns or FRAMES:
+        compare(arguments.uri, kind, arguments.rows, arguments.rounds)
     MongoClient[dict[str, Any]](arguments.uri).drop_database(DATABASE)
 
 

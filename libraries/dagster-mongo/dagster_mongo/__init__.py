@@ -16,6 +16,7 @@ from dagster_mongo.errors import (
     MongoSettingsError,
 )
 from dagster_mongo.frames import MongoPandasIOManager, MongoPolarsIOManager
+from dagster_mongo.indexes import ensure_indexes
 from dagster_mongo.resource import MongoResource
 
 __version__ = version("dagster-mongo")
@@ -34,6 +35,7 @@ __all__ = [
     "MongoResource",
     "MongoSettingsError",
     "__version__",
+    "ensure_indexes",
 ]
 
 DagsterLibraryRegistry.register("dagster-mongo", __version__, is_dagster_package=False)

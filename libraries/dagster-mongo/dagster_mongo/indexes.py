@@ -17,12 +17,15 @@ _PARTIAL = {"partialFilterExpression", "sparse"}
 def ensure_indexes(
     collection: Collection[dict[str, Any]],
     indexes: Sequence[IndexModel],
-    partition_field: str | None,
+    partition_field: str | None = None,
 ) -> list[str]:
-    """Make the declared indexes, and one to find a partition by, where they are missing.
+    """Make indexes, and one that begins with a partition field, where they are missing.
+
+    One on the same fields will do, whatever its name.
 
     Returns:
-        Why some are not made: their owner has to. Nothing that is stored depends on them.
+        Those that are not made, and why: it is for their owner to make them. Nothing that is stored
+        depends on them.
 
     Raises:
         pymongo.errors.OperationFailure: The server refused for another reason.

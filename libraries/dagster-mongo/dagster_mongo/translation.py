@@ -73,7 +73,7 @@ def _translation(address: str, error: errors.PyMongoError | BSONError) -> Dagste
         return MongoConnectionError(_lost(address, error))
     if isinstance(error, errors.ConfigurationError | errors.InvalidName):
         return MongoSettingsError(f"MongoDB's client does not accept a setting or a name: {error}.")
-    if isinstance(error, BSONError):
+    if isinstance(error, BSONError) and not isinstance(error, errors.DocumentTooLarge):
         return MongoOperationError(f"A document of MongoDB at {address} cannot be read: {error}.")
     return MongoOperationError(
         f"MongoDB's client cannot do that at {address}: {error} ({type(error).__name__})."

@@ -32,9 +32,20 @@ def test_every_public_name_is_there_and_documented() -> None:
         assert isinstance(value, str) or value.__doc__, name
 
 
-def test_the_version_is_the_one_of_the_distribution() -> None:
-    assert f'version = "{dagster_mongo.__version__}"' in (ROOT / "pyproject.toml").read_text()
+@pytest.mark.parametrize(
+    ("release", "label"), [("", "+source"), ("1", "")], ids=["here", "release"]
+)
+def test_a_release_alone_has_no_local_label(
+    release: str, label: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the label, no index can satisfy a requirement of the package in this folder."""
+    monkeypatch.setenv("RELEASE", release)
+    asked = subprocess.run(
+        [sys.executable, "setup.py", "--version"], cwd=ROOT, check=True, capture_output=True
+    )
+    version = asked.stdout.decode().split()[-1]
     released = dagster_mongo.__version__.partition("+")[0]
+    assert version == f"{released}{label}"
     assert f"## {released}" in (ROOT / "CHANGELOG.md").read_text()
 
 
