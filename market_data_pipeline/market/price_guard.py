@@ -56,26 +56,15 @@ def decide(
     return kept
 
 
-def named(tickers: Iterable[str]) -> set[str]:
-    """The tickers that a run config names, without blanks.
-
-    Raises:
-        AcceptanceError: one of them is no ticker. It is not shown: run config can name a variable
-            (`{env: NAME}`), whose value may be a secret.
-    """
-    tickers = set(filter(None, tickers))
-    if not all(map(TICKER.fullmatch, tickers)):
-        raise AcceptanceError("`accept` takes tickers such as MGLU3, and nothing else.")
-    return tickers
-
-
 def accept(rows: Sequence[Quote], tickers: Iterable[str]) -> list[Quote]:
     """The rows with the withheld prices of some tickers accepted; what is accepted already stays.
 
     Raises:
         AcceptanceError: a ticker has no row here that is withheld or accepted, or is none.
     """
-    tickers = named(tickers)
+    tickers = set(tickers)
+    if not all(map(TICKER.fullmatch, tickers)):  # what it is may be a secret
+        raise AcceptanceError("`accept` takes tickers such as MGLU3, and nothing else.")
     known = {quote.ticker for quote in rows if quote.decision != "clear"}
     if unknown := sorted(tickers - known):
         withheld = sorted({quote.ticker for quote in rows if not quote.trusted})

@@ -122,10 +122,10 @@ class Publisher:
             client.close()
 
     def find(self) -> None:
-        """Reaches the cluster and the topic, as `publish` does before it sends. Raises as that."""
+        """Reaches the cluster. It creates nothing; raises as `publish`."""
         client = Client(self._client_config(), self.timeout_seconds, self._config)
         try:
-            _Attempt(self, client).find_topic()
+            client.metadata(self.topic)
         finally:
             client.close()
 
@@ -171,7 +171,7 @@ class _Attempt:
     def run(self, events: Sequence[Event]) -> Publication:
         transactional_id = self._publisher.transactional_id
         with self._phase("connect"):
-            self.find_topic()
+            self._find_topic()
         if transactional_id:
             with self._phase("begin"):
                 self._begin()
@@ -187,7 +187,7 @@ class _Attempt:
             self._seconds,
         )
 
-    def find_topic(self) -> None:
+    def _find_topic(self) -> None:
         """Reaches the cluster, and creates the topic if it is missing and may be created."""
         publisher, client, topic = self._publisher, self._client, self._publisher.topic
         where = f"Topic {topic} of Kafka at {publisher.bootstrap_servers}"

@@ -181,7 +181,7 @@ def test_a_document_that_somebody_else_observed_later_is_named(pipeline: Pipelin
         collection = client["market_data_db"]["price_history"]
         key = {"_id": "VALE3|2026-11-17T17:30:00Z"}
         there = collection.find_one(key) or {}
-        higher = there.pop("rank").replace("11|", "11|9")
+        higher = f"9{there.pop('rank')}"
         collection.replace_one(key, {**there, "price": 1.0, "observed_at": later, "rank": higher})
 
     verdicts = said(pipeline, LIVE_ON_TUESDAY, select="mongo_price_history")

@@ -1,14 +1,14 @@
 """The live window: from Brapi's quote endpoint into the collection and onto the topic."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pymongo
 from brapi_sandbox.faults import Fault
 
 from market_data_pipeline.market.watchlist import load_watchlist
-from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline, SetClock
 from market_data_pipeline_tests.observed import checks, logs, metadata
 
 TICKERS = [*load_watchlist().tickers]
@@ -49,9 +49,12 @@ def test_quotes_are_asked_of_the_quote_endpoint_alone_once_each(pipeline: Pipeli
     assert all(seen.query == {} and seen.authorization for seen in pipeline.sandbox.requests)
 
 
-def test_materializing_again_replaces_and_keeps_the_moment_of_creation(pipeline: Pipeline) -> None:
+def test_materializing_again_replaces_and_keeps_the_moment_of_creation(
+    pipeline: Pipeline, set_clock: SetClock
+) -> None:
     first = pipeline.run(LIVE_ON_TUESDAY)
     before = pipeline.documents()
+    set_clock(TUESDAY_15_00 + timedelta(seconds=30))
     second = pipeline.run(LIVE_ON_TUESDAY)
 
     after = pipeline.documents()
