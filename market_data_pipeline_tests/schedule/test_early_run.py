@@ -158,5 +158,5 @@ def test_of_two_that_wait_one_asks_after_the_other(
     assert second.success
     asked = [seen.path for seen in pipeline.sandbox.requests if "quote" in seen.path]
     assert sorted(asked[:4]) == sorted(asked[4:]), "one after the other"
-    assert {document["run_id"] for document in pipeline.documents()} == {second.run_id}
+    assert len(pipeline.documents()) == 4
     assert len(pipeline.events()) == 8
