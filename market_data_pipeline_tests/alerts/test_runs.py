@@ -21,7 +21,7 @@ NOON, HALF_PAST = "2026-11-17T12:00-0300", "2026-11-17T12:30-0300"
 AWAY = dg.Failure("MongoDB is <away>:\nstart it.")
 
 
-def fail(watch: Watch, first: str = "", last: str = "", error: Exception = AWAY) -> str:
+def fail(watch: Watch, first: str = "", last: str = "", *, error: Exception = AWAY) -> str:
     """A run for a window, for all from `first` to `last`, or for none, that fails; its id."""
 
     @dg.op

@@ -296,8 +296,8 @@ def test_the_calendar_is_that_of_b3(
 def test_more_than_forty_sessions_of_a_year_are_one_request(
     b3: FileServer, pipeline: Pipeline, official: Official
 ) -> None:
-    days = pd.bdate_range("2026-09-01", "2026-11-17").strftime("%Y%m%d")
-    days = [day for day in days if day not in ("20260907", "20261012", "20261102")]
+    weekdays = pd.bdate_range("2026-09-01", "2026-11-17").strftime("%Y%m%d")
+    days = [day for day in weekdays if day not in ("20260907", "20261012", "20261102")]
     lines = [record(day=day) for day in days if day != "20261021"]
     b3.files["COTAHIST_A2026.ZIP"] = zipped(cotahist(*lines), "COTAHIST_A2026.TXT")
 

@@ -4,6 +4,7 @@ import re
 import zipfile
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -73,7 +74,7 @@ def test_the_example_for_a_quant_reads_it(
     text = (ROOT / "docs" / "reading.md").read_text("utf-8")
     (example,) = re.findall(r"```py\n(.*?)```", text, re.DOTALL)
     monkeypatch.setenv("B3_HISTORY_URL", real.url)
-    found = {"pd": pd}
+    found: dict[str, Any] = {"pd": pd}
 
     exec(example.replace("1998", "2016-01-04"), found)
 

@@ -31,7 +31,7 @@ from market_data_pipeline_tests.conftest import (
 )
 from market_data_pipeline_tests.observed import failure_of, metadata
 
-WINDOW = TradingWindows().last_ended(datetime.now(UTC))
+WINDOW = TradingWindows().last_ended(datetime.now(UTC)) or pytest.fail("no window has ended")
 assert WINDOW is not None
 
 

@@ -119,8 +119,8 @@ def test_a_throttle_that_lasts_is_not_asked_ticker_by_ticker(
 ) -> None:
     with make_pipeline(plan="pro") as pipeline:
         pipeline.brapi = {"tickers_per_request": 2}
-        slower = {"status": 429, "headers": {"Retry-After": "0"}}
-        pipeline.sandbox.faults = [Fault(numbers=range(2, 1_000), **slower)]
+        slower = Fault(numbers=range(2, 1_000), status=429, headers={"Retry-After": "0"})
+        pipeline.sandbox.faults = [slower]
 
         pipeline.run(LIVE_ON_TUESDAY, select="quotes")
 

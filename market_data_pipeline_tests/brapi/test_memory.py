@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -57,6 +58,11 @@ def hostile(size: int) -> dict[str, bytes]:
     }
 
 
+def always(body: bytes, _: list[str]) -> bytes:
+    """The same answer for any tickers."""
+    return body
+
+
 @contextmanager
 def answering(answer: Answer, open_requests: int, packed: bool = False) -> Iterator[str]:
     """A server that answers so many requests at the same moment."""
@@ -100,7 +106,7 @@ def test_hostile_bodies_at_once(plan: str, answer: Answer, size: int) -> None:
     with ExitStack() as servers:
         addresses = [servers.enter_context(answering(answer, at_once))]
         for case, body in bodies.items():
-            server = answering(lambda _, body=body: body, at_once, packed=case == "packed")
+            server = answering(partial(always, body), at_once, packed=case == "packed")
             addresses.append(servers.enter_context(server))
         command = [sys.executable, "-m", "market_data_pipeline_tests.brapi.peaks", plan]
         command += [str(at_once), *addresses]

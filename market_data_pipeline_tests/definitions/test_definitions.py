@@ -79,7 +79,10 @@ def test_every_check_says_what_to_do() -> None:
 
 def test_whatever_runs_by_itself_says_what_it_does() -> None:
     repository = defs.get_repository_def()
-    by_themselves = [*repository.schedule_defs, *repository.sensor_defs]
+    by_themselves: list[dg.ScheduleDefinition | dg.SensorDefinition] = [
+        *repository.schedule_defs,
+        *repository.sensor_defs,
+    ]
 
     assert len(by_themselves) > 3
     for each in by_themselves:

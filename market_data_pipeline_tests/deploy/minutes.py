@@ -21,7 +21,7 @@ BACK = timedelta(seconds=int(os.environ["TEST_SECONDS_BACK"]))
 AHEAD = timedelta(seconds=int(os.environ["TEST_SECONDS_AHEAD"]))
 MINUTES = int(os.environ["SYNC_INTERVAL_MINUTES"])
 
-_tick_time = dg.ScheduleEvaluationContext.scheduled_execution_time.fget
+_tick_time = vars(dg.ScheduleEvaluationContext)["scheduled_execution_time"].fget
 dg.ScheduleEvaluationContext.scheduled_execution_time = property(  # type: ignore[assignment]
     lambda self: _tick_time(self) - BACK
 )

@@ -169,7 +169,7 @@ def check_events(checkout: Path, env: dict[str, str], stored: list[dict[str, Any
 def is_of(seen: Seen, stored: list[dict[str, Any]]) -> bool:
     """Whether the event is of the window of these documents."""
     start = dict(seen.event.headers)["ce_windowstart"].decode()
-    return datetime.fromisoformat(start) == stored[0]["window_start"]
+    return bool(datetime.fromisoformat(start) == stored[0]["window_start"])
 
 
 @services

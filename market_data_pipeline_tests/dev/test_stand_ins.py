@@ -101,7 +101,9 @@ def test_tail_begins_with_the_whole_last_window(broker: str, tmp_path: Path) -> 
     producer = Producer({"bootstrap.servers": broker})
     sizes = {"2026-11-19T16:30": 300, "2026-11-19T17:00": 950, "2026-11-19T16:00": 3}
     for window, size in sizes.items():
-        headers = [("ce_windowstart", f"{window}:00.000Z".encode())]
+        headers: list[tuple[str, str | bytes | None]] = [
+            ("ce_windowstart", f"{window}:00.000Z".encode())
+        ]
         for volume in range(size):
             event = json.dumps({**EVENT, "volume": volume}).encode()
             # One of the four partitions has nothing of the last window.

@@ -1,6 +1,7 @@
 """The documents agree with each other and with the code."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def first_columns(text: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("part", [heading_levels, code_blocks, first_columns])
-def test_the_readme_is_the_same_in_both_languages(part) -> None:
+def test_the_readme_is_the_same_in_both_languages(part: Callable[[str], object]) -> None:
     assert part(PORTUGUESE.read_text("utf-8")) == part(ENGLISH.read_text("utf-8"))
 
 

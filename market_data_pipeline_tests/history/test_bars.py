@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from itertools import pairwise
@@ -43,7 +43,7 @@ class Brapi:
 
     def history(
         self,
-        windows: list[Window],
+        windows: Sequence[Window],
         tickers: tuple[str, ...] = TICKERS[:4],
         trading_windows: TradingWindows = WINDOWS,
     ) -> Observation:
@@ -51,7 +51,7 @@ class Brapi:
             now = clock.utc_now()
             return observe_history(client, tickers, windows, trading_windows, now, lambda _: None)
 
-    def truth(self, windows: list[Window], tickers: tuple[str, ...]) -> dict[Any, float]:
+    def truth(self, windows: Sequence[Window], tickers: tuple[str, ...]) -> dict[Any, float]:
         pairs = [(ticker, window) for ticker in tickers for window in windows]
         prices = {pair: traded_in(self.sandbox.market, *pair) for pair in pairs}
         return {pair: price for pair, price in prices.items() if price is not None}

@@ -106,8 +106,9 @@ def build(dockerfile: Path, base: Callable[[str, Path], None], folder: Path) -> 
                 image.root.mkdir(parents=True)
                 base(source, image.root)
             case "ENV":
-                pairs = [tuple(pair.split("=", 1)) for pair in shlex.split(_expanded(value, image))]
-                image.environment |= dict(pairs)
+                for pair in shlex.split(_expanded(value, image)):
+                    name, _, given = pair.partition("=")
+                    image.environment[name] = given
             case "WORKDIR":
                 image.folder = str(PurePosixPath(image.folder, value))
                 _place(image, value).mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,9 @@ RULES = [
 
 def values_with(*overrides: Mapping[str, Any]) -> Values:
     """Our values with others over them, as `--values` does it: a list is taken as a whole."""
-    merged = _over(DEFAULTS, yaml.safe_load((ROOT / "deploy" / "helm-values.yaml").read_text()))
+    merged: Values = _over(
+        DEFAULTS, yaml.safe_load((ROOT / "deploy" / "helm-values.yaml").read_text())
+    )
     for override in overrides:
         merged = _over(merged, override)
     return merged

@@ -106,7 +106,7 @@ class Release:
         self.mongo.cut()
         self.api.close()
 
-    def wait_for(self, what: Callable[[list[Run]], Found], seconds: float = 180) -> Found:
+    def wait_for(self, what: Callable[[list[Run]], Found | None], seconds: float = 180) -> Found:
         """Waits until something can be said of the runs, and returns it."""
         patience = time.monotonic() + seconds
         found: list[Run] = []

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from kubernetes import client
 
-from market_data_pipeline_tests.deploy.webserver import Run
 from market_data_pipeline_tests.kubernetes.chart import Manifest, manifests, values_with
 from market_data_pipeline_tests.kubernetes.control_plane import ControlPlane
 from market_data_pipeline_tests.kubernetes.release import NAMESPACE, Release
@@ -19,7 +18,7 @@ pytestmark = pytest.mark.kubernetes
 
 def job_of_a_run(release: Release) -> Manifest:
     """The Job of the first run, as it was asked for: without what the API server adds."""
-    run: Run = release.wait_for(lambda runs: runs and runs[-1])
+    run = release.wait_for(lambda runs: runs)[-1]
     job = release.wait_for(lambda _: release.batch.list_namespaced_job(NAMESPACE).items)[0]
     assert job.metadata.name == f"dagster-run-{run.id}"
     manifest = release.api.sanitize_for_serialization(job)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from kubernetes import client
 
@@ -44,7 +47,7 @@ def test_an_account_may_do_what_the_chart_says_and_nothing_else(
 def test_what_is_outside_is_refused(release: Release, account: str) -> None:
     with release.control_plane.api(release.node.token(account)) as api:
         core, batch = client.CoreV1Api(api), client.BatchV1Api(api)
-        refused = [
+        refused: list[Callable[[], Any]] = [
             lambda: core.list_namespaced_secret(NAMESPACE),
             lambda: core.read_namespaced_secret("market-data-secrets", NAMESPACE),
             lambda: core.create_namespaced_config_map(NAMESPACE, {"metadata": {"name": "own"}}),

@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 from itertools import count
 
 import pytest
+from brapi_sandbox.answers import stamp
 
+from market_data_pipeline_tests.deploy.set_back import MINUTE
 from market_data_pipeline_tests.deploy.webserver import (
     Run,
     launch_backfill,
@@ -25,13 +27,11 @@ from market_data_pipeline_tests.kubernetes.release import (
 from market_data_pipeline_tests.services.deployment import (
     ASSETS,
     BEGINNING,
-    MINUTE,
     PUBLISH_HISTORY,
     TICKERS,
     by_window,
     key_of,
     repeated,
-    stamp,
 )
 
 pytestmark = pytest.mark.kubernetes

@@ -20,5 +20,5 @@ def test_a_secret_reaches_the_client_and_no_record_of_the_run(
     assert failure is not None
     assert 'No such configuration property: "sasl.passwords"' in str(failure.error)
     record = pipeline.instance.get_run_by_id(run.run_id)
-    logs = [entry.to_json() for entry in pipeline.instance.all_logs(run.run_id)]
+    logs = [str(entry) for entry in pipeline.instance.all_logs(run.run_id)]
     assert PASSWORD not in f"{record} {logs} {pipeline.kafka} {capfd.readouterr()}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -108,7 +108,7 @@ def test_advertised_address_that_cannot_be_reached(
 
 
 def _limit_of_topic(pipeline: Pipeline, address: str) -> None:
-    _create(address, pipeline.topic, **{"max.message.bytes": str(LIMIT)})
+    _create(address, pipeline.topic, 1, {"max.message.bytes": str(LIMIT)})
 
 
 def _limit_of_broker(pipeline: Pipeline, address: str) -> None:
@@ -155,7 +155,7 @@ def test_too_few_brokers(
     pipeline.bootstrap_servers = three_brokers.bootstrap_servers
     pipeline.kafka = {"timeout_seconds": 15}
     address = three_brokers.bootstrap_servers
-    _create(address, pipeline.topic, 3, **{"min.insync.replicas": replicas_needed})
+    _create(address, pipeline.topic, 3, {"min.insync.replicas": replicas_needed})
     for number in stopped:
         three_brokers.brokers[number].stop()
     run = pipeline.run(LIVE_ON_TUESDAY)
@@ -238,9 +238,11 @@ def _publishes_whole(pipeline: Pipeline, address: str) -> None:
     assert (len(times), set(times.values())) == (TICKERS, {1})
 
 
-def _create(address: str, topic: str, replicas: int = 1, **config: str) -> None:
+def _create(
+    address: str, topic: str, replicas: int = 1, config: Mapping[str, str] | None = None
+) -> None:
     admin = AdminClient({"bootstrap.servers": address})
-    admin.create_topics([NewTopic(topic, 4, replicas, config=config)])[topic].result()
+    admin.create_topics([NewTopic(topic, 4, replicas, config=dict(config or {}))])[topic].result()
 
 
 def _set_message_max_bytes(address: str, value: str | None) -> None:

@@ -123,9 +123,9 @@ def test_damaged_files_of_earlier_windows_are_named_and_skipped(stored: Pipeline
     ]
     assert not check.passed
     assert f"{len(DAMAGES)} files cannot be read: " in (check.description or "")
-    named = {
-        each.data["window"]: str(each.data["reason"]) for each in check.metadata["damaged"].records
-    }
+    table = check.metadata["damaged"]
+    assert isinstance(table, dg.TableMetadataValue)
+    named = {each.data["window"]: str(each.data["reason"]) for each in table.records}
     for window, (_, reason) in zip(earlier, DAMAGES, strict=True):
         assert reason in named[window.key]
     assert len(named) == len(DAMAGES)

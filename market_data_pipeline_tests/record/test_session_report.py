@@ -43,7 +43,7 @@ def report(pipeline: Pipeline, *days: str | dict[str, str], store: QuoteStore | 
 def told(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
     """What the UI shows of each session that was reported."""
     return {
-        event.partition: {name: value.value for name, value in event.metadata.items()}
+        str(event.partition): {name: value.value for name, value in event.metadata.items()}
         for event in result.asset_materializations_for_node("report")
     }
 

@@ -70,8 +70,7 @@ class Operation:
         )
         with dagsters_clock():
             data = every_window.evaluate_tick(context)
-        (done,) = data.run_requests or [str(data.skip_message)]
-        return done
+        return data.run_requests[0] if data.run_requests else str(data.skip_message)
 
     def look(self, moment: str, seconds: float = 0) -> list[list[str]] | str:
         """The assets of each run that the sensor launches, or why it launches none.

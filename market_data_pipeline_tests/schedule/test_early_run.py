@@ -123,10 +123,13 @@ def test_a_service_that_does_not_answer_is_not_waited_for(
 ) -> None:
     """Whatever it does, the first request is sent at the end of the window."""
     asked: list[int] = []
-    monkeypatch.setattr(
-        "market_data_pipeline.publication.resource.Kafka.trouble",
-        lambda _: clock.sleep(30) or asked.append(len(pipeline.sandbox.requests)) or "",
-    )
+
+    def trouble(_: object) -> str:
+        clock.sleep(30)
+        asked.append(len(pipeline.sandbox.requests))
+        return ""
+
+    monkeypatch.setattr("market_data_pipeline.publication.resource.Kafka.trouble", trouble)
     behind = datetime.now(UTC) - END + timedelta(seconds=3)
     monkeypatch.setattr(clock, "utc_now", lambda: datetime.now(UTC) - behind)
 

@@ -36,7 +36,11 @@ class Watch:
         for event in data.asset_events:
             self.instance.report_runless_asset_event(event)
         self.said = {e.asset_key.to_user_string(): str(e.description) for e in data.asset_events}
-        found = {event.asset_key.to_user_string(): event.passed for event in data.asset_events}
+        found = {
+            event.asset_key.to_user_string(): event.passed
+            for event in data.asset_events
+            if isinstance(event, dg.AssetCheckEvaluation)
+        }
         return found or str(data.skip_message)
 
 

@@ -16,7 +16,7 @@ from market_data_pipeline.market.windows import (
     TradingWindows,
 )
 from market_data_pipeline.operation import freshness, launching
-from market_data_pipeline.runs.common import GROUP
+from market_data_pipeline.runs.common import GROUP, WINDOWS
 from market_data_pipeline_tests.conftest import at
 from market_data_pipeline_tests.schedule.conftest import ASSETS, Operation, Status
 
@@ -184,7 +184,7 @@ def test_a_sink_that_is_older_than_the_quotes_is_launched_alone_while_they_are_l
     assert "is no longer live. Next window ends Mon" in operation.look("2026-11-23T10:15")
 
 
-@dg.asset(deps=["quotes"], group_name=GROUP, partitions_def=launching.WINDOWS.partitions)
+@dg.asset(deps=["quotes"], group_name=GROUP, partitions_def=WINDOWS.partitions)
 def a_third_sink() -> None: ...
 
 
@@ -240,7 +240,7 @@ def test_a_materialization_from_before_the_end_of_its_window_does_not_count(
     operation.materialize(KEY)
     shown = datetime.now(EXCHANGE_TIMEZONE).date()
     days = (shown + timedelta(days=n) for n in range(1, 15))
-    window = next(filter(None, map(launching.WINDOWS.of_session, days)))[3]
+    window = next(filter(None, map(WINDOWS.of_session, days)))[3]
     operation.materialize(window.key)
 
     local = (window.end + timedelta(minutes=1)).astimezone(EXCHANGE_TIMEZONE)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlencode
 
-from playwright.sync_api import Locator, Page, sync_playwright
+from playwright.sync_api import ConsoleMessage, Locator, Page, sync_playwright
 
 from market_data_pipeline_tests.supervised import ROOT, Supervisor, settings
 
@@ -43,7 +43,7 @@ class DagsterPages:
         self.complaints: list[str] = []
         self._base = base
         page.set_default_timeout(PATIENCE_MS)
-        page.on("console", lambda said: said.type == "error" and self._complain(said.text))
+        page.on("console", self._read)
         page.on("pageerror", lambda error: self._complain(str(error)))
 
     def lineage(self) -> Page:
@@ -88,6 +88,10 @@ class DagsterPages:
         self.page.goto(f"{self._base}/{path}")
         self.page.get_by_text(mark, exact=True).first.wait_for()
         return self.page
+
+    def _read(self, said: ConsoleMessage) -> None:
+        if said.type == "error":
+            self._complain(said.text)
 
     def _complain(self, text: str) -> None:
         self.complaints.append(text)

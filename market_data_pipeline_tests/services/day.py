@@ -37,6 +37,7 @@ from brapi_sandbox.faults import Fault
 from pymongo.uri_parser import parse_uri
 
 from market_data_pipeline_dev.process import stop_on_signals
+from market_data_pipeline_tests.deploy.set_back import MINUTE
 from market_data_pipeline_tests.deploy.webserver import (
     NoAnswerError,
     Run,
@@ -49,7 +50,6 @@ from market_data_pipeline_tests.deploy.webserver import (
 )
 from market_data_pipeline_tests.services.deployment import (
     ASSETS,
-    MINUTE,
     PUBLISH_HISTORY,
     UNFINISHED,
     Bars,

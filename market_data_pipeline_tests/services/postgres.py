@@ -33,7 +33,7 @@ class Postgres:
 
     def __init__(self, primary: Postgres | None = None, address: str = "127.0.0.1") -> None:
         self.address, self._primary = address, primary
-        (self.port,) = [primary.port] if primary else free_ports(1)
+        self.port: int = primary.port if primary else free_ports(1)[0]
         self._folder = Path(tempfile.mkdtemp(prefix="postgres-"))
         self._data = self._folder / "data"
 

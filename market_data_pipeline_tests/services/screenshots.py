@@ -1,9 +1,10 @@
 """Makes the pictures of the documents: `make screenshots`, an hour after a session has begun."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from playwright.sync_api import FloatRect
+from playwright.sync_api import FloatRect, Page
 
 from market_data_pipeline.market.windows import trading_windows
 from market_data_pipeline_tests.services.browser import dagster_in_a_browser
@@ -25,7 +26,7 @@ def main() -> None:
         live = trading_windows().from_key(dagster.live)
         *earlier, last = (each for each in trading_windows().of_session(live.day) if each < live)
         dagster.backfill((earlier or [last])[0].key, last.key, len(earlier) + 1)
-        pages = {
+        pages: dict[str, tuple[FloatRect, str, Callable[[], Page]]] = {
             "window": (
                 DETAILS,
                 "PETR4",

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from market_data_pipeline_tests.deploy.set_back import MINUTE
 from market_data_pipeline_tests.deploy.webserver import Run, messages
 from market_data_pipeline_tests.services.deployment import (
-    MINUTE,
     SCHEDULE,
     TICKERS,
     Deployment,

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from market_data_pipeline_tests.deploy.set_back import MINUTE
 from market_data_pipeline_tests.deploy.webserver import launch_backfill
 from market_data_pipeline_tests.services.deployment import (
     ASSETS,
-    MINUTE,
     Deployment,
     brapi,
     by_window,

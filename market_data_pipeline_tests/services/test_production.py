@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from market_data_pipeline_tests.deploy.compose import PROCESSES
+from market_data_pipeline_tests.deploy.set_back import MINUTE
 from market_data_pipeline_tests.deploy.webserver import launch_backfill
 from market_data_pipeline_tests.services.deployment import (
     ASSETS,
     BEGINNING,
-    MINUTE,
     PUBLISH_HISTORY,
     Deployment,
     Document,

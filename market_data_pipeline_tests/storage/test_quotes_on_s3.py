@@ -234,7 +234,7 @@ def test_a_store_that_cannot_be_used_is_one_sentence_and_costs_no_request(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     if bucket_name:
-        pipeline.folder = UPath(f"s3://{bucket_name}/prod")
+        pipeline.folder = UPath(f"s3://{bucket_name}/prod")  # type: ignore[assignment]
 
     result = pipeline.run(LIVE_ON_TUESDAY)
 

@@ -31,7 +31,7 @@ class Client:
     def __call__(self, path: str, token: str | None = "any", **query: str) -> requests.Response:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         url = f"{self.sandbox.url}/api/{path}"
-        return self.session.get(url, params=query, headers=headers, timeout=5)
+        return self.session.get(url, params=query, headers=headers, timeout=60)
 
     def refused(self, path: str, token: str | None = "any", **query: str) -> tuple[int, str | None]:
         answer = self(path, token, **query)
