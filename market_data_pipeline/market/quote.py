@@ -40,10 +40,10 @@ class Quote:
     ]
     name: Annotated[Text | None, "Full name"]
     short_name: Annotated[Text | None, "Name as the exchange abbreviates it"]
-    price: Annotated[Price, "Price in BRL: as traded; of a bar Brapi's close, perhaps adjusted"]
+    price: Annotated[Price, "Price in BRL: as traded; for a bar, Brapi's close, maybe adjusted"]
     volume: Annotated[
         Volume | None,
-        "Shares or units traded in the session so far; null where only a part of it is known",
+        "Shares or units traded in the session so far; null if that is not known",
     ]
     updated_at: Annotated[
         Instant, "When the market made the price, UTC; the window's end for a bar"
