@@ -95,6 +95,21 @@ def test_every_check_is_in_the_operators_table() -> None:
     assert {name for name in names if f"| `{name}` |" not in table} == set()
 
 
+def test_every_message_in_the_operators_tables_is_one_of_the_code() -> None:
+    sources = "".join(
+        path.read_text("utf-8") for path in (ROOT / "market_data_pipeline").rglob("*.py")
+    )
+    code = re.sub(r'"\s*f?"', "", sources).replace("`", "")
+    text = (ROOT / "docs" / "operating.md").read_text("utf-8")
+    tables = re.findall(r"^\| (?:the message|`reason`).*\n((?:\|.*\n)*)", text, re.MULTILINE)
+    messages = [message for cells in first_columns("".join(tables)) for message in cells]
+
+    assert len(messages) > 25
+    for message in messages:
+        for part in re.split(r"…|HOST:PORT|COTAHIST_|: ", message):
+            assert part.strip() in code, message
+
+
 @pytest.mark.parametrize("name", ["contracts.md", "contracts.pt-BR.md"])
 def test_the_contract_shows_whole_files_of_the_examples_and_nothing_else(name: str) -> None:
     text = (ROOT / "docs" / name).read_text("utf-8")
