@@ -60,16 +60,29 @@ def machine() -> str:
 def main(rounds: int) -> None:
     """Writes the page, section by section, and shows it as it grows."""
     sections: dict[str, Callable[[], Iterator[str]]] = {
-        "In operation: from the end of a window to the topic, medians of 10 windows": (
+        "In operation: from the end of a window to the topic\n\n"
+        "`python -m benchmarks.operation`: `dagster dev` with its daemon, medians of 10 windows.": (
             lambda: table_of("-m", "benchmarks.operation")
         ),
-        "A run in a new process": lambda: table_of("-m", "benchmarks.cold_run", str(rounds)),
-        "The fetch beside its floor": lambda: output_of("-m", "benchmarks.fetch", str(rounds)),
-        "100,000 events to Apache Kafka": lambda: on_kafka(
-            output_of("-m", "benchmarks.kafka_publication")
+        "A run in a new process\n\n"
+        "`python -m benchmarks.cold_run`: all of a run, with the start of its process.": (
+            lambda: table_of("-m", "benchmarks.cold_run", str(rounds))
         ),
-        "A consumer that starts cold": lambda: on_kafka(table_of("-m", "benchmarks.cold_consumer")),
-        f"A backfill of three months: {WINDOWS_OF_THREE_MONTHS:,} windows of 50 instruments": (
+        "The fetch beside its floor\n\n"
+        "`python -m benchmarks.fetch`: the floor is the intervals between 50 requests, and an "
+        "answer.": lambda: output_of("-m", "benchmarks.fetch", str(rounds)),
+        "100,000 events to Apache Kafka\n\n"
+        "`python -m benchmarks.kafka_publication`: `bare` is the same client without the "
+        "publisher, `plain` a producer that does not check whether an event arrived.": (
+            lambda: on_kafka(output_of("-m", "benchmarks.kafka_publication"))
+        ),
+        "A consumer that starts cold\n\n"
+        "`python -m benchmarks.cold_consumer`: seconds until a new consumer group, which starts at "
+        "`earliest`, has the last price of each of 50 tickers.": (
+            lambda: on_kafka(table_of("-m", "benchmarks.cold_consumer"))
+        ),
+        f"A backfill of three months: {WINDOWS_OF_THREE_MONTHS:,} windows of 50 instruments\n\n"
+        "`python -m benchmarks.history`: without the fetch.": (
             lambda: output_of("-m", "benchmarks.history", str(WINDOWS_OF_THREE_MONTHS))
         ),
     }
@@ -81,7 +94,7 @@ def main(rounds: int) -> None:
                 out.flush()
 
         write("# Benchmarks\n")
-        write(f"`make bench` wrote this page; medians of {rounds}. {machine()}")
+        write(f"`make bench` writes this page; medians of {rounds}. {machine()}")
         for title, lines in sections.items():
             write(f"\n## {title}\n")
             for line in lines():

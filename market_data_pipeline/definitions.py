@@ -132,7 +132,7 @@ Kafka(SETTINGS).publisher()  # raises if a property may not be set
 fresh, watch_freshness = freshness([asset.key for asset in ASSETS])
 market_data_job = dg.define_asset_job(
     JOB,
-    # `fresh` looks at what is there between the runs.
+    # `fresh` is evaluated between the runs, by its sensor.
     selection=dg.AssetSelection.assets(*ASSETS) - dg.AssetSelection.checks(fresh),
     description="The quotes of a window, into MongoDB and to Kafka.",
 )

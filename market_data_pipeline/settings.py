@@ -26,20 +26,20 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 KAFKA_CONFIG = "KAFKA_CONFIG_"
-# What is in compose's and the instance's files beside the settings.
+# Variables in the files of compose and of the instance that are not settings.
 DEPLOYMENT = ("MARKET_DATA_STATE", "MONGO_PASSWORD", "MONGO_ROOT_PASSWORD")
-# Beginnings of names that no other program has.
+# Prefixes that no other program uses.
 OURS = ("BRAPI_", "MARKET_DATA_")
 NO_SECRET = SecretStr("")
 LONGEST = 86_400  # seconds
 
 
 class SettingError(ValueError):
-    """A setting is not what it must be; the text names it and says what to set, not its value."""
+    """A setting has an invalid value; the text names the setting, not the value."""
 
 
 def _setting(default: Any, text: str, *, shown: str | None = None, **bounds: Any) -> Any:
-    """A setting: its default, what it is for, and the default in words if the value says little."""
+    """A setting: its default, its description, and the default as the table shows it."""
     return Field(default, description=text, json_schema_extra={"shown": shown}, **bounds)
 
 
@@ -59,7 +59,7 @@ _SERVER = r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d{1,5})?"
 _BROKER = rf"(\w+://)?{_SERVER}"
 _SECONDS = f"a number such as 0.5, {LONGEST} at the most"
 
-# The text says what a value has to be, for an error.
+# The text says what a value has to be; an error shows it.
 Flag = Annotated[bool, "true or false"]
 Seconds = Annotated[float, Field(gt=0, le=LONGEST), _SECONDS]
 Pause = Annotated[float, Field(ge=0, le=LONGEST), _SECONDS]
@@ -109,10 +109,10 @@ def _kafka_config() -> dict[str, SecretStr]:
 class Settings(BaseSettings):
     """The settings of a deployment, by the names of the variables in lower case.
 
-    What is not given is read from the environment; a blank value counts as not set.
+    A setting that is not given is read from the environment; a blank value counts as not set.
 
     Raises:
-        SettingError: a value is not what it must be.
+        SettingError: a value is invalid.
     """
 
     model_config = SettingsConfigDict(
@@ -265,7 +265,7 @@ def names() -> tuple[str, ...]:
 
 
 def misspelled(environ: Mapping[str, str]) -> dict[str, str]:
-    """A sentence for each variable that is set and resembles a setting, but is none."""
+    """A sentence for each variable that is set and looks like a setting, but is not one."""
     said = {}
     for name in sorted(environ):
         known = name in names() or name in DEPLOYMENT or name.startswith(KAFKA_CONFIG)

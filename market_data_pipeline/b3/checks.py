@@ -1,4 +1,4 @@
-"""Whether our closes are those of B3, and the sessions of our calendar too."""
+"""Whether our closes and the sessions of our calendar are those of B3."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -36,10 +36,10 @@ VERDICTS = ("equal", "early", "wrong", "volume")
 def compare(
     ours: Mapping[str, Quote], closes: Closes, found: dict[str, list[str]], day: str
 ) -> None:
-    """Adds to `found`, in words, what our last trusted prices (by symbol) are beside B3's closes.
+    """Compares our last trusted prices (by symbol) with B3's closes; adds texts to `found`.
 
-    Under `equal`, `early` (observed before the close) or `wrong`; under `volume` a volume that
-    cannot be, as B3's is that of the whole day; under `named` the tickers that are wrong.
+    Each price is under `equal`, `early` (observed before the close) or `wrong`; an impossible
+    volume, above B3's of the whole day, under `volume`; a wrong ticker under `named`.
     """
     for ticker, record in closes.items():
         quote = ours.get(ticker)
@@ -55,7 +55,7 @@ def compare(
 
 
 def closes_match(found: Mapping[str, Sequence[str]]) -> dg.AssetCheckResult:
-    """The check of that name, of what `compare` has found."""
+    """The result of the check, from what `compare` has found."""
     equal, early, wrong, volume = (found.get(each, []) for each in VERDICTS)
     compared = len(equal) + len(early) + len(wrong)
     parts = [
@@ -74,7 +74,7 @@ def closes_match(found: Mapping[str, Sequence[str]]) -> dg.AssetCheckResult:
 
 
 def calendar_matches(unexpected: Sequence[str], missing: Sequence[str]) -> dg.AssetCheckResult:
-    """The check of that name: days with a file when B3 is closed, and sessions without one."""
+    """The result of the check, from closed days with a file and sessions without one."""
     parts = [
         f"B3 has a file of {some(unexpected)}, closed by the calendar" if unexpected else "",
         f"B3 has no usable file of {some(missing)}, sessions by the calendar" if missing else "",

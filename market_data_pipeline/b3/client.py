@@ -27,7 +27,7 @@ class B3Error(ClearError):
 
 
 class FileError(B3Error):
-    """B3 has no such file (404), or it is damaged or another one; nothing of it is used."""
+    """B3 has no such file (404), or it is damaged or a different one; it is not used."""
 
 
 class B3History:
@@ -59,7 +59,7 @@ class B3History:
         return sessions
 
     def _fetch(self, name: str, file: IO[bytes]) -> str:
-        """Downloads a file, in a few attempts; where it comes from."""
+        """Downloads a file, in a few attempts; returns where it comes from."""
         why = ""
         for attempt in range(ATTEMPTS):
             time.sleep(max(0.0, self._next - time.monotonic()))

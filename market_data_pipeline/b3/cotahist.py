@@ -36,7 +36,7 @@ def read(file: BinaryIO, wanted: Iterable[str], origin: str) -> dict[str, Closes
     """All sessions of an unpacked file, with the cash-market records of some tickers.
 
     Raises:
-        ValueError: it is not whole, or not in the form of B3's files.
+        ValueError: it is incomplete, or not in the form of B3's files.
     """
     sessions, tickers = dict[str, Closes](), {each.encode().ljust(12): each for each in wanted}
     header, trailer, records, number, day = b"", b"", 0, 0, b""

@@ -1,7 +1,7 @@
-"""Reads the body of an answer into frozen records, and refuses what is no price.
+"""Reads the body of an answer, and refuses what is not a price.
 
-Fields may be missing, null or of an unexpected type; what a price rests on (the number and its
-time) is taken as it is or not at all, never repaired.
+Fields may be missing, null or of an unexpected type. A price and its time are used unchanged, or
+not at all.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.watchlist import TICKER
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
 
-# B3's smallest price; and no instrument trades above the highest: beyond is a fault of the source.
+# B3's smallest price, and more than any instrument costs: another price is the source's fault.
 LOWEST_PRICE, HIGHEST_PRICE = 0.01, 1_000_000.0
 EARLIEST_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 # How far Brapi's clock may be ahead of this one.
 BRAPI_AHEAD_AT_MOST = timedelta(minutes=1)
 LONGEST_NAME = 500
 CURRENCY = "BRL"
-# Characters of a ticker that name the issuer; the number after them is the kind of security.
+# The first characters of a ticker name the issuer, the number after them the kind of security.
 ISSUER = 4
 
 
@@ -48,7 +48,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class UsageWindow:
-    """The time that a quota is for: until `end` (UTC); `rolling` if it moves with the clock."""
+    """The period of a quota: until `end` (UTC); `rolling` if it moves with the clock."""
 
     end: datetime
     rolling: bool
@@ -74,12 +74,11 @@ class History:
 def results_by_ticker(body: Any, tickers: tuple[str, ...]) -> dict[str, Mapping[str, Any]]:
     """The results of an answer, by the ticker that was asked for.
 
-    A result names its symbol and, if it has another one now, sometimes the one that was asked for.
-    One ticker left over and one unclaimed result belong together; with more, it is not known which
-    do.
+    A result names its symbol and, if that has changed, sometimes the one that was asked for. If one
+    ticker and one result are left over, they belong together; more of them cannot be matched.
 
     Raises:
-        TemporaryError: the body has not the shape of an answer.
+        TemporaryError: the body does not have the form of an answer.
     """
     if not isinstance(body, Mapping) or not isinstance(body.get("results"), list):
         raise TemporaryError("the answer cannot be read: it has no list of results")
@@ -164,7 +163,7 @@ def read_history(result: Mapping[str, Any], asked: Asked) -> History:
 
 
 def read_usage_window(body: Any) -> UsageWindow | None:
-    """The usage window in an answer to `/api/v2/user/usage`, None if it tells none."""
+    """The usage window in an answer to `/api/v2/user/usage`, None if it has none."""
     for name in ("usage", "usageWindow"):
         body = body.get(name) if isinstance(body, Mapping) else None
     if not isinstance(body, Mapping) or (end := _instant(body.get("end"))) is None:

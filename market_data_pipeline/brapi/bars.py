@@ -4,8 +4,8 @@ The price of a window is the close of the bar that starts at its start (of the l
 where Brapi has none as long as the window). A daily bar serves the last window of its session and
 no other: the day's close says nothing about the price at noon.
 
-A bar that is longer or shorter than was asked for would be filed under a wrong time. So the length
-that Brapi tells has to agree with the times at which the bars start; where it tells none, these
+Bars of another length than was asked for would give prices of a wrong time. So the length that
+Brapi states has to agree with the times at which the bars start. If it states none, these times
 have to prove the length.
 """
 
@@ -25,14 +25,15 @@ Gap = Literal["no trade", "plan", "too far back", "off the grid", "too early", "
 """Why a window has no row although Brapi answered.
 
 `no trade`: the instrument was not traded in it. `plan`: the plan has no bar for it. `too far back`:
-the plan's history begins later. `off the grid`: the only bars that begin in it begin elsewhere than
-at its start. `too early`: it ended so recently that its bar may be incomplete. `other interval`:
-the bars are longer or shorter than was asked for, or that cannot be told.
+the plan's history begins later. `off the grid`: bars begin within it, but none at its start.
+`too early`: it ended so recently that its bar may be incomplete. `other interval`: the bars are
+longer or shorter than was asked for, or their length is not known.
 """
 MINUTES_OF_A_DAY = 24 * 60
-# Starts that fit the bars of a longer interval may do so by chance: one in so many at the most.
+# Starts may fit a longer interval by chance. If the chance is below one in this, the bars are
+# longer.
 CHANCE = 16
-# So many starts prove a length that Brapi does not tell.
+# This many starts prove a length that Brapi does not state.
 PROOF = 4
 # Sessions are closer together, weekly bars are not.
 DAYS_OF_A_LONGER_BAR = 5
@@ -82,7 +83,7 @@ def _daily_bars(
 
 
 def _have_length(starts: Sequence[datetime], minutes: int, told: bool) -> bool:
-    """Whether bars that start then may be taken for bars of so many minutes."""
+    """Whether bars with these starts count as bars of that many minutes."""
     fitting = [start for start in starts if _fits(start.astimezone(EXCHANGE_TIMEZONE), minutes)]
     if len(fitting) <= len(starts) / 2:
         return False

@@ -1,7 +1,7 @@
-"""Asks Brapi for many tickers at its rate, and accounts for every one of them.
+"""Asks Brapi for many tickers; each ends as an answer or as a failure with a reason.
 
-A request is sent in its turn (`request_queue.py`), is retried while that can help and the time
-allows, and ends as an answer for each of its tickers or as the reason why there is none.
+`request_queue.py` sends the requests at Brapi's rate. A request is repeated while that can help and
+there is time.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Read = Callable[[Mapping[str, Any], Asked], T]
 
 MAX_ATTEMPTS = 4
 FIRST_BACKOFF_SECONDS = 1.0
-# So many failures of Brapi (5xx, time-outs, connections) before its first answer: it is down.
+# After this many failures (5xx, time-outs, connections) before its first answer, Brapi is down.
 FAILURES_OF_A_BREAKDOWN = 12
 QUOTES, USAGE = "/api/quote/", "/api/v2/user/usage"
 # Bytes. A quote has 2 KB, a bar up to 180.
@@ -52,7 +52,7 @@ ANSWER_OF_A_TICKER, BAR, ANSWER_WITHOUT_BARS = 2**20, 256, 2 * 2**20
 class Fetch(Generic[T]):
     """The outcome for every ticker, in the order in which they were asked for.
 
-    `answers` and `failures` (the reason, in words) share out the tickers between them.
+    Each ticker is either in `answers` or in `failures` (the reason, in words).
     """
 
     answers: dict[str, T]
@@ -63,14 +63,14 @@ class Fetch(Generic[T]):
 
 @dataclass
 class Account:
-    """What the quota counted of a client's requests, and the quota by its answers."""
+    """How many of a client's requests the quota counted, and the quota by the answers."""
 
     spent: int = 0
     limit: int | None = None
     left: int | None = None
 
     def note(self, reply: Reply) -> None:
-        """Keeps what is left: the least, as answers overtake each other."""
+        """Takes over what an answer says; the lowest rest, as answers come in any order."""
         left = reply.quota_left
         if left is not None:
             self.spent += 1
@@ -89,10 +89,10 @@ class Progress:
 
 
 class BrapiClient:
-    """Brapi, for the length of one step. A context manager.
+    """A client of Brapi for one step; a context manager.
 
     Args:
-        connection: the way to Brapi; closed with the client.
+        connection: the connection to Brapi; closed with the client.
         plan: what the token may ask for.
         min_interval: seconds between the starts of two requests.
         request_timeout: seconds for one request, from connecting to the last byte.
@@ -134,7 +134,7 @@ class BrapiClient:
         """The current quote of each ticker, filed under a window.
 
         Raises:
-            RunError: the token, the plan or the quota stops everything.
+            RunError: the token, the plan or the quota refuses all requests.
         """
         return self._fetch(
             self._question(tickers, {}),
@@ -155,8 +155,8 @@ class BrapiClient:
         there may be more on either side.
 
         Raises:
-            PlanError: the plan does not reach back that far, or the token's has no such bars.
-            RunError: the token, the plan or the quota stops everything.
+            PlanError: the plan does not reach back that far, or has no such bars.
+            RunError: the token, the plan or the quota refuses all requests.
         """
         parameters = {"interval": self.plan.bar_interval(window_minutes)}
         parameters |= self.plan.history_span(*days, today)
@@ -170,7 +170,7 @@ class BrapiClient:
         return self._queue.requests
 
     def usage_window(self) -> UsageWindow | None:
-        """The time that the quota is for, None if Brapi does not tell."""
+        """The period of the quota; None if Brapi does not say."""
         question = Question(USAGE, {}, ANSWER_OF_A_TICKER)
         for _, outcome in self._queue.outcomes(question, [Request(())]):
             if isinstance(outcome, Reply):
@@ -180,7 +180,7 @@ class BrapiClient:
     def _question(
         self, tickers: Sequence[str], parameters: Mapping[str, str], bars: int = 0
     ) -> Question:
-        """About quotes, with so many bars of each ticker."""
+        """A question for quotes, with that many bars of each ticker."""
         batch = min(len(tickers), self.plan.tickers_per_request) or 1
         largest = min(batch * ANSWER_OF_A_TICKER, ANSWER_WITHOUT_BARS) + batch * bars * BAR
         return Question(QUOTES, parameters, largest)
@@ -203,7 +203,7 @@ class BrapiClient:
             except (TemporaryError, TickerError) as error:
                 pause = error.retry_after if isinstance(error, TemporaryError) else None
                 if pause is not None and not self._queue.hold(pause):
-                    waiting.clear()  # what is under way is waited for, as it is paid for
+                    waiting.clear()  # those under way already count, so wait for them
                     ended_because = (
                         f"{error}: Brapi asks to wait {pause:.0f} s, longer than this step may"
                     )
@@ -223,13 +223,13 @@ class BrapiClient:
         )
 
     def _read(self, request: Request, outcome: Outcome, read: Read[T]) -> dict[str, T | str]:
-        """What each ticker of a request was answered, or why there is nothing."""
+        """The answer for each ticker of a request, or the reason for none."""
         if isinstance(outcome, BaseException):
             raise outcome
         self.account.note(outcome)
         body, batch = self._connection.json(outcome), request.batch
         if outcome.status != 200 or is_error(body):
-            # An answer to the many sent at once may lack the header that those before it had.
+            # This answer may lack the header that an earlier one had.
             left = self.account.left if outcome.quota_left is None else outcome.quota_left
             raise refusal(outcome.status, body, len(batch), outcome.retry_after, left)
         results = results_by_ticker(body, batch)
@@ -243,7 +243,7 @@ class BrapiClient:
         return found
 
     def _again(self, request: Request, error: BrapiError) -> list[Request]:
-        """What to ask after an error: the same later, or its tickers in two halves."""
+        """The requests after an error: the same one later, or its tickers in two halves."""
         batch = request.batch
         if isinstance(error, TemporaryError):
             self._stop_if_brapi_is_down(error)
@@ -253,7 +253,7 @@ class BrapiClient:
                 return [Request(batch, request.attempt + 1, due)]
             if error.too_many:
                 return []
-        # One ticker may be what spoils the batch, unless Brapi answers nothing at all.
+        # One ticker may make the whole batch fail, unless Brapi answers nothing at all.
         if len(batch) == 1 or not (isinstance(error, TickerError) or self._answered):
             return []
         return [Request(half) for half in batches(batch, (len(batch) + 1) // 2)]
@@ -269,6 +269,6 @@ class BrapiClient:
 
 
 def _backoff(attempt: int) -> float:
-    """Seconds before the next attempt: twice as long each time, spread so that many differ."""
+    """Seconds before the next attempt: twice as long each time, and up to half less at random."""
     longest = FIRST_BACKOFF_SECONDS * 2 ** (attempt - 1)
     return random.uniform(longest / 2, longest)

@@ -1,4 +1,4 @@
-"""One request to Brapi, and what came back."""
+"""One request to Brapi, and its answer."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ NOT_SET = (
 )
 # What a bearer token is made of (RFC 6750).
 TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-# Python needs up to 100 bytes for each mark of JSON (`,` `:` `[` `{`): of a bound on the bytes of
-# an answer, which has a mark in seven, so many go with each mark.
+# Parsed JSON takes up to 100 bytes of memory for each `,` `:` `[` `{`, so their number is limited,
+# too: to one for this many bytes of the largest answer.
 BYTES_A_MARK = 12
 TOO_LARGE = "the answer is larger than anything that was asked for"
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked for some tickers: a path, the parameters of its query, and how many bytes an
+    """What is asked for some tickers: a path, the parameters of its query, and how many bytes the
     answer may have, unpacked."""
 
     path: str
@@ -46,7 +46,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Reply:
-    """An HTTP answer: its body, which `Connection.json` reads, and the headers that count.
+    """An HTTP answer: its body, which `Connection.json` parses, and the headers that are used.
 
     `origin` is the host that answered, or `brapi-sandbox` if it says that it is one. `retry_after`
     is in seconds; `quota_limit` and `quota_left` are requests in the usage window.
@@ -88,7 +88,7 @@ class Connection:
             self._session.mount(scheme, adapter)
 
     def get(self, question: Question, tickers: Sequence[str], seconds: float) -> Reply:
-        """Asks once; `seconds` bound each wait for the socket, and the body as a whole.
+        """Sends one request; `seconds` limit each wait for the socket, and the whole body.
 
         Raises:
             TemporaryError: it took longer, the connection failed, or the body was cut, too large
@@ -119,9 +119,9 @@ class Connection:
             raise TemporaryError(f"the connection failed: {_cause(error)}") from None
 
     def json(self, reply: Reply) -> Any:
-        """The JSON of a body, with clean texts; None where it is none.
+        """The JSON of a body, with clean texts; None if it is not JSON.
 
-        It takes many times the body in memory: to be called for one reply after the other.
+        Parsing takes many times the size of the body in memory: parse one reply at a time.
         """
         try:
             return self._texts.clean(json.loads(reply.content))

@@ -1,7 +1,7 @@
-"""What can go wrong between a request and its answer, sorted by what helps.
+"""The errors of a request to Brapi, by what they cost.
 
-No message holds a token: the client sends it in a header, no exception of the HTTP library is
-chained to these, and the texts of an answer come without it.
+No message contains the token: the client sends it in a header, no exception of the HTTP library is
+chained to these, and the token is removed from the texts of an answer.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from market_data_pipeline.market.errors import ClearError
 TOKEN_REFUSED = {"MISSING_TOKEN", "INVALID_TOKEN"}
 NOT_ON_THE_PLAN = {"FEATURE_NOT_AVAILABLE", "INVALID_RANGE", "INVALID_INTERVAL"}
 TOO_MANY_TICKERS = "QUOTES_PER_REQUEST_EXCEEDED"
-# What these statuses say counts with a code only: a CDN, too, answers with them now and then.
+# Without a code these statuses prove nothing: a CDN may answer with them, too.
 CLAIMS = {
     401: "BRAPI_TOKEN may be wrong",
     402: "the quota may be spent",
     403: "BRAPI_TOKEN or BRAPI_PLAN may be wrong",
 }
-# Beside 5xx.
+# Besides 5xx.
 REPEATED = {200, *CLAIMS, 408, 409, 425, 429}
 
 
@@ -29,11 +29,11 @@ class BrapiError(ClearError):
 
 
 class TemporaryError(BrapiError):
-    """Worth another try: a time-out, a reset, a 5xx, an answer cut short, too many at once.
+    """The request may succeed if it is repeated: a time-out, a reset, a 5xx, an incomplete answer.
 
     Args:
         retry_after: seconds that Brapi asks to wait, if it does.
-        too_many: whether Brapi works, and there were too many requests at once.
+        too_many: whether Brapi refused the request because there were too many.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class TemporaryError(BrapiError):
 
 
 class TickerError(BrapiError):
-    """Costs the tickers of this request and nothing else: unknown, suspended, unusable."""
+    """Only the tickers of this request fail: unknown, suspended, unusable."""
 
 
 class RunError(BrapiError):
@@ -53,26 +53,26 @@ class RunError(BrapiError):
 
 
 class OutageError(RunError):
-    """Brapi answers nothing: another try some minutes later may go through."""
+    """Brapi answers nothing; a run some minutes later may succeed."""
 
 
 class PlanError(RunError):
-    """The plan does not allow what was asked, or what was to be asked and therefore was not."""
+    """The plan does not allow a request, whether it was sent or not."""
 
 
 def is_error(body: Any) -> bool:
-    """Whether a body, or a result in it, says that it is an error, whatever the status."""
+    """Whether a body, or a result in it, says that it is an error; the status may be 200."""
     return isinstance(body, Mapping) and bool(body.get("error") or body.get("success") is False)
 
 
 def refusal(
     status: int, body: Any, tickers: int, retry_after: float | None, quota_left: int | None
 ) -> BrapiError:
-    """The error that an answer stands for.
+    """The error for an answer.
 
     Args:
         status: the HTTP status; 200 if the body says that it is an error.
-        body: the parsed JSON body, None where it is none.
+        body: the parsed JSON body, None if it is not JSON.
         tickers: how many were asked for.
         retry_after: seconds, from the header of that name.
         quota_left: from the header `x-ratelimit-remaining` of this answer or one before it.
@@ -108,7 +108,7 @@ def refusal(
 
 
 def _code_and_message(body: Any) -> tuple[str, str]:
-    """The code and the message of either envelope, empty where there is none."""
+    """The code and the message of either envelope, empty if there is none."""
     if not isinstance(body, Mapping):
         return "", ""
     parts, error = [body], body.get("error")

@@ -1,4 +1,4 @@
-"""Observes windows: asks Brapi for their quotes, and accounts for those that are missing."""
+"""Asks Brapi for the quotes of windows, and says why some are missing."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ T = TypeVar("T", Quote, History)
 
 @dataclass
 class Observation:
-    """The quotes of some windows, and why there are no more.
+    """The quotes of some windows, and why others are missing.
 
-    `failures` says for each ticker that Brapi gave nothing for why; `gaps` says for each window
-    which tickers have no bar in it; `answered_as` has the other symbol that a ticker of the
-    watchlist was answered under.
-    `plan` is the one by which it was asked, `seconds` how long the requests took.
+    `failures` has the reason for each ticker that Brapi did not answer for; `gaps` has, for each
+    window, the reason for each ticker without a bar; `answered_as` has the other symbol under which
+    a ticker of the watchlist was answered. `plan` is the plan of the requests, `seconds` how long
+    they took.
     """
 
     windows: Sequence[Window]
@@ -46,7 +46,7 @@ def observe_live(
 ) -> Observation:
     """The current quotes, filed under the live window.
 
-    A ticker that was asked for, or traded, when the window was no longer live is a failure: its
+    If a ticker was requested, or traded, when the window was no longer live, it is a failure: its
     quote belongs to another window.
 
     Args:
@@ -84,7 +84,7 @@ def observe_history(
     now: datetime,
     on_progress: Callable[[Progress], None],
 ) -> Observation:
-    """What the market did in windows that have passed, from the bars of the price history.
+    """The quotes of past windows, from the bars of the price history.
 
     Nothing is requested for windows that cannot have a bar.
 
@@ -160,7 +160,7 @@ def note_unserved(
 def unserved(
     window: Window, plan: Plan, trading_windows: TradingWindows, now: datetime
 ) -> Gap | None:
-    """Why the price history of a plan has no bar for a window that has passed, if that is so."""
+    """Why a plan's price history has no bar for a past window; None if it may have one."""
     if window.day < plan.first_day(now.astimezone(EXCHANGE_TIMEZONE).date()):
         return "too far back"
     minutes = int(trading_windows.interval.total_seconds() // 60)
@@ -170,7 +170,7 @@ def unserved(
 
 
 def _account(observation: Observation, fetch: Fetch[T], symbols: dict[str, str]) -> list[str]:
-    """Notes what a fetch cost and missed; returns the tickers to take, one for each symbol."""
+    """Notes the costs and failures of a fetch; returns the tickers to use, one for each symbol."""
     observation.failures = dict(fetch.failures)
     observation.requests, observation.seconds = fetch.requests, fetch.seconds
     # The last one counts: a ticker that is the symbol itself.

@@ -1,7 +1,7 @@
-"""Run or skip: spreads what is left of the quota over the observations that it has to last for.
+"""Decides which observations get a run, so that the quota lasts until it is renewed.
 
-Each session's last one comes first, the others are spread evenly. What was skipped is not made
-up for, nor is what others have spent: every decision starts from what is left.
+The last observation of each session comes first; the others are spread evenly. Every decision
+starts from what is left, so a skipped run is not made up for.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Quota:
 def next_run(
     instant: datetime, sessions: Sequence[Sequence[datetime]], ran: int, quota: Quota
 ) -> datetime | None:
-    """When Brapi is asked next, from an instant on; None if not at all as long as quota lasts.
+    """When Brapi is asked next, from an instant on; None if not before the quota is renewed.
 
     Args:
         instant: that of the observation at hand.
@@ -55,7 +55,7 @@ def next_run(
         quota: what is left now.
     """
     if quota.kind == "rolling-30d":
-        # What is spent comes back at the pace of its spending: the whole lasts for 30 days.
+        # Spent requests come back after 30 days: the limit, not the rest, is spread over them.
         chosen = planned(sessions, quota.limit // quota.cost)
     else:
         chosen = planned(sessions, quota.runs + ran)
@@ -65,17 +65,18 @@ def next_run(
 
 
 def planned(sessions: Sequence[Sequence[datetime]], runs: int) -> list[datetime]:
-    """Those observations that so many runs are spent on, in order.
+    """The observations that get one of so many runs, in order.
 
-    With fewer runs than sessions, every second session's last one (or third, …) has one, to the
-    end; with none, all last ones have: one of them finds that there is quota again.
+    If there are fewer runs than sessions, the last observation of every second (third, …) session
+    gets one. If there are none, all last observations get one, to find out when there is quota
+    again.
     """
     lasts = [session[-1] for session in sessions]
     if runs < len(lasts):
         every = -(-len(lasts) // max(runs, 1)) if runs else 1
         return lasts[::-1][::every][::-1]
     others = sum(len(session) - 1 for session in sessions)
-    spare = min(others, max(0, runs - len(lasts) - 1))  # one run is kept for requests repeated
+    spare = min(others, max(0, runs - len(lasts) - 1))  # one is kept for repeated requests
     chosen: list[datetime] = []
     passed = given = 0
     for session in sessions:
@@ -87,7 +88,7 @@ def planned(sessions: Sequence[Sequence[datetime]], runs: int) -> list[datetime]
 
 
 def _evenly(items: Sequence[T], count: int) -> list[T]:
-    """So many of the items, as far apart as can be, the last one among them."""
+    """That many of the items, evenly spread, with the last one."""
     total = len(items)
     return [
         item

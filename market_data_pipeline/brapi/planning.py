@@ -1,4 +1,4 @@
-"""When Brapi is to be asked, and whether the quota lasts for it."""
+"""When Brapi is to be asked, and whether the quota lasts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from market_data_pipeline.settings import settings
 LONGEST_USAGE_WINDOW_DAYS = 31
 # Brapi's quotes may be a little older than the plan says.
 CLOSING_GRACE = timedelta(minutes=5)
-# Pacing spreads a shortage that is smaller than that; each day of a month then lacks a window.
+# Pacing spreads a shortage up to this: each day of a month then has one or two windows less.
 MOST_SESSIONS_LEFT_OUT = 2
 
 
@@ -46,11 +46,11 @@ def last_due(window: Window, now: datetime) -> datetime:
 
 
 def why_not_yet(instance: dg.DagsterInstance, instant: datetime) -> str | None:
-    """Why the quota is not spent on an observation at an instant, None if it is.
+    """Why an observation is skipped to save quota, None if it is not.
 
     Args:
         instance: where runs record what is left.
-        instant: the end of a window, or when the last one of a session is observed once more.
+        instant: of the observation: the end of a window, or when the last one is observed again.
     """
     quota = last_recorded(instance, instant)
     if quota is None:
@@ -78,7 +78,7 @@ def why_not_yet(instance: dg.DagsterInstance, instant: datetime) -> str | None:
 
 
 def shortage(quota: Quota, now: datetime) -> str:
-    """What a run for each window would find of the quota; empty if it lasts.
+    """Why the quota does not last for a run of each window; empty if it does.
 
     A shortage of up to two sessions does not count unless fewer than two runs are left: pacing
     spreads it.
@@ -90,7 +90,7 @@ def shortage(quota: Quota, now: datetime) -> str:
     quota = quota.shared(settings().brapi_quota_share)
     sessions = _observations(now.astimezone(EXCHANGE_TIMEZONE).date(), quota.until)
     coming = [instant for instant in chain(*sessions) if instant > now]
-    # What is spent of a quota that rolls comes back at the pace of its spending.
+    # A rolling quota gives back each day what was spent 30 days before.
     left = quota.limit if quota.kind == "rolling-30d" and quota.runs >= 2 else quota.left
     runs = left // quota.cost
     tolerated = MOST_SESSIONS_LEFT_OUT * len(sessions[0]) if coming and runs >= 2 else 1

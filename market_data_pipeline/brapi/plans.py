@@ -1,7 +1,7 @@
-"""What each plan of Brapi allows, so that what it forbids is refused before it is asked.
+"""What each plan of Brapi allows; a request that the plan forbids is not sent.
 
-A rejected request counts against the quota like any other. Only the free plan's figures are
-measured; the paid ones are defaults that settings override.
+A rejected request counts against the quota like any other. The figures of the free plan are
+measured; those of the others are assumed, and settings override them.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ LONGEST_SESSION_MINUTES = 10 * 60
 
 @dataclass(frozen=True)
 class Plan:
-    """What may be asked: how much at a time, how far back, how fine.
+    """What a plan allows: tickers in one request, the history, the length of its bars.
 
-    `delay_minutes` is how old a quote may be, `longest_range` the furthest that history reaches
-    back from today.
+    `delay_minutes` is how old a quote may be, `longest_range` how far the history reaches back from
+    today.
     """
 
     name: str

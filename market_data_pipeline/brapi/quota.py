@@ -52,10 +52,10 @@ def last_recorded(instance: dg.DagsterInstance, now: datetime) -> Quota | None:
 
 
 def measured(client: BrapiClient, last: Quota | None, cost: int, now: datetime) -> Quota | None:
-    """What is left after the requests of a run; `last` if none of them told.
+    """What is left after the requests of a run; estimated from `last` if no answer said.
 
     A run of the live window asks Brapi for the usage window if it is not known or over, if the
-    token has moved to another plan, or if there is more left than before: that is another token.
+    token has moved to another plan, or if more is left than before, as with another token.
 
     Args:
         client: the client that asked.
@@ -66,7 +66,7 @@ def measured(client: BrapiClient, last: Quota | None, cost: int, now: datetime) 
     """
     account = client.account
     if account.left is None:
-        # No answer told: the requests that were sent are a forecast.
+        # No answer said: assume that every request that was sent counts.
         return last and replace(last, left=max(0, last.left - client.requests))
     limit = account.limit or (last.limit if last else account.left)
     renewed = last and account.left > last.left and last.kind != "rolling-30d"
@@ -82,7 +82,7 @@ def measured(client: BrapiClient, last: Quota | None, cost: int, now: datetime) 
 
 
 def record(quota: Quota) -> dg.AssetObservation:
-    """The record of a quota: an observation of `quotes`, which a run that fails leaves too."""
+    """The record of a quota: an observation of `quotes`, which a failed run records, too."""
     until = dg.MetadataValue.timestamp(quota.until)
     values: tuple[Any, ...] = (quota.left, quota.limit, quota.cost, until, quota.kind)
     return dg.AssetObservation(QUOTES, metadata=dict(zip(RECORDED, values, strict=True)))

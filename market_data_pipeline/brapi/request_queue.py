@@ -1,8 +1,8 @@
-"""Sends requests at Brapi's rate, and bounds each of them in time.
+"""Sends requests at Brapi's rate, each with a time limit.
 
-One thread decides everything. A request waits for its answer in a thread of its own, because no
-time-out of a socket bounds a whole request: it starts anew with every byte, and looking up a name
-has none. A request that hangs is given up when its time is over, and its thread is left behind.
+One thread decides when a request is sent, and when it is given up. Each request has a thread of its
+own, because the time-out of a socket does not limit a whole request: it starts again with every
+byte, and the look-up of a host name has none. A request that is given up leaves its thread running.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from market_data_pipeline.brapi.errors import TemporaryError
 from market_data_pipeline.market import clock
 
 MAX_OPEN_REQUESTS = 24
-# Of the answers that may be under way at the same time.
+# Of all answers under way at the same time.
 MAX_OPEN_BYTES = 64 * 2**20
 
 
@@ -47,7 +47,7 @@ class RequestQueue:
     """The requests of a client, one after the other.
 
     Args:
-        connection: the way to Brapi.
+        connection: the connection to Brapi.
         interval: seconds between the starts of two requests, at the least.
         request_timeout: seconds for one request, from connecting to the last byte.
         deadline: when everything ends, by `time.monotonic()`.
@@ -67,10 +67,10 @@ class RequestQueue:
     def outcomes(
         self, question: Question, waiting: list[Request]
     ) -> Iterator[tuple[Request, Outcome]]:
-        """Sends what waits, in turn, and says what became of it, as it comes.
+        """Sends the waiting requests one after the other, and yields each outcome as it comes.
 
-        Ends at the deadline, or before when nothing is under way or may start by then. What the
-        caller adds to `waiting` meanwhile is sent too.
+        Ends at the deadline, or earlier if nothing is under way and nothing may start before it.
+        Requests that the caller adds to `waiting` meanwhile are sent, too.
         """
         done: queue.SimpleQueue[tuple[Request, Outcome]] = queue.SimpleQueue()
         under_way: set[Request] = set()
@@ -103,7 +103,7 @@ class RequestQueue:
                 yield request, outcome
 
     def hold(self, seconds: float) -> bool:
-        """Sends nothing for that many seconds, as Brapi asks; whether there is time after them."""
+        """Sends nothing for that many seconds; returns whether there is time left after them."""
         self._next_start = max(self._next_start, time.monotonic() + seconds)
         return self._next_start < self.deadline
 

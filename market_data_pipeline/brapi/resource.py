@@ -50,7 +50,7 @@ class Brapi:
 
     @property
     def plan(self) -> Plan:
-        """The plan, with what the settings say otherwise."""
+        """The plan, with the settings that override it."""
         return PLANS[self.settings.brapi_plan].adjusted(
             tickers_per_request=self.settings.brapi_tickers_per_request or None,
             intraday=self.settings.brapi_intraday,

@@ -15,7 +15,7 @@ class Texts:
     """Cleans the texts of an answer.
 
     Args:
-        token: what they must not repeat, in whichever form.
+        token: is removed from the texts, in any form.
     """
 
     def __init__(self, token: str) -> None:
@@ -25,8 +25,8 @@ class Texts:
     def clean(self, value: Any) -> Any:
         """A parsed JSON value with each of its texts cleaned.
 
-        A space stands for what cannot be printed (control and format characters, line separators),
-        `***` for the token.
+        Characters that cannot be printed (control and format characters, line separators) become
+        spaces, and the token becomes `***`.
 
         Raises:
             RecursionError: it is nested too deeply.

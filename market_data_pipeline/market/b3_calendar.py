@@ -2,8 +2,8 @@
 
     make calendar    # makes the file anew
 
-A file, because every run is a process of its own, and to load the library takes longer than to ask
-Brapi for a batch of quotes.
+It is a file because each run is a new process, and importing the library takes longer than a
+request to Brapi.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ OPENING, CLOSING = time(10), time(18)
 
 @cache
 def openings() -> dict[date, time | None]:
-    """The weekdays that differ from others: when B3 opens on them (São Paulo), None if it does not.
+    """The weekdays on which B3 is closed (None), or opens late (the time, in São Paulo).
 
     Between `FIRST_DAY` and `LAST_DAY`, every other weekday has a session, from `OPENING` to
     `CLOSING`.
@@ -32,7 +32,7 @@ def openings() -> dict[date, time | None]:
 
 
 def sessions_back(day: date, count: int) -> date:
-    """The day that lies so many sessions before `day`, or the first of the calendar."""
+    """The day `count` sessions before `day`, or the first day of the calendar."""
     exceptions = openings()
     while count and day > FIRST_DAY:
         day -= timedelta(days=1)

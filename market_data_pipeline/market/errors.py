@@ -2,4 +2,4 @@
 
 
 class ClearError(Exception):
-    """An error whose text is one sentence that says what to do, and holds no secret."""
+    """An error whose text is one sentence that says what to do, and contains no secret."""

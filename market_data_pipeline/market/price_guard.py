@@ -1,6 +1,6 @@
-"""Which price is withheld: one that is far from the last trusted one until an operator accepts it.
+"""Withholds a price that is far from the last trusted one, until an operator accepts it.
 
-The decision about a price stands in its row, with the price that it was compared with. A withheld
+The row of a price has the decision about it, and the price that it was compared with. A withheld
 price is stored but not published, and no later price is compared with it.
 """
 
@@ -13,8 +13,8 @@ from market_data_pipeline.market.errors import ClearError
 from market_data_pipeline.market.quote import Quote, merge
 from market_data_pipeline.market.watchlist import TICKER
 
-# Hardly any instrument doubles or halves between two windows; a split does, and so does a source
-# that sends cents for reais.
+# Prices hardly ever double or halve between two windows. They do after a split, or if the source
+# sends cents instead of reais.
 LARGEST_FACTOR = 2.0
 LOOK_BACK_SESSIONS = 60
 _SPLITS = (2, 3, 4, 5, 8, 10, 20, 25, 50, 100)
@@ -57,13 +57,13 @@ def decide(
 
 
 def accept(rows: Sequence[Quote], tickers: Iterable[str]) -> list[Quote]:
-    """The rows with the withheld prices of some tickers accepted; what is accepted already stays.
+    """The rows, with the withheld prices of some tickers accepted.
 
     Raises:
-        AcceptanceError: a ticker has no row here that is withheld or accepted, or is none.
+        AcceptanceError: a text is not a ticker, or has no withheld or accepted row here.
     """
     tickers = set(tickers)
-    if not all(map(TICKER.fullmatch, tickers)):  # what it is may be a secret
+    if not all(map(TICKER.fullmatch, tickers)):  # the text may be a secret
         raise AcceptanceError("`accept` takes tickers such as MGLU3, and nothing else.")
     known = {quote.ticker for quote in rows if quote.decision != "clear"}
     if unknown := sorted(tickers - known):
@@ -79,7 +79,7 @@ def accept(rows: Sequence[Quote], tickers: Iterable[str]) -> list[Quote]:
 
 
 def explain(quote: Quote) -> str:
-    """Why a price is withheld, in words: what it was compared with, and what that looks like."""
+    """Why a price is withheld, in words: what it was compared with, and the likely cause."""
     if quote.reference_price is None:
         return f"{quote.ticker} {quote.price:.2f}"
     move = f"{quote.ticker} {quote.price:.2f} after {quote.reference_price:.2f}"
@@ -112,14 +112,14 @@ def _reference(quote: Quote, last: Mapping[str, Quote]) -> Quote | None:
 
 
 def _comparable(quote: Quote, rows: Iterable[Quote | None]) -> list[Quote]:
-    """A made-up price says nothing about a real one, and the other way round."""
+    """The rows that a quote may be compared with: made-up and real prices are not."""
     return [each for each in rows if each and each.made_up == quote.made_up]
 
 
 def _decided(quote: Quote, there: Iterable[Quote | None], last: Quote | None) -> Quote:
     for accepted in (each for each in _comparable(quote, there) if each.decision == "accepted"):
         if plausible(quote.price, accepted.price):
-            # An acceptance holds for the window, however often it is observed.
+            # The price stays accepted when its window is observed again.
             return replace(quote, reference_price=accepted.reference_price, decision="accepted")
     reference = last.price if last else quote.previous_close
     if reference is None or plausible(quote.price, reference):

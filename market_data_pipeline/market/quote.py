@@ -16,10 +16,10 @@ from market_data_pipeline.market.windows import Window
 Source = Literal["live", "intraday", "daily"]
 Decision = Literal["clear", "withheld", "accepted"]
 
-# What the sandbox calls itself in the header `Server`: the origin of a price that is made up.
+# The sandbox's name in the header `Server`: the origin of a made-up price.
 SANDBOX = "brapi-sandbox"
 
-# What a stored value has to be to be believed; none is converted.
+# The types that stored values must have; none is converted.
 Symbol = Annotated[str, Strict(), Field(min_length=1)]
 Text = Annotated[str, Strict()]
 Price = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
@@ -29,7 +29,7 @@ Instant = Annotated[AwareDatetime, Strict()]
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """What is known of the price of one instrument in one window.
+    """The price of one instrument in one window, and all that is known about it.
 
     All instants are aware and in UTC, to the millisecond (what a BSON date holds). The Parquet
     files, the collection and Dagster's UI have these fields, under these names.
@@ -40,10 +40,10 @@ class Quote:
     ]
     name: Annotated[Text | None, "Full name"]
     short_name: Annotated[Text | None, "Name as the exchange abbreviates it"]
-    price: Annotated[Price, "Price in BRL: as traded; of a bar Brapi's close, perhaps adjusted"]
+    price: Annotated[Price, "Price in BRL: as traded; for a bar, Brapi's close, maybe adjusted"]
     volume: Annotated[
         Volume | None,
-        "Shares or units traded in the session so far; null where only a part of it is known",
+        "Shares or units traded in the session so far; null if that is not known",
     ]
     updated_at: Annotated[
         Instant, "When the market made the price, UTC; the window's end for a bar"
@@ -78,7 +78,7 @@ class Quote:
 
     @property
     def symbols(self) -> tuple[str, str]:
-        """The symbols that it is found by, which differ if the watchlist has an older one."""
+        """The symbols of the watchlist and of Brapi's answer; they differ after a rename."""
         return self.requested_ticker, self.ticker
 
     @property
@@ -88,9 +88,9 @@ class Quote:
 
     @property
     def rank(self) -> str:
-        """Its place among the rows of one instrument and window: that of the highest is kept.
+        """A text that orders the rows of one instrument and window: the highest one is kept.
 
-        A total order: two runs may ask in the same millisecond.
+        No two different rows have the same rank, even if two runs ask in the same millisecond.
         """
         asked = self.observed_at.astimezone(UTC).isoformat(timespec="milliseconds")
         live, accepted = self.source == "live", self.decision == "accepted"
@@ -150,16 +150,16 @@ def by_window(quotes: Iterable[Quote]) -> dict[Window, list[Quote]]:
 
 
 def merge(*rows: Iterable[Quote]) -> list[Quote]:
-    """What is kept of rows for the same instrument and window, in whichever order they come.
+    """Merges rows: of several for the same instrument and window, one is kept.
 
-    A real price beats a made-up one, a live quote beats a bar, a newer observation beats an older
-    one, and an accepted price beats the same price withheld. Of windows with the same start and
-    another end (SYNC_INTERVAL_MINUTES was changed) the one that was observed last is kept. A row
-    without a rival stays. Both stores keep what this function says, so they hold the same rows
-    after any sequence of runs.
+    It is, in this order, a real price rather than a made-up one, a live quote rather than a bar,
+    the later observation, the accepted price rather than the withheld one. If SYNC_INTERVAL_MINUTES
+    was changed, windows with the same start may differ in their end: the one that was observed last
+    is kept. The order of the arguments does not matter. Both stores follow this function, so they
+    hold the same rows after any sequence of runs.
 
     Returns:
-        One row for each requested ticker and start of a window, and no two of one symbol there; by
+        One row for each requested ticker and start of a window, and no two with the same symbol; by
         start, then in the order of first appearance.
     """
     requested = _best(chain(*rows), lambda quote: (quote.requested_ticker, quote.window_start))

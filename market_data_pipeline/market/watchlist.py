@@ -14,9 +14,9 @@ from market_data_pipeline.market.errors import ClearError
 # B3's trading codes: four characters for the issuer, a number for the kind of security.
 TICKER = re.compile(r"(?=[0-9]*[A-Z])[A-Z0-9]{4}[0-9]{1,2}")
 _LARGEST_FILE, _LONGEST_LINE = 2**20, 10_000
-# The file may be another than was meant, with secrets in it: little of it is shown.
+# It may be the wrong file, with secrets in it: errors show little of it.
 _LONGEST_SHOWN, _MOST_SHOWN = 10, 10
-# What `sep=;`, by which Excel is told the separator, leaves.
+# The cells of a line `sep=;`, which tells Excel the separator.
 _SEPARATOR = ["SEP", ""]
 _AROUND_A_CELL = " \t'\"=\u00a0\u200b\ufeff"
 
@@ -42,7 +42,7 @@ class Watchlist:
 
 
 def load_watchlist(path: str = "") -> Watchlist:
-    """Reads the watchlist: a text file, or a spreadsheet saved as CSV, with a ticker on a line.
+    """Reads the watchlist: a text file, or a spreadsheet saved as CSV, with one ticker per line.
 
     The tickers are in the column `ticker`, or in that of the first ticker. Columns are separated by
     commas, semicolons or tabs. A line without a ticker is left out.

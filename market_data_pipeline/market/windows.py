@@ -1,7 +1,7 @@
 """The windows of B3's sessions: which exist, which one is live, which comes next.
 
-A window is a half-open stretch of a session, `[start, end)`. It is due at its end: what is
-recorded for it is the market as of `end`. This module is the only place that decides what is live.
+A window is a half-open part of a session, `[start, end)`. It is due when it ends, and has the
+prices at its end. Only this module decides what is live.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NEW_YORK, CLOSE_IN_NEW_YORK = ZoneInfo("America/New_York"), time(16)
 
 @dataclass(frozen=True, order=True)
 class Window:
-    """A half-open stretch `[start, end)` of one session, both ends in UTC."""
+    """A half-open part `[start, end)` of one session, both ends in UTC."""
 
     start: datetime
     end: datetime
@@ -103,14 +103,14 @@ class TradingWindows:
     def live(self, now: datetime) -> Window | None:
         """The window that the current quotes belong to at `now` (aware): the last that has ended.
 
-        None while the first window of a session runs: the market has moved on from the last
-        session, and its quotes must not be filed under that one.
+        None during the first window of a session: current quotes are no longer those of the
+        session before.
         """
         last = self.last_ended(now)
         return last if last and now < self.live_until(last) else None
 
     def is_live(self, window: Window, now: datetime) -> bool:
-        """Whether a window, which has ended by some machine's clock, is live at `now` (aware)."""
+        """Whether a window is live at `now` (aware), by the clock of any machine."""
         return window.end - LARGEST_CLOCK_SKEW <= now < self.live_until(window)
 
     def live_until(self, window: Window) -> datetime:
@@ -180,9 +180,9 @@ class TradingWindows:
     def _exclusions(self, minutes: str) -> Iterator[str | datetime]:
         """The ticks of the weekday grid at which B3 is closed, up to the end of the next year.
 
-        Dagster stores all of them with every check of every window of a range, so days on which
-        there is a session in no year (Christmas) are crons, which know no year. The ticks of
-        others, and of late openings, are naive local times.
+        Dagster stores all of them with every check of every window of a range. To keep them few, a
+        day that never has a session (Christmas) is one cron for all years. The ticks of other days,
+        and those before late openings, are naive local times.
         """
         end = date(clock.utc_now().year + 1, 12, 31)
         weekdays = list(itertools.takewhile(end.__ge__, _weekdays(self.first_day)))
@@ -209,7 +209,7 @@ def trading_windows() -> TradingWindows:
     """The windows that the environment asks for (SYNC_INTERVAL_MINUTES, PARTITIONS_START).
 
     Raises:
-        ValueError: a setting does not say what it must; the message says what to set.
+        ValueError: a setting is invalid; the message says what to set.
     """
     return TradingWindows(settings().sync_interval_minutes, settings().partitions_start)
 
@@ -225,7 +225,7 @@ def start_of(key: str) -> datetime:
 
 
 def in_sao_paulo(instant: datetime) -> str:
-    """An instant (aware) as it is said to people: `Tue 24 Nov 15:30`, in São Paulo."""
+    """An instant (aware) for people to read: `Tue 24 Nov 15:30`, in São Paulo."""
     return f"{instant.astimezone(EXCHANGE_TIMEZONE):%a %d %b %H:%M}"
 
 
@@ -235,7 +235,7 @@ def close_of(day: date) -> datetime:
 
 
 def duration(span: timedelta) -> str:
-    """A length of time as it is said to people: `27 s`, `9 min`, `5 h 39 min`, `2 d 4 h`."""
+    """A length of time for people to read: `27 s`, `9 min`, `5 h 39 min`, `2 d 4 h`."""
     seconds = round(span.total_seconds())
     if seconds < 180:
         return f"{seconds} s"

@@ -1,1 +1,1 @@
-"""When a run is launched, and who is told what is wrong."""
+"""When a run is launched, and what is sent to a chat."""

@@ -28,7 +28,7 @@ from market_data_pipeline.settings import settings
 
 URL, SLACK = "ALERT_WEBHOOK_URL", "hooks.slack.com"
 AFTER_THE_SESSION = timedelta(hours=1)
-# What fails while a tick looks may be visible to the next one only.
+# A run that fails during a tick may be visible only to the next one.
 OVERLAP = timedelta(minutes=1)
 LONGEST_REASON = 1_000  # characters
 MOST_RUNS = 20
@@ -49,9 +49,9 @@ class Cursor:
     since: float
     """Runs that failed before are known; seconds since 1970."""
     checks: dict[str, list[str]] = field(default_factory=dict)
-    """The checks that were told and still fail, with the instruments that were named."""
+    """The failing checks that were sent, with the instruments that they named."""
     runs: list[str] = field(default_factory=list)
-    """The failures of runs that were told, lately."""
+    """The failures of runs that were sent, the last few."""
 
 
 @dg.sensor(
@@ -66,7 +66,7 @@ class Cursor:
     "and which runs failed; during the session and an hour after. It launches no run.",
 )
 def alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    """One message with what is new and what is over, kept as told once it is accepted."""
+    """Sends one message with what is new and what is over; remembers it once it is accepted."""
     url, now = settings().alert_webhook_url.get_secret_value(), clock.utc_now()
     if not url:
         return dg.SkipReason(f"{URL} is not set: no message is sent.")
@@ -114,7 +114,7 @@ def send(url: str, text: str) -> bool:
     """
     for name in ("apprise", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # they log the address
-    asset = apprise.AppriseAsset(http_redirects=False)  # it would lose the message on its way
+    asset = apprise.AppriseAsset(http_redirects=False)  # a redirect would lose the message
     try:
         service = None
         if urlsplit(url).hostname != SLACK:
@@ -203,8 +203,8 @@ def _failed_runs(context: dg.SensorEvaluationContext, known: Cursor) -> Iterator
 def _why_it_failed(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:
     """The reason of each step that failed.
 
-    A `Failure` is a sentence of this project, which holds no secret. Of any other error only the
-    name is told: its text may hold anything.
+    A `Failure` is a sentence of this project, which contains no secret. Of any other error only the
+    name is sent: its text may contain one.
     """
     reasons = {}
     records = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records

@@ -1,7 +1,7 @@
 """When a run is launched: a minute before the end of every window, and whenever one is missing.
 
-Neither asks Brapi for a window that is stored or in progress, since every request costs quota, nor
-for more windows than the quota that is left can last for.
+Neither launches a run for a window that is stored or in progress, nor more runs than the quota
+lasts for.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ from market_data_pipeline.runs.run_history import (
 from market_data_pipeline.storage.quote_store import QuoteStore
 
 JOB = "market_data_job"
-# The schedule launches until a window's end; what is missing after it is looked for from here on.
+# Until this long after its end, a window is left to the run of the schedule.
 TIME_OF_THE_SCHEDULE = timedelta(seconds=20)
 # Seconds from a run that failed to the next one of the same asset and window; then no more.
 DELAYS = (30, 60, 120, 240, *[480] * 3, *[3600] * 12)
@@ -128,7 +128,7 @@ def _why_not_now(
 ) -> str | None:
     """Why no run is launched for a window of an asset: one is in progress, or has just failed.
 
-    Runs that ended before `since` (Unix seconds) are over and done with.
+    Runs that ended before `since` (Unix seconds) are ignored.
     """
     name = asset.to_user_string()
     records = [each for each in runs_of(instance, window, asset) if _ended(each) > since]
@@ -154,7 +154,7 @@ def _ended(record: dg.RunRecord) -> float:
 
 
 def _run_key(window: Window) -> str:
-    """Tells windows of one start apart that differ in length: SYNC_INTERVAL_MINUTES may change."""
+    """Differs for windows of the same start and another length (SYNC_INTERVAL_MINUTES)."""
     return f"{window.key} to {window.end.astimezone(EXCHANGE_TIMEZONE):%H:%M}"
 
 

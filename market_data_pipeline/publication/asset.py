@@ -75,8 +75,8 @@ def kafka_publication(
 ) -> Iterator[Any]:
     """One event for each quote of the live window, in one transaction.
 
-    A window that is not live is not sent, unless the run config asks for it: the topic says what
-    the market does now. A price that has moved too far is withheld until an operator accepts it.
+    A window that is not live is not sent, unless the run config asks for it: the topic is for
+    current prices. A price that has moved too far is withheld until an operator accepts it.
     """
     windows = windows_of(context)
     published: dict[Window, Published] = {}
@@ -109,7 +109,7 @@ def _describe_windows(
     published: Mapping[Window, Published],
     earlier: Mapping[Window, Sequence[Sent]],
 ) -> None:
-    """Says of each window what the topic holds of it, and of the run how much it published."""
+    """Adds metadata: what the topic has of each window, and how much the run published."""
     unpublished = {
         window: _why_not_published(window, rows[window], earlier[window])
         for window in windows

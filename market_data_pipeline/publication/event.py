@@ -16,7 +16,7 @@ FORMAT_NOT_CHOSEN = (
     "java.time.LocalDateTime does not: set KAFKA_UPDATED_AT_FORMAT to iso8601 if a consumer maps "
     "it to that, to epoch if none does."
 )
-"""What is said as long as the form of `updated_at` is the default, not a choice."""
+"""The warning while KAFKA_UPDATED_AT_FORMAT is not set."""
 
 SOURCE = "/market-data-pipeline/quotes"
 MADE_UP_SOURCE = "/market-data-pipeline/made-up-quotes"
@@ -41,7 +41,7 @@ def quote_event(quote: Quote, *, updated_at_format: UpdatedAtFormat = "epoch") -
             `2026-11-23T13:29:58.000Z`, which Jackson reads into a `java.time.LocalDateTime`.
 
     Raises:
-        ValueError: the price is not a number, or the format is none of the two.
+        ValueError: the price is not a number, or the format is neither of the two.
     """
     if updated_at_format not in get_args(UpdatedAtFormat):
         formats = " or ".join(get_args(UpdatedAtFormat))

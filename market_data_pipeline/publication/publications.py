@@ -56,7 +56,7 @@ def sent(
 
 
 def missing(rows: Iterable[Quote], publications: Sequence[Sent]) -> list[str]:
-    """The tickers whose live price, as it is stored of a window, none of its publications had."""
+    """The tickers whose stored live price was in none of the publications of its window."""
     due = (quote for quote in rows if quote.source == "live" and quote.trusted)
     return sorted(each.ticker for each in due if not any(sent.has(each) for sent in publications))
 

@@ -96,7 +96,7 @@ def quotes(
         tickers = [*watchlist.tickers]
         if watchlist.left_out:
             context.log.warning(watchlist.left_out)
-        # Also while it stores: what another run stores meanwhile would be lost.
+        # Kept until the rows are stored: rows of another run would be overwritten otherwise.
         with turn(context, BRAPI):
             entered = monotonic()
             stored = quote_store.reading()
@@ -174,7 +174,7 @@ def _prepare(
     services: Sequence[Service],
     window: Window,
 ) -> None:
-    """Connects to what the sinks write to, until the window ends; what is wrong is told early.
+    """Checks the token and connects to the services, until the window ends; logs what fails.
 
     Raises:
         RunError: the token or the address of Brapi cannot be used.
@@ -219,9 +219,10 @@ def _observe(
     windows: list[Window],
     tickers: list[str],
 ) -> tuple[list[Observation], Quota | None]:
-    """One observation of the past windows and one of the live one, whichever are asked for.
+    """Observes the live window and the past ones, if there are any.
 
-    And what is left of the quota, if that is known; it is recorded also when the requests fail.
+    Also returns what is left of the quota, if that is known, and records it even if the requests
+    fail.
     """
     now = max(clock.utc_now(), windows[-1].end)
     live = WINDOWS.live(now)

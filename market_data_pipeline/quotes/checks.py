@@ -37,9 +37,9 @@ MOST_ROWS = 100
 # Beyond the plan's delay, how late after a window's end it may be observed.
 OBSERVATION_GRACE = timedelta(minutes=10)
 
-# Without partitions of their own: a check that has them is stored once for every window of a range,
-# each time with the whole calendar (40 KB), and its evaluation of a range reaches none of these.
-# Each evaluation names its window in the metadata.
+# The checks have no partitions: with them, Dagster would store a check for every window of a range,
+# each time with the whole calendar (40 KB), and show its evaluation at none of these windows.
+# Instead, each evaluation names its window in the metadata.
 ALL_TICKERS_QUOTED = dg.AssetCheckSpec(
     "all_tickers_quoted",
     asset=QUOTES,
@@ -106,17 +106,17 @@ def check_quotes(
     quota: Quota | None,
     store: QuoteStore,
 ) -> list[dg.AssetCheckResult]:
-    """The checks of `quotes`, which speak of the windows of one run.
+    """The results of the checks of `quotes` for the windows of one run.
 
     Args:
         windows: the windows, in the order of time.
         rows: what is stored of them now.
-        observations: what the run observed, with the account of what is missing.
+        observations: what the run observed, and why quotes are missing.
         watchlist: what was asked for, and the lines that are left out.
         stored: what the run has read of the stored windows.
         delay_minutes: how late the plan's quotes may be.
         quota: what is left of it, if that is known.
-        store: where B3's own prices are, which may tell why a price has moved.
+        store: has B3's own prices, which may explain why a price has moved.
     """
     live = [quote for quote in rows if quote.source == "live"]
     delay = timedelta(minutes=delay_minutes)
@@ -321,10 +321,10 @@ def _lateness(quote: Quote) -> timedelta:
 
 
 def _is_late(quote: Quote, delay: timedelta) -> bool:
-    """Whether the market's last price should be newer, by the plan and the session.
+    """Whether a price should be newer, by the plan's delay and the session.
 
-    An instrument may go without a trade for as long as a window. Before the session is that old,
-    its first price will do; after its close, the closing price is as new as can be.
+    An instrument may have no trade for as long as a window. Early in a session any price will do;
+    after its close, the closing price is the newest.
     """
     start, end = quote.window_start, quote.window_end
     day = start.astimezone(EXCHANGE_TIMEZONE).date()

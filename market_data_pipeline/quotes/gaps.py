@@ -16,7 +16,7 @@ EARLIEST_CLOSE = time(17)
 
 
 def failures_of(observations: Sequence[Observation]) -> dict[str, str]:
-    """The tickers that Brapi gave nothing for, and why."""
+    """The tickers that Brapi did not answer for, and why."""
     return {ticker: why for each in observations for ticker, why in each.failures.items()}
 
 

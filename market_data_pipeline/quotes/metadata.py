@@ -22,7 +22,7 @@ from market_data_pipeline.runs.tables import table
 MOVERS = 5
 # Points of a sparkline: the previous close, and the windows since.
 MOST_POINTS = 17
-# A smaller range of prices than this share of them is not drawn as if it were a move.
+# A range of prices below this share of the price is not stretched to the height of the line.
 SMALLEST_RANGE = 0.001
 _MINUTE = timedelta(minutes=1)
 _BARS = "▁▂▃▄▅▆▇█"
@@ -55,7 +55,7 @@ def describe_market(window: Window, instruments: Sequence[Instrument]) -> dict[s
 def describe_window(
     window: Window, rows: Sequence[Quote], observation: Observation, tickers: Sequence[str]
 ) -> dict[str, Any]:
-    """What one window holds, and lacks of the watchlist's tickers."""
+    """What a window holds, and which tickers of the watchlist it lacks."""
     covered = {quote.requested_ticker for quote in rows}.intersection(tickers)
     missing = {why: each for why, each in missing_in(window, observation).items() if each}
     described: dict[str, Any] = {
@@ -79,7 +79,7 @@ def describe_window(
 def describe_run(observations: Sequence[Observation], quota: Quota | None) -> dict[str, Any]:
     """What the run asked and what it cost.
 
-    It stands on every window of a range, so what grows with the range stays out of it.
+    Every window of a range has it in its metadata, so it must not grow with the range.
     """
     failures = failures_of(observations)
     described: dict[str, Any] = {
@@ -129,12 +129,12 @@ def sparkline(prices: Sequence[float]) -> str:
 def heights(prices: Sequence[float]) -> list[float]:
     """The prices as heights of a line, from 0 for the lowest to 1 for the highest; NaN stays.
 
-    A range smaller than `SMALLEST_RANGE` is not stretched, so that a rounding is no move.
+    A range below `SMALLEST_RANGE` is not stretched, so that a rounding does not look like a move.
     """
     known = [each for each in prices if not isnan(each)]
     low, high = min(known, default=1.0), max(known, default=1.0)
     spare = max(0.0, SMALLEST_RANGE * high - (high - low))
-    # What is flat lies in the middle of a character.
+    # A flat line is in the middle of the height.
     return [(each - low + spare * 4 / 7) / (high - low + spare) for each in prices]
 
 

@@ -18,7 +18,7 @@ from market_data_pipeline.runs.common import WINDOWS
 from market_data_pipeline.storage.reading import Reading
 
 Rows = Mapping[Window, Sequence[Quote]]
-# The symbol, and whether the price is made up: such a one says nothing about a real one.
+# The symbol, and whether the price is made up: such prices are not compared with real ones.
 Key = tuple[str, bool]
 
 
@@ -38,8 +38,8 @@ class Sessions:
     """The prices of sessions that follow each other.
 
     Args:
-        rows: of their windows. The previous close is the one that a live quote brings, or else the
-            last trusted price of the session before, if that is here up to its last window.
+        rows: the rows of their windows. The previous close is that of a live quote, or else the
+            last trusted price of the session before, if its last window is among them.
     """
 
     def __init__(self, rows: Rows) -> None:

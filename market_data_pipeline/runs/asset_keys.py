@@ -1,7 +1,7 @@
-"""The keys of the three assets, and of the report on a session.
+"""The keys of the assets of a window, and of the report on a session.
 
-Dagster takes assets of one key for one asset, whatever code location they are in: those that share
-an instance need an ASSET_KEY_PREFIX of their own each, and then share neither windows nor records.
+Dagster treats assets with the same key as one asset, even in different code locations. Code
+locations that share an instance therefore need an ASSET_KEY_PREFIX each.
 """
 
 import dagster as dg

@@ -7,7 +7,7 @@ import dagster as dg
 from market_data_pipeline.market.windows import Window
 
 ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
-# Keys of a check's metadata: the last window that it speaks of, and the instruments that it names.
+# Keys of a check's metadata: the last window that it is about, and the instruments that it names.
 WINDOW, NAMED = "window", "named"
 
 
@@ -25,11 +25,11 @@ def as_evaluation(asset_key: dg.AssetKey, result: dg.AssetCheckResult) -> dg.Ass
 
 
 def of_window(result: dg.AssetCheckResult, windows: Sequence[Window]) -> dg.AssetCheckResult:
-    """The same result, with the window that it speaks of in the metadata."""
+    """The same result, with the window that it is about in the metadata."""
     return result.with_metadata({**result.metadata, WINDOW: windows[-1].key})
 
 
 def some(texts: Sequence[str], between: str = ", ") -> str:
-    """A few of them, the others counted."""
+    """The first ten texts, and how many more there are."""
     shown = between.join(texts[:10])
     return shown if len(texts) <= 10 else f"{shown} and {len(texts) - 10} more"

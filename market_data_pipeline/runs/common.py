@@ -1,4 +1,4 @@
-"""What the three assets have in common."""
+"""What the assets of a window have in common."""
 
 import warnings
 from collections.abc import Iterator
@@ -10,8 +10,7 @@ from dagster_mongo import DagsterMongoError
 from market_data_pipeline.market.errors import ClearError
 from market_data_pipeline.market.windows import Window, trading_windows
 
-# Runs of a whole range are a preview in Dagster; what they do is held by tests, so that every start
-# need not warn of them.
+# At every start Dagster warns that runs of a range are a preview. Tests check what they do.
 for category in (dg.BetaWarning, dg.PreviewWarning):
     warnings.filterwarnings("ignore", category=category, module=r"dagster|market_data_pipeline")
 

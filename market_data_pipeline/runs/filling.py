@@ -26,9 +26,9 @@ def tell_filled(
     count: int,
     verb: str = "filled",
 ) -> dict[str, str]:
-    """Logs what `filled` says of a run, and returns it as metadata.
+    """Logs the text of `filled` for a run, and returns it as metadata.
 
-    Of a single window that is filled, nothing.
+    For a single window that is filled, it logs and returns nothing.
     """
     if count == 1 and not empty:
         return {}

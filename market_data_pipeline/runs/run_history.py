@@ -1,4 +1,4 @@
-"""Which runs there were of a window, and what of it is materialized, as the instance knows it."""
+"""The runs of a window, and what of it is materialized, by the records of the instance."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UNFINISHED = [
     Status.CANCELING,
 ]
 _MOST_RECORDS = 10_000  # Dagster returns no more
-# A window is materialized once or twice; a backfill that is launched again adds one each.
+# A window is usually materialized once or twice, and once more by each repeated backfill.
 _WINDOWS_A_QUERY = 400
 _MOST_RUNS = 200
 
@@ -95,7 +95,7 @@ def materialized(
     asset: dg.AssetKey,
     windows: Sequence[Window],
 ) -> list[Window]:
-    """Those of some windows that are materialized of an asset."""
+    """Those of the windows for which an asset is materialized."""
     found = materializations(instance, asset, windows)
     return [window for window, events in found.items() if events]
 
@@ -105,7 +105,7 @@ def materializations(
     asset: dg.AssetKey,
     windows: Sequence[Window],
 ) -> dict[Window, list[dg.AssetMaterialization]]:
-    """The materializations of some windows of an asset, newest first; a window may have none.
+    """The materializations of an asset for some windows, newest first; a window may have none.
 
     A materialization from before the end of its window belongs to a shorter window with the same
     start, from before SYNC_INTERVAL_MINUTES was changed: it is left out. Of up to 400 windows at a

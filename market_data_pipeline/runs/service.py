@@ -7,4 +7,4 @@ class Service(Protocol):
     """A database or a broker that a sink writes to."""
 
     def trouble(self) -> str:
-        """Connects; a sentence that says what is wrong and what to do, empty if nothing is."""
+        """Connects; returns a sentence that says what is wrong and what to do, or an empty text."""

@@ -1,8 +1,8 @@
-"""One run at a time does a thing, over all runs of an instance, wherever they run.
+"""Turns: of all runs of an instance, one at a time asks Brapi, and one publishes.
 
-A turn is a lock that the server or the system releases when the process that holds it is gone,
-however it ended: an advisory lock of PostgreSQL where the instance is on PostgreSQL, a locked file
-in the folder of the instance otherwise.
+A turn is a lock: an advisory lock of PostgreSQL if the instance is on PostgreSQL, otherwise a
+locked file in the folder of the instance. The server or the system releases it when the process
+that holds it ends, however it ends.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ BRAPI, KAFKA = "market_data_brapi", "market_data_kafka"
 SECONDS_BETWEEN_LINES = 60.0
 # A wait is in slices, so that a run can be terminated while it waits.
 SLICE_SECONDS = 1
-# A host that is gone without closing its connections gives its turn back after a minute.
 LOCK_NOT_AVAILABLE = "55P03"
+# If a host fails without closing its connections, its turn is released after a minute.
 ON_POSTGRES = f"""
 SET lock_timeout = '{SLICE_SECONDS}s';
 SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;
 """
 
-# Waits for a slice; says whether the lock is there.
+# Waits for a slice; returns whether the lock was acquired.
 Acquire = Callable[[], bool]
 
 
 @contextmanager
 def turn(context: dg.AssetExecutionContext, name: str) -> Iterator[None]:
-    """Waits until no other run has the turn of that name, and keeps others out meanwhile.
+    """Waits until no other run has the turn of that name, and holds it in the `with` block.
 
-    The wait has no limit of its own: only the run's `max_runtime` ends it.
+    Only the run's `max_runtime` limits the wait.
 
     Args:
-        context: of the step that waits; its log says that it does.
+        context: of the step; its log says that it waits.
         name: `BRAPI` or `KAFKA`.
     """
     url = postgres_url(context.instance)

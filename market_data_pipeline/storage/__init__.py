@@ -1,1 +1,1 @@
-"""The record of the quotes: Parquet files, and their projection in MongoDB."""
+"""The record of the quotes: Parquet files, and the documents in MongoDB."""

@@ -45,7 +45,7 @@ KEPT = {
 }
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, tzinfo=UTC)
 
-# What a document has that this pipeline wrote.
+# The fields by which documents of this pipeline are recognized.
 OURS = {"requested_ticker", "observed_at", "created_at"}
 
 Documents = Collection[dict[str, Any]]
@@ -79,8 +79,8 @@ def mongo_price_history(
 ) -> Iterator[Any]:
     """Every quote as a document of the collection `price_history`.
 
-    A document carries its rank in the order of `merge`, and MongoDB refuses a lower one: runs that
-    overlap or repeat duplicate nothing, and an audit that is already there loses nothing.
+    A document has the rank of its row, and MongoDB refuses to replace it by one of a lower rank. So
+    runs may overlap, repeat or come late.
     """
     windows = windows_of(context)
     keys = [window.key for window in windows]
@@ -100,7 +100,7 @@ def mongo_price_history(
 
 
 class MongoService:
-    """The database, as a run finds it before it has to write."""
+    """Tells a run whether the database can be reached, before it has to write."""
 
     def __init__(self, mongo: MongoResource) -> None:
         self._mongo = mongo
@@ -143,9 +143,9 @@ def _find(documents: Documents, windows: Sequence[Window]) -> Iterator[dict[str,
 
 
 def _rank_others(documents: Documents, windows: Sequence[Window], rows: Iterable[Quote]) -> None:
-    """Gives documents of older versions their rank, which those did not write.
+    """Adds the rank to documents of older versions, which have none.
 
-    One of a window of another length loses it, if it is not the one that is kept.
+    Removes it from a document of a window of another length that is to be replaced.
     """
     stored = {(quote.ticker, quote.window_start): quote for quote in rows}
     changes = []
@@ -164,7 +164,7 @@ def _rank_others(documents: Documents, windows: Sequence[Window], rows: Iterable
 
 
 def _remove_replaced(documents: Documents, windows: Sequence[Window]) -> set[Quote]:
-    """What is there of some windows, without the symbols that another has replaced since."""
+    """Removes documents of replaced symbols; returns the quotes of the others."""
     found = {from_row(each): each for each in _find(documents, windows)}
     kept = {*merge(found)}
     replaced = [

@@ -1,4 +1,4 @@
-"""A window's rows as a Parquet file, and the rows of a file if every one of them is right."""
+"""Writes the rows of a window as a Parquet file, and reads them if every value is valid."""
 
 from dataclasses import MISSING, fields
 
@@ -34,10 +34,10 @@ def decode(content: bytes, key: str) -> list[Quote]:
 
     Args:
         content: the file.
-        key: of the window that all rows have to be of.
+        key: the key of the window that all rows must belong to.
 
     Raises:
-        DamagedFileError: it is no such file, or a value is not what it has to be.
+        DamagedFileError: it is not such a file, or a value is invalid.
     """
     try:
         quotes = ROWS.validate_python(_records(content))

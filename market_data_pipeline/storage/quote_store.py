@@ -89,7 +89,7 @@ class QuoteStore:
                 with _unfinished(there / "probe", os.urandom(_ROOM * windows)):
                     return
         self.write({folder / ".probe": os.urandom(_ROOM)})
-        with suppress(Exception):  # who may write to a bucket may not always remove
+        with suppress(Exception):  # the user may be allowed to write, but not to remove
             folder.fs.rm_file((folder / ".probe").path)
 
     def write(self, contents: Mapping[UPath, bytes]) -> None:
@@ -120,7 +120,7 @@ class QuoteStore:
     def load(self, keys: Sequence[str]) -> list[Quote]:
         """The rows of some windows for a sink, in the order of the keys.
 
-        Without those that are made up and may not leave; the log tells of them.
+        Made-up rows that may not leave are left out, and named in the log.
 
         Raises:
             MissingQuotesError: one of them was never stored.
@@ -182,30 +182,30 @@ class QuoteStore:
 
 
 def _set_aside(path: UPath) -> None:
-    """Keeps a damaged file under a name that is no window's, and that readers of Parquet skip."""
+    """Renames a damaged file, so that it is not a window's and readers of Parquet skip it."""
     aside = path.with_name(f"_{path.name}.{uuid4().hex[:8]}.damaged")
     with in_words("written", path.parent):
-        # An object is overwritten next, and who may write may not always remove.
+        # An object is overwritten next; the user may not be allowed to remove it.
         (path.fs.mv if is_local(path) else path.fs.cp_file)(path.path, aside.path)
     dg.get_dagster_logger().warning(f"{path} is damaged: it is kept as {aside.name}.")
 
 
 @contextmanager
 def _unfinished(path: Path, content: bytes) -> Iterator[Path]:
-    """What is to become a file, on disk and beside it; gone in the end if it was not moved."""
+    """Writes a file beside the path, to be moved there; removes it at the end if it was not."""
     unfinished = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
         with unfinished.open("wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())  # or a full disk may be told of after the move
+            os.fsync(file.fileno())  # a full disk must be found before the move
         yield unfinished
     finally:
         unfinished.unlink(missing_ok=True)
 
 
 def _remove_stale(folder: Path) -> None:
-    """Removes what runs that were killed while they wrote have left."""
+    """Removes the unfinished files of runs that were killed while they wrote."""
     for path in folder.glob(f".*.{'?' * len(uuid4().hex)}"):
         with suppress(FileNotFoundError):  # another run has removed it
             if path.stat().st_mtime < time.time() - _STALE_AFTER:

@@ -1,4 +1,4 @@
-"""What a run reads of the stored windows: each file once, and no damaged one stops it."""
+"""Reads stored windows for one run: each file once; a damaged file does not stop the run."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ class Reading:
 
         Args:
             tickers: symbols of the watchlist.
-            before: the window. One that starts later and ends no later is before it too, of an
-                earlier SYNC_INTERVAL_MINUTES.
+            before: the window. If SYNC_INTERVAL_MINUTES was changed, a window that starts later and
+                does not end later counts as before it.
             oldest: the first day (São Paulo) that is looked at.
             made_up: whether made-up prices are looked for, or real ones; by default either.
 
@@ -99,7 +99,7 @@ class Reading:
     def newest_first(self, before: datetime, oldest: date) -> Iterator[tuple[str, list[Quote]]]:
         """The stored windows that start before an instant, back to a day, with their rows.
 
-        The first is mostly all that is needed and is read alone, then more and more at once.
+        The newest one is usually enough: it is read alone, then more and more at once.
 
         Raises:
             QuoteStoreError: the storage cannot be read.
@@ -129,7 +129,7 @@ class Reading:
                 return None
             if code != "InvalidRange":  # an empty object has none
                 if not is_local(self._folder):
-                    raise content  # it speaks of the storage, not of the file
+                    raise content  # the error is about the storage, not the file
                 self.damaged[key] = _reason(content)
                 return None
             content = b""
@@ -147,10 +147,10 @@ def is_local(folder: UPath) -> bool:
 
 @contextmanager
 def in_words(done: str, folder: UPath | str) -> Iterator[None]:
-    """Turns what file systems and object storages raise into a sentence without a traceback.
+    """Turns errors of file systems and object storages into a sentence without a traceback.
 
     Raises:
-        QuoteStoreError: what was to be done could not be.
+        QuoteStoreError: the block failed.
     """
     try:
         yield

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,8 @@ from market_data_pipeline.market.quote import COLUMNS
 from market_data_pipeline.settings import names, table
 from market_data_pipeline_tests.supervised import ROOT
 
-ENGLISH, PORTUGUESE = ROOT / "README.md", ROOT / "README.pt-BR.md"
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+TRANSLATIONS = [path for path in DOCUMENTS if path.name.endswith(".pt-BR.md")]
 CODE = {".java", ".properties", ".py", ".mjs", ".go"}
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]+))?\)")
 
@@ -23,9 +24,8 @@ def heading_levels(text: str) -> list[int]:
 
 def code_blocks(text: str) -> list[str]:
     """The blocks of code without their comments."""
-    return [
-        re.sub(r" *#.*", "", block) for block in re.findall(r"```\w*\n(.*?)```", text, re.DOTALL)
-    ]
+    blocks = re.findall(r"```\w*\n(.*?)```", text, re.DOTALL)
+    return [re.sub(r" *(#| // ).*", "", block) for block in blocks]
 
 
 def first_columns(text: str) -> list[list[str]]:
@@ -36,18 +36,22 @@ def first_columns(text: str) -> list[list[str]]:
     ]
 
 
-@pytest.mark.parametrize("part", [heading_levels, code_blocks, first_columns])
-def test_the_readme_is_the_same_in_both_languages(part: Callable[[str], object]) -> None:
-    assert part(PORTUGUESE.read_text("utf-8")) == part(ENGLISH.read_text("utf-8"))
+def linked_files(text: str) -> set[str]:
+    return {target.replace(".pt-BR", "") for target, _ in LINK.findall(text)}
 
 
-def test_both_languages_link_to_the_same() -> None:
-    targets = [
-        {target for target, _ in LINK.findall(path.read_text("utf-8"))}
-        - {"README.md", "README.pt-BR.md"}
-        for path in (ENGLISH, PORTUGUESE)
-    ]
-    assert targets[0] == targets[1]
+@pytest.mark.parametrize("part", [heading_levels, code_blocks, first_columns, linked_files])
+@pytest.mark.parametrize("path", TRANSLATIONS, ids=lambda path: path.name)
+def test_a_document_is_the_same_in_both_languages(path: Path, part: Callable[[str], Any]) -> None:
+    english = path.with_name(path.name.replace(".pt-BR", ""))
+
+    assert part(path.read_text("utf-8")) == part(english.read_text("utf-8"))
+
+
+def test_readme_contract_and_operating_are_translated() -> None:
+    names = {path.name.partition(".")[0] for path in TRANSLATIONS}
+
+    assert names == {"README", "contracts", "operating"}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
@@ -91,8 +95,24 @@ def test_every_check_is_in_the_operators_table() -> None:
     assert {name for name in names if f"| `{name}` |" not in table} == set()
 
 
-def test_the_contract_shows_whole_files_of_the_examples_and_nothing_else() -> None:
-    text = (ROOT / "docs" / "contracts.md").read_text("utf-8")
+def test_every_message_in_the_operators_tables_is_one_of_the_code() -> None:
+    sources = "".join(
+        path.read_text("utf-8") for path in (ROOT / "market_data_pipeline").rglob("*.py")
+    )
+    code = re.sub(r'"\s*f?"', "", sources).replace("`", "")
+    text = (ROOT / "docs" / "operating.md").read_text("utf-8")
+    tables = re.findall(r"^\| (?:the message|`reason`).*\n((?:\|.*\n)*)", text, re.MULTILINE)
+    messages = [message for cells in first_columns("".join(tables)) for message in cells]
+
+    assert len(messages) > 25
+    for message in messages:
+        for part in re.split(r"…|HOST:PORT|COTAHIST_|: ", message):
+            assert part.strip() in code, message
+
+
+@pytest.mark.parametrize("name", ["contracts.md", "contracts.pt-BR.md"])
+def test_the_contract_shows_whole_files_of_the_examples_and_nothing_else(name: str) -> None:
+    text = (ROOT / "docs" / name).read_text("utf-8")
     files = [path for path in (ROOT / "examples").rglob("*") if path.suffix in CODE]
     sources = {path.read_text("utf-8") for path in files if "node_modules" not in path.parts}
     shown = re.findall(r"```(?:java|properties|python|javascript|go)\n(.*?)```", text, re.DOTALL)

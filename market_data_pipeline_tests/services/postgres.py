@@ -67,6 +67,11 @@ class Postgres:
             "DAGSTER_POSTGRES_PASSWORD": PASSWORD,
         }
 
+    @property
+    def url(self) -> str:
+        """Its address for SQLAlchemy."""
+        return f"postgresql+psycopg2://dagster:{PASSWORD}@{self.address}:{self.port}/postgres"
+
     def crash(self) -> None:
         """Ends every connection without a word, and starts again from what is on disk."""
         self._start("restart", "-m", "immediate")
