@@ -30,7 +30,7 @@ from market_data_pipeline.report.session_report import (
     session_report,
     session_report_asset,
 )
-from market_data_pipeline.runs.service import Service
+from market_data_pipeline.runs.common import Service
 from market_data_pipeline.settings import Settings, misspelled, settings
 from market_data_pipeline.storage.price_history import (
     MongoService,

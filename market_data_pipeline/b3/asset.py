@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from itertools import groupby
 from typing import Any
 
@@ -16,7 +16,7 @@ from market_data_pipeline.b3.stored import OFFICIAL_CLOSE, save
 from market_data_pipeline.market import b3_calendar, clock
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.watchlist import load_watchlist
-from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE
+from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, sessions_from
 from market_data_pipeline.runs.checks import of_window, some
 from market_data_pipeline.runs.common import ONE_RUN_A_RANGE, OWNERS, WINDOWS, failing_clearly
 from market_data_pipeline.runs.tables import column_schema
@@ -24,15 +24,7 @@ from market_data_pipeline.runs.turn import turn
 from market_data_pipeline.settings import settings
 from market_data_pipeline.storage.quote_store import QuoteStore
 
-CLOSED = [day for day, opening in b3_calendar.openings().items() if opening is None]
-SESSIONS = dg.TimeWindowPartitionsDefinition(
-    start=f"{b3_calendar.FIRST_DAY}",
-    fmt="%Y-%m-%d",
-    cron_schedule="0 0 * * 1-5",
-    timezone=EXCHANGE_TIMEZONE.key,
-    end_offset=1,  # today's session is included; on a day without one, the next
-    exclusions=[datetime.combine(day, time()) for day in CLOSED],
-)
+SESSIONS = sessions_from(b3_calendar.FIRST_DAY)
 # Of a year: for more sessions, the file of the year is asked for.
 MOST_FILES = 40
 OVERDUE, RECENT = timedelta(days=2), timedelta(days=7)
@@ -65,7 +57,9 @@ def official_close(
         ours = {key: _last_trusted(quote_store, key) for key in keys}
         wanted = {*load_watchlist(settings().watchlist_file).tickers}.union(*ours.values())
         for sessions in _files(b3, keys, wanted, troubles):
-            unexpected += [key for key in sessions if date.fromisoformat(key) in CLOSED]
+            unexpected += [
+                key for key in sessions if date.fromisoformat(key) in b3_calendar.closed()
+            ]
             for key in sorted((ours.keys() & sessions.keys()) - stored):
                 save(quote_store, mongo, key, sessions[key], context.run.run_id)
                 checks.compare(ours[key], sessions[key], found, f"{key} " * (len(keys) > 1))
@@ -122,7 +116,7 @@ def _files(
     if keys[-1] > _last_session(now - RECENT):
         last = date.fromisoformat(keys[-1])
         before = b3_calendar.sessions_back(last, 1)
-        periods += [f"{day}" for day in CLOSED if before < day < last]
+        periods += [f"{day}" for day in sorted(b3_calendar.closed()) if before < day < last]
     for period in periods:
         try:
             yield b3.sessions(period, wanted)

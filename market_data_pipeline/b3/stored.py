@@ -12,7 +12,7 @@ from upath import UPath
 from market_data_pipeline.b3.cotahist import Closes
 from market_data_pipeline.market.b3_calendar import sessions_back
 from market_data_pipeline.market.quote import SANDBOX
-from market_data_pipeline.runs.asset_keys import QUOTES
+from market_data_pipeline.runs.common import QUOTES
 from market_data_pipeline.storage.quote_store import MadeUpPricesError, QuoteStore
 
 OFFICIAL_CLOSE = dg.AssetKey([*QUOTES.path[:-1], "official_close"])

@@ -1,27 +1,31 @@
-"""When Brapi is to be asked, and whether the quota lasts."""
+"""When Brapi is to be asked, and whether the quota lasts.
+
+The last observation of each session comes first; the others are spread evenly over what is left of
+the quota. Every decision starts from what is left, so a skipped run is not made up for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from itertools import chain
+from typing import TypeVar
 
 import dagster as dg
 
-from market_data_pipeline.brapi.pacing import Quota, next_run
 from market_data_pipeline.brapi.plans import PLANS
-from market_data_pipeline.brapi.quota import last_recorded
+from market_data_pipeline.brapi.quota import Quota, last_recorded
 from market_data_pipeline.market.windows import (
     EXCHANGE_TIMEZONE,
     Window,
     close_of,
     in_sao_paulo,
 )
-from market_data_pipeline.runs.asset_keys import QUOTES
-from market_data_pipeline.runs.common import WINDOWS
+from market_data_pipeline.runs.common import QUOTES, WINDOWS
 from market_data_pipeline.runs.run_history import materialized
 from market_data_pipeline.settings import settings
 
+T = TypeVar("T")
 LONGEST_USAGE_WINDOW_DAYS = 31
 # Brapi's quotes may be a little older than the plan says.
 CLOSING_GRACE = timedelta(minutes=5)
@@ -104,6 +108,51 @@ def shortage(quota: Quota, now: datetime) -> str:
     )
 
 
+def next_run(
+    instant: datetime, sessions: Sequence[Sequence[datetime]], ran: int, quota: Quota
+) -> datetime | None:
+    """When Brapi is asked next, from an instant on; None if not before the quota is renewed.
+
+    Args:
+        instant: that of the observation at hand.
+        sessions: when Brapi is to be asked until the quota's time is over, by session, from the
+            first observation of the session at hand.
+        ran: how many observations of the session at hand had a run before `instant`.
+        quota: what is left now.
+    """
+    if quota.kind == "rolling-30d":
+        # Spent requests come back after 30 days: the limit, not the rest, is spread over them.
+        chosen = planned(sessions, quota.limit // quota.cost)
+    else:
+        chosen = planned(sessions, quota.runs + ran)
+    if quota.runs < 2:
+        chosen = [session[-1] for session in sessions if session[-1] in chosen]
+    return next((each for each in chosen if each >= instant), None)
+
+
+def planned(sessions: Sequence[Sequence[datetime]], runs: int) -> list[datetime]:
+    """The observations that get one of so many runs, in order.
+
+    If there are fewer runs than sessions, the last observation of every second (third, …) session
+    gets one. If there are none, all last observations get one, to find out when there is quota
+    again.
+    """
+    lasts = [session[-1] for session in sessions]
+    if runs < len(lasts):
+        every = -(-len(lasts) // max(runs, 1)) if runs else 1
+        return lasts[::-1][::every][::-1]
+    others = sum(len(session) - 1 for session in sessions)
+    spare = min(others, max(0, runs - len(lasts) - 1))  # one is kept for repeated requests
+    chosen: list[datetime] = []
+    passed = given = 0
+    for session in sessions:
+        passed += len(session) - 1
+        share = spare * passed // others - given if others else 0
+        given += share
+        chosen += _evenly(session, 1 + share)
+    return chosen
+
+
 def _observations(first: date, until: datetime) -> Sequence[Sequence[datetime]]:
     """When Brapi is to be asked from a day on and before an instant, by session."""
     days = (first + timedelta(days=n) for n in range(LONGEST_USAGE_WINDOW_DAYS + 1))
@@ -113,3 +162,13 @@ def _observations(first: date, until: datetime) -> Sequence[Sequence[datetime]]:
         instants = [window.end for window in session] + ([again] if again else [])
         planned.append([instant for instant in instants if instant < until])
     return [each for each in planned if each]
+
+
+def _evenly(items: Sequence[T], count: int) -> list[T]:
+    """That many of the items, evenly spread, with the last one."""
+    total = len(items)
+    return [
+        item
+        for number, item in enumerate(items)
+        if (number + 1) * count // total > number * count // total
+    ]

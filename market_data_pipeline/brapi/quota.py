@@ -2,20 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from statistics import median
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import dagster as dg
 
 from market_data_pipeline.brapi.client import BrapiClient
-from market_data_pipeline.brapi.pacing import Kind, Quota
-from market_data_pipeline.runs.asset_keys import QUOTES
+from market_data_pipeline.runs.common import QUOTES
 
+Kind = Literal["billing-cycle", "rolling-30d", "assumed"]
 ROLLING = timedelta(days=30)
 RUNS_FOR_THE_COST = 5
 RECORDED = ("quota_left", "quota_limit", "quota_cost_of_a_run", "quota_until", "quota_window")
+
+
+@dataclass(frozen=True)
+class Quota:
+    """What is left, for how long, and what a run costs, in requests.
+
+    A `billing-cycle` renews all of `limit` at `until`. A `rolling-30d` quota gives back each day
+    what was spent 30 days before. `assumed` is the calendar month, as long as Brapi has not said
+    when its billing cycle ends.
+    """
+
+    left: int
+    limit: int
+    cost: int
+    """Of one run; at least 1."""
+    until: datetime
+    """Aware, in UTC."""
+    kind: Kind
+
+    @property
+    def runs(self) -> int:
+        """How many runs are left."""
+        return self.left // self.cost
+
+    def shared(self, share: float) -> Quota:
+        """The part of one of several that spend the same quota; `share` is from 0 to 1."""
+        return replace(self, left=int(self.left * share), limit=int(self.limit * share))
 
 
 def last_recorded(instance: dg.DagsterInstance, now: datetime) -> Quota | None:

@@ -31,10 +31,15 @@ def openings() -> dict[date, time | None]:
     }
 
 
+@cache
+def closed() -> frozenset[date]:
+    """The weekdays without a session."""
+    return frozenset(day for day, opening in openings().items() if opening is None)
+
+
 def sessions_back(day: date, count: int) -> date:
     """The day `count` sessions before `day`, or the first day of the calendar."""
-    exceptions = openings()
     while count and day > FIRST_DAY:
         day -= timedelta(days=1)
-        count -= day.weekday() < 5 and exceptions.get(day, OPENING) is not None
+        count -= day.weekday() < 5 and day not in closed()
     return day

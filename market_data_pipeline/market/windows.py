@@ -214,6 +214,19 @@ def trading_windows() -> TradingWindows:
     return TradingWindows(settings().sync_interval_minutes, settings().partitions_start)
 
 
+def sessions_from(first: date) -> dg.TimeWindowPartitionsDefinition:
+    """A partition for each session from a day on, `2026-11-23`; the one of today is included."""
+    closed = sorted(day for day in b3_calendar.closed() if day >= first)
+    return dg.TimeWindowPartitionsDefinition(
+        start=f"{first}",
+        fmt="%Y-%m-%d",
+        cron_schedule="0 0 * * 1-5",
+        timezone=EXCHANGE_TIMEZONE.key,
+        end_offset=1,  # on a day without a session, the next one is
+        exclusions=[datetime.combine(day, time()) for day in closed],
+    )
+
+
 def key_of(start: datetime) -> str:
     """The partition key of a window that starts at an instant (aware)."""
     return start.astimezone(EXCHANGE_TIMEZONE).strftime(KEY_FORMAT)

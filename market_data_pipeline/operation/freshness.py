@@ -14,9 +14,8 @@ from market_data_pipeline.brapi.planning import last_due, why_not_yet
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.b3_calendar import sessions_back
 from market_data_pipeline.market.windows import Window, in_sao_paulo, midnight
-from market_data_pipeline.runs.asset_keys import QUOTES
 from market_data_pipeline.runs.checks import ERROR, as_evaluation, of_window
-from market_data_pipeline.runs.common import WINDOWS
+from market_data_pipeline.runs.common import QUOTES, WINDOWS
 from market_data_pipeline.runs.dagster_internals import last_materializations
 from market_data_pipeline.runs.run_history import (
     UNFINISHED,

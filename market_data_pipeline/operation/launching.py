@@ -20,8 +20,7 @@ from market_data_pipeline.market.windows import (
     close_of,
     in_sao_paulo,
 )
-from market_data_pipeline.runs.asset_keys import QUOTES
-from market_data_pipeline.runs.common import WINDOWS
+from market_data_pipeline.runs.common import QUOTES, WINDOWS
 from market_data_pipeline.runs.dagster_internals import PARTITION_TAG
 from market_data_pipeline.runs.run_history import (
     UNFINISHED,

@@ -19,11 +19,12 @@ from market_data_pipeline.publication.errors import PublicationError
 from market_data_pipeline.publication.event import FORMAT_NOT_CHOSEN, quote_event
 from market_data_pipeline.publication.publications import PUBLISHED, Sent, sent
 from market_data_pipeline.publication.resource import Kafka
-from market_data_pipeline.runs.asset_keys import PUBLICATION, QUOTES
 from market_data_pipeline.runs.common import (
     GROUP,
     ONE_RUN_A_RANGE,
     OWNERS,
+    PUBLICATION,
+    QUOTES,
     WINDOWS,
     failing_clearly,
     windows_of,

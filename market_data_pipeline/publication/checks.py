@@ -7,9 +7,8 @@ import dagster as dg
 from market_data_pipeline.market.quote import Quote, by_window
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
 from market_data_pipeline.publication.publications import Sent, missing
-from market_data_pipeline.runs.asset_keys import PUBLICATION
 from market_data_pipeline.runs.checks import ERROR, NAMED, of_window, some
-from market_data_pipeline.runs.common import WINDOWS
+from market_data_pipeline.runs.common import PUBLICATION, WINDOWS
 
 EVERY_QUOTE_DELIVERED = dg.AssetCheckSpec(
     "every_quote_delivered",

@@ -10,8 +10,8 @@ from market_data_pipeline.publication.errors import ConfigurationError
 from market_data_pipeline.publication.properties import without_values
 from market_data_pipeline.publication.resource import Kafka
 from market_data_pipeline.publication.topic import CONFIGURATION, configuration
-from market_data_pipeline.runs.asset_keys import PUBLICATION
 from market_data_pipeline.runs.checks import WARN
+from market_data_pipeline.runs.common import PUBLICATION
 
 # From the close before Carnival to the first window of Ash Wednesday.
 LONGEST_PAUSE = timedelta(hours=115.5)

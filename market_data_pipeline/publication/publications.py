@@ -11,7 +11,7 @@ import dagster as dg
 
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import Window
-from market_data_pipeline.runs.asset_keys import PUBLICATION
+from market_data_pipeline.runs.common import PUBLICATION
 from market_data_pipeline.runs.run_history import materializations, told
 
 # In the metadata of a window: how many events were sent, where to, when the newest of their prices

@@ -13,12 +13,13 @@ from market_data_pipeline.brapi.errors import BrapiError, OutageError
 from market_data_pipeline.brapi.observe import (
     Observation,
     as_stored,
+    failures_of,
     note_unserved,
     observe_history,
     observe_live,
+    why_empty,
 )
-from market_data_pipeline.brapi.pacing import Quota
-from market_data_pipeline.brapi.quota import last_recorded, measured, record
+from market_data_pipeline.brapi.quota import Quota, last_recorded, measured, record
 from market_data_pipeline.brapi.resource import Brapi
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.b3_calendar import sessions_back
@@ -27,7 +28,6 @@ from market_data_pipeline.market.quote import Quote, by_window
 from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline.market.windows import LARGEST_CLOCK_SKEW, LAUNCH_AHEAD, Window, duration
 from market_data_pipeline.quotes.checks import QUOTES_CHECKS, check_quotes
-from market_data_pipeline.quotes.gaps import failures_of, why_empty
 from market_data_pipeline.quotes.metadata import (
     describe_market,
     describe_run,
@@ -35,17 +35,17 @@ from market_data_pipeline.quotes.metadata import (
     prices_table,
 )
 from market_data_pipeline.quotes.session import Sessions, stored_sessions
-from market_data_pipeline.runs.asset_keys import QUOTES
 from market_data_pipeline.runs.common import (
     GROUP,
     ONE_RUN_A_RANGE,
     OWNERS,
+    QUOTES,
     WINDOWS,
+    Service,
     failing_clearly,
     windows_of,
 )
 from market_data_pipeline.runs.filling import HOLDS, holds, tell_filled
-from market_data_pipeline.runs.service import Service
 from market_data_pipeline.runs.tables import column_schema
 from market_data_pipeline.runs.turn import BRAPI, turn
 from market_data_pipeline.storage.quote_store import QuoteStore

@@ -9,25 +9,24 @@ from typing import Any
 import dagster as dg
 
 from market_data_pipeline.b3.stored import corporate_action
-from market_data_pipeline.brapi.observe import Observation
-from market_data_pipeline.brapi.pacing import Quota
-from market_data_pipeline.brapi.planning import shortage
-from market_data_pipeline.market import clock
-from market_data_pipeline.market.price_guard import LARGEST_FACTOR, explain
-from market_data_pipeline.market.quote import Quote
-from market_data_pipeline.market.watchlist import Watchlist
-from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window, duration
-from market_data_pipeline.quotes.gaps import (
+from market_data_pipeline.brapi.observe import (
     EARLIEST_CLOSE,
     REASONS,
+    Observation,
     cannot_be_filled,
     failures_of,
     missing_in,
     why_empty,
 )
-from market_data_pipeline.runs.asset_keys import QUOTES
+from market_data_pipeline.brapi.planning import shortage
+from market_data_pipeline.brapi.quota import Quota
+from market_data_pipeline.market import clock
+from market_data_pipeline.market.price_guard import LARGEST_FACTOR, explain
+from market_data_pipeline.market.quote import Quote
+from market_data_pipeline.market.watchlist import Watchlist
+from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window, duration
 from market_data_pipeline.runs.checks import ERROR, NAMED, WARN, of_window, some
-from market_data_pipeline.runs.common import WINDOWS
+from market_data_pipeline.runs.common import QUOTES, WINDOWS
 from market_data_pipeline.runs.filling import filled, in_words
 from market_data_pipeline.runs.tables import table
 from market_data_pipeline.storage.quote_store import QuoteStore

@@ -11,11 +11,10 @@ from typing import Any
 
 import dagster as dg
 
-from market_data_pipeline.brapi.observe import Observation
-from market_data_pipeline.brapi.pacing import Quota
+from market_data_pipeline.brapi.observe import Observation, explain, failures_of, missing_in
+from market_data_pipeline.brapi.quota import Quota
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
-from market_data_pipeline.quotes.gaps import explain, failures_of, missing_in
 from market_data_pipeline.quotes.session import Instrument, breadth
 from market_data_pipeline.runs.tables import table
 

@@ -5,7 +5,7 @@ windows of the three assets. A job writes it.
 """
 
 from collections.abc import Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from itertools import groupby
 from statistics import median
 from typing import Any
@@ -14,32 +14,27 @@ import dagster as dg
 from pydantic import Field
 
 from market_data_pipeline.b3.stored import official_closes
-from market_data_pipeline.market import b3_calendar, clock
+from market_data_pipeline.market import clock
 from market_data_pipeline.market.quote import Quote
-from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window, duration
+from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window, duration, sessions_from
 from market_data_pipeline.publication.asset import SECONDS_AFTER
 from market_data_pipeline.publication.publications import PUBLISHED
 from market_data_pipeline.quotes.metadata import describe_market, prices_table
 from market_data_pipeline.quotes.session import Instrument, Sessions, stored_sessions
 from market_data_pipeline.report.session_page import local_time, page
-from market_data_pipeline.runs.asset_keys import PREFIX, PUBLICATION, QUOTES, SESSION_REPORT
 from market_data_pipeline.runs.checks import some
-from market_data_pipeline.runs.common import GROUP, OWNERS, WINDOWS, failing_clearly
+from market_data_pipeline.runs.common import (
+    GROUP,
+    OWNERS,
+    PREFIX,
+    PUBLICATION,
+    QUOTES,
+    SESSION_REPORT,
+    WINDOWS,
+    failing_clearly,
+)
 from market_data_pipeline.runs.run_history import materializations, told
 from market_data_pipeline.storage.quote_store import QuoteStore
-
-SESSIONS = dg.TimeWindowPartitionsDefinition(
-    start=f"{WINDOWS.first_day}",
-    fmt="%Y-%m-%d",
-    cron_schedule="0 0 * * 1-5",
-    timezone=EXCHANGE_TIMEZONE.key,
-    end_offset=1,  # today's session is included; on a day without one, the next
-    exclusions=[
-        datetime(day.year, day.month, day.day)
-        for day, opening in b3_calendar.openings().items()
-        if opening is None and day >= WINDOWS.first_day
-    ],
-)
 
 session_report_asset = dg.AssetSpec(
     SESSION_REPORT,
@@ -51,7 +46,7 @@ session_report_asset = dg.AssetSpec(
     group_name=GROUP,
     owners=OWNERS,
     kinds={"html"},
-    partitions_def=SESSIONS,
+    partitions_def=sessions_from(WINDOWS.first_day),
 )
 
 

@@ -1,24 +1,44 @@
-"""What the assets of a window have in common."""
+"""What the assets have in common.
+
+Dagster treats assets with the same key as one asset, even in different code locations. Code
+locations that share an instance therefore need an ASSET_KEY_PREFIX each.
+"""
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import dagster as dg
 from dagster_mongo import DagsterMongoError
 
 from market_data_pipeline.market.errors import ClearError
 from market_data_pipeline.market.windows import Window, trading_windows
+from market_data_pipeline.settings import settings
 
 # At every start Dagster warns that runs of a range are a preview. Tests check what they do.
 for category in (dg.BetaWarning, dg.PreviewWarning):
     warnings.filterwarnings("ignore", category=category, module=r"dagster|market_data_pipeline")
+
+PREFIX = settings().asset_key_prefix
+_path = [PREFIX] if PREFIX else []
+QUOTES = dg.AssetKey([*_path, "quotes"])
+HISTORY = dg.AssetKey([*_path, "mongo_price_history"])
+PUBLICATION = dg.AssetKey([*_path, "kafka_publication"])
+SESSION_REPORT = dg.AssetKey([*_path, "session_report"])
 
 WINDOWS = trading_windows()
 GROUP = "market_data"
 OWNERS = ["team:market-data"]
 # A range is one run: a request covers all of its windows.
 ONE_RUN_A_RANGE = dg.BackfillPolicy.single_run()
+
+
+class Service(Protocol):
+    """A database or a broker that a sink writes to."""
+
+    def trouble(self) -> str:
+        """Connects; returns a sentence that says what is wrong and what to do, or an empty text."""
 
 
 def windows_of(context: dg.AssetExecutionContext) -> list[Window]:

@@ -1,6 +1,6 @@
 """The history of all quotes, for audit: one document for each instrument and window."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from datetime import UTC
 from typing import Any
 
@@ -12,18 +12,19 @@ from pymongo.collection import Collection
 
 from market_data_pipeline.market.quote import Quote, as_row, by_window, from_row, merge
 from market_data_pipeline.market.windows import Window
-from market_data_pipeline.runs.asset_keys import HISTORY, QUOTES
+from market_data_pipeline.runs.checks import ERROR, of_window, some
 from market_data_pipeline.runs.common import (
     GROUP,
+    HISTORY,
     ONE_RUN_A_RANGE,
     OWNERS,
+    QUOTES,
     WINDOWS,
     failing_clearly,
     windows_of,
 )
 from market_data_pipeline.runs.filling import HOLDS, holds, tell_filled
 from market_data_pipeline.runs.tables import column_schema
-from market_data_pipeline.storage.checks import HISTORY_EQUALS_QUOTES, history_equals_quotes
 from market_data_pipeline.storage.quote_store import QuoteStore
 
 COLLECTION = "price_history"
@@ -49,6 +50,13 @@ _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, tzinfo=UTC)
 OURS = {"requested_ticker", "observed_at", "created_at"}
 
 Documents = Collection[dict[str, Any]]
+
+HISTORY_EQUALS_QUOTES = dg.AssetCheckSpec(
+    "history_equals_quotes",
+    asset=HISTORY,
+    description="Every quote of the window is in the collection as it is stored. If not: "
+    "materialize `mongo_price_history` again.",
+)
 
 
 class PriceHistory(MongoDocumentsIOManager):
@@ -96,7 +104,7 @@ def mongo_price_history(
         found = _remove_replaced(_collection(mongo), windows)
         if not found.issuperset(rows):  # another run has stored newer ones meanwhile
             rows = quote_store.load(keys)
-    yield history_equals_quotes(windows, rows, found)
+    yield _history_equals_quotes(windows, rows, found)
 
 
 class MongoService:
@@ -113,6 +121,26 @@ class MongoService:
         except DagsterMongoError as error:
             return f"MongoDB is not ready: {error}"
         return ""
+
+
+def _history_equals_quotes(
+    windows: Sequence[Window], quotes: Sequence[Quote], found: Set[Quote]
+) -> dg.AssetCheckResult:
+    """Compares what is stored of some windows with what the collection holds of them."""
+    differing = [quote.ticker for quote in quotes if quote not in found]
+    result = dg.AssetCheckResult(
+        check_name=HISTORY_EQUALS_QUOTES.name,
+        passed=not differing,
+        severity=ERROR,
+        description=(
+            f"{len(differing)} of {len(quotes)} quotes are not in the collection as they are "
+            f"stored: {some(differing)}. Materialize `mongo_price_history` again."
+            if differing
+            else f"All {len(quotes)} quotes are in the collection."
+        ),
+        metadata={"compared": len(quotes), "differing": len(differing)},
+    )
+    return of_window(result, windows)
 
 
 def _describe(

@@ -18,7 +18,7 @@ from upath import UPath
 from market_data_pipeline.market.errors import ClearError
 from market_data_pipeline.market.quote import Quote, merge
 from market_data_pipeline.market.windows import start_of
-from market_data_pipeline.runs.asset_keys import QUOTES
+from market_data_pipeline.runs.common import QUOTES
 from market_data_pipeline.storage.quote_file import encode
 from market_data_pipeline.storage.reading import QuoteStoreError, Reading, in_words, is_local
 

@@ -6,8 +6,7 @@ from datetime import timedelta
 import pytest
 from brapi_sandbox.faults import Fault
 
-from market_data_pipeline.brapi.pacing import Quota
-from market_data_pipeline.brapi.quota import record
+from market_data_pipeline.brapi.quota import Quota, record
 from market_data_pipeline.market.windows import trading_windows
 from market_data_pipeline.settings import settings
 from market_data_pipeline_tests.alerts.conftest import quote

@@ -5,8 +5,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from market_data_pipeline.brapi.pacing import Quota
-from market_data_pipeline.brapi.quota import record
+from market_data_pipeline.brapi.quota import Quota, record
 from market_data_pipeline.definitions import fresh, watch_freshness
 from market_data_pipeline_tests.conftest import SetClock, at
 from market_data_pipeline_tests.schedule.conftest import ASSETS, Operation

@@ -6,8 +6,7 @@ import dagster as dg
 import pytest
 from dagster._utils.schedules import cron_string_iterator
 
-from market_data_pipeline.brapi.pacing import Quota
-from market_data_pipeline.brapi.quota import record
+from market_data_pipeline.brapi.quota import Quota, record
 from market_data_pipeline.definitions import defs
 from market_data_pipeline.market.windows import (
     EXCHANGE_TIMEZONE,

@@ -8,8 +8,7 @@ import dagster as dg
 import pytest
 from brapi_sandbox.faults import Fault
 
-from market_data_pipeline.brapi.pacing import Quota
-from market_data_pipeline.brapi.quota import last_recorded, record
+from market_data_pipeline.brapi.quota import Quota, last_recorded, record
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline, at
 from market_data_pipeline_tests.observed import checks, metadata
 from market_data_pipeline_tests.schedule.conftest import Operation
