@@ -7,14 +7,16 @@ depends on these needs a real broker.
 import contextlib
 from collections.abc import Iterator
 
-from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
 
 
 @contextlib.contextmanager
 def embedded_kafka() -> Iterator[str]:
     """Runs a Kafka of one's own until the context ends; yields its bootstrap servers."""
     # A client that asks for mock brokers holds them, and talks to them instead of to others.
-    holder = Producer({"bootstrap.servers": "ignored", "test.mock.num.brokers": 1, "log_level": 0})
+    holder = AdminClient(
+        {"bootstrap.servers": "ignored", "test.mock.num.brokers": 1, "log_level": 0}
+    )
     brokers = holder.list_topics(timeout=30).brokers.values()
     yield ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
     del holder

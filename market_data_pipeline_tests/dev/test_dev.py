@@ -125,7 +125,7 @@ def test_killed_it_leaves_no_process_and_no_run_that_seems_to_go_on(
 
     following = Supervisor(folder, env)
     following.wait_for("1 run(s) in progress when `make dev` was killed")
-    assert following.end(signal.SIGTERM) == 0
+    assert following.end(signal.SIGTERM) == 0, following.output
     assert statuses_of_runs(folder) == ["FAILURE"]
 
 
