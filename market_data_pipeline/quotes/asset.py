@@ -1,9 +1,10 @@
 """The quotes of the watchlist, one window at a time."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from threading import Thread
 from time import monotonic
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -119,30 +120,17 @@ def quotes(
             quote_store.save(rows, [window.key for window in windows])
     grouped = by_window(rows)
     rows = [quote for window in windows for quote in grouped[window]]
-    empty = {
-        window: why_empty(window, observation)
-        for observation in observations
-        for window in observation.windows
-        if not grouped[window]
-    }
     ran = {
-        **tell_filled(context, empty, len(windows)),
         **describe_run(observations, quota),
         "path": dg.MetadataValue.path(str(quote_store.folder)),
     }
-    sessions = Sessions({**earlier, **{window: grouped[window] for window in windows}})
-    for observation in observations:
-        for window in observation.windows:
-            of_window, instruments = grouped[window], sessions.at(window)
-            described = {  # the UI shows it in this order
-                HOLDS: holds(len(of_window), "quotes", empty.get(window, "")),
-                **(describe_market(window, instruments) if of_window else {}),
-                **describe_window(window, of_window, observation, tickers),
-                **ran,
-            }
-            if of_window:
-                described["prices"] = prices_table(instruments)
-            context.add_asset_metadata(described, partition_key=window.key)
+    _describe(
+        context,
+        tickers,
+        observations,
+        {**earlier, **{each: grouped[each] for each in windows}},
+        ran,
+    )
     yield dg.MaterializeResult(
         check_results=check_quotes(
             windows,
@@ -282,6 +270,36 @@ def _decide(stored: Reading, windows: list[Window], observed: list[Quote]) -> li
         made_up=any(quote.made_up for quote in observed),
     )
     return decide(stored.rows_of([window.key for window in windows]), observed, trusted)
+
+
+def _describe(
+    context: dg.AssetExecutionContext,
+    tickers: Sequence[str],
+    observations: Sequence[Observation],
+    rows: Mapping[Window, Sequence[Quote]],
+    ran: Mapping[str, Any],
+) -> None:
+    """Says of each window what it holds, beside the windows of `rows` before it."""
+    empty = {
+        window: why_empty(window, observation)
+        for observation in observations
+        for window in observation.windows
+        if not rows[window]
+    }
+    ran = {**tell_filled(context, empty, sum(len(each.windows) for each in observations)), **ran}
+    sessions = Sessions(rows)
+    for observation in observations:
+        for window in observation.windows:
+            of_window, instruments = rows[window], sessions.at(window)
+            described = {  # the UI shows it in this order
+                HOLDS: holds(len(of_window), "quotes", empty.get(window, "")),
+                **(describe_market(window, instruments) if of_window else {}),
+                **describe_window(window, of_window, observation, tickers),
+                **ran,
+            }
+            if of_window:
+                described["prices"] = prices_table(instruments)
+            context.add_asset_metadata(described, partition_key=window.key)
 
 
 def _progress_log(context: dg.AssetExecutionContext, what: str) -> Callable[[Progress], None]:
