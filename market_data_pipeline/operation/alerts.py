@@ -9,20 +9,22 @@ import html
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import apprise
 import dagster as dg
 
 from market_data_pipeline.market import clock
-from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, start_of
+from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window, start_of
 from market_data_pipeline.operation.freshness import GRACE
 from market_data_pipeline.runs.checks import ERROR, NAMED, WINDOW
 from market_data_pipeline.runs.common import WINDOWS
-from market_data_pipeline.runs.dagster_internals import is_of_this_location, last_evaluations
+from market_data_pipeline.runs.dagster_internals import evaluations, is_of_this_location
 from market_data_pipeline.runs.run_history import windows_of_run
 from market_data_pipeline.settings import settings
 
@@ -36,10 +38,14 @@ MOST_RUNS = 20
 TIMEOUTS = {"cto": "10", "rto": "20"}
 SECONDS_TO_SEND = 45
 TITLE = "Market data"  # of a mail, for instance
+BETWEEN = "\n\n"  # paragraphs
 # Characters: what Slack advises, and the least that those take who take its format.
 LONGEST_MESSAGE = 4_000
 # Slack's format, which others take too: Apprise's names of the fields, and ours; blank for none.
 SLACK_FORMAT = {":message": "text", ":title": "", ":version": "", ":type": "", ":attachments": ""}
+
+# By the name of a check: what it says, and the instruments that it names.
+Failing = dict[str, tuple[str, list[str]]]
 
 
 @dataclass(frozen=True)
@@ -79,68 +85,82 @@ def alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReas
     if not session or not session[0].start <= now < session[-1].end + AFTER_THE_SESSION:
         return dg.SkipReason("B3 is closed: what still fails when it opens is sent then.")
     looked_at = clock.record_now()
-    failing, passing = _checks(context, known)
-    runs = dict(_failed_runs(context, known))
-    new = {name: text for name, (text, named) in failing.items() if _is_new(known, name, named)}
+    failing, passing = _checks(context)
     over = [name for name in known.checks if name in passing]
-    known = replace(
-        known,
-        since=max(known.since, (looked_at - OVERLAP).timestamp()),
-        runs=[*known.runs, *runs][-MOST_RUNS:],
-        checks={
-            name: named
-            for name, named in (known.checks | {n: each[1] for n, each in failing.items()}).items()
-            if name not in over
-        },
+    new = {name: text for name, (text, named) in failing.items() if _is_new(known, name, named)}
+    runs = dict(_failed_runs(context, known))
+    news = {name: f"*Resolved: {name}.*" for name in over}
+    news |= {name: _paragraph(name, text) for name, text in (new | runs).items()}
+    told = set(islice(news, send(url, [*news.values()])))
+    since = max(known.since, (looked_at - OVERLAP).timestamp())
+    resolved = told.intersection(over)
+    checks = {name: named for name, named in known.checks.items() if name not in resolved}
+    checks |= {name: each[1] for name, each in failing.items() if name not in new or name in told}
+    known = Cursor(
+        since=since if len(told) == len(news) else known.since,
+        checks=checks,
+        runs=[*known.runs, *(name for name in runs if name in told)][-MOST_RUNS:],
     )
-    if not (new or over or runs):
+    if not news:
         said = f"Nothing new; failing: {', '.join(known.checks) or 'none'}."
-        return dg.SensorResult(skip_reason=said, cursor=_written(known))
-    if not send(url, message({**new, **runs}, over)):
+    elif len(told) < len(news):
         said = f"{URL} did not accept the message: sent again in a minute."
         context.log.warning(said)
-        return dg.SkipReason(said)
-    said = f"Sent: {len(new) + len(runs)} new, {len(over)} resolved."
+    else:
+        said = f"Sent: {len(new) + len(runs)} new, {len(over)} resolved."
     return dg.SensorResult(skip_reason=said, cursor=_written(known))
 
 
-def send(url: str, text: str) -> bool:
-    """Sends a message; whether it was accepted.
+def send(url: str, paragraphs: Sequence[str]) -> int:
+    """Sends paragraphs, as many to a message as fit; returns how many were accepted.
 
     Args:
         url: an address of Apprise (`mailto://`, `discord://`, …), or the webhook of a service that
             Apprise knows; any other takes Slack's format.
-        text: what is too long for one message of the service is split.
+        paragraphs: one that is too long for a message is split. None is sent after one that was
+            refused.
     """
     for name in ("apprise", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # they log the address
-    asset = apprise.AppriseAsset(http_redirects=False)  # a redirect would lose the message
+    asset = apprise.AppriseAsset(http_redirects=False)  # it would lose the message on its way
     try:
         service = None
         if urlsplit(url).hostname != SLACK:
             service = apprise.Apprise.instantiate(url, asset=asset)
         if service is None:
-            text = _in_slacks_markup(text)
+            paragraphs = [*map(_in_slacks_markup, paragraphs)]
             service = apprise.Apprise.instantiate(_in_slacks_format(url), asset=asset)
     except ValueError:  # no address at all
-        return False
+        return 0
     if service is None:
-        return False
+        return 0
     service.overflow_mode = apprise.OverflowMode.SPLIT
     service.body_maxlen = min(service.body_maxlen, LONGEST_MESSAGE)
     sender = apprise.Apprise([service], asset=asset)
-    plain = apprise.NotifyFormat.TEXT
-    return bool(sender.notify(text, title=TITLE, body_format=plain, timeout=SECONDS_TO_SEND))
+    plain, until = apprise.NotifyFormat.TEXT, time.monotonic() + SECONDS_TO_SEND
+    sent = 0
+    for message in _messages(paragraphs, service.body_maxlen - len(TITLE) - len(BETWEEN)):
+        left, text = until - time.monotonic(), BETWEEN.join(message)
+        if left < 1 or not sender.notify(text, title=TITLE, body_format=plain, timeout=left):
+            break
+        sent += len(message)
+    return sent
 
 
-def message(new: Mapping[str, str], over: list[str]) -> str:
-    """What the chat reads: a paragraph for each thing that is over, or new."""
-    resolved = [f"*Resolved: {name}.*" for name in over]
-    told = [
-        "\n".join([f"*{name}*", *(f"> {line}" for line in text.splitlines())])
-        for name, text in new.items()
-    ]
-    return "\n\n".join([*resolved, *told])
+def _messages(paragraphs: Iterable[str], longest: int) -> Iterator[list[str]]:
+    """The paragraphs of each message; one that is longer than `longest` has its own."""
+    message: list[str] = []
+    for each in paragraphs:
+        if message and len(BETWEEN.join([*message, each])) > longest:
+            yield message
+            message = []
+        message.append(each)
+    if message:
+        yield message
+
+
+def _paragraph(name: str, text: str) -> str:
+    return "\n".join([f"*{name}*", *(f"> {line}" for line in text.splitlines())])
 
 
 def _in_slacks_markup(text: str) -> str:
@@ -161,26 +181,32 @@ def _is_new(known: Cursor, name: str, named: list[str]) -> bool:
 
 
 def _checks(
-    context: dg.SensorEvaluationContext, known: Cursor
+    context: dg.SensorEvaluationContext,
 ) -> tuple[dict[str, tuple[str, list[str]]], set[str]]:
     """The checks that fail for the newest window, with what they say and name; those that pass."""
     assert context.repository_def
     newest = WINDOWS.last_ended(clock.utc_now() - GRACE)
-    failing: dict[str, tuple[str, list[str]]] = {}
+    failing: Failing = {}
     passing = set()
-    keys = context.repository_def.asset_graph.asset_check_keys
-    for evaluation in last_evaluations(context.instance, sorted(keys)):
-        window = evaluation.metadata.get(WINDOW)
-        if window is None or (newest and start_of(str(window.value)) < newest.start):
-            continue
-        name = f"{evaluation.asset_key.to_user_string()}: {evaluation.check_name}"
-        if evaluation.passed:
+    for key in sorted(context.repository_def.asset_graph.asset_check_keys):
+        evaluation = next(
+            (each for each in evaluations(context.instance, key) if _is_of(each, newest)), None
+        )
+        name = f"{key.asset_key.to_user_string()}: {key.name}"
+        if evaluation and evaluation.passed:
             passing.add(name)
-        elif evaluation.severity is ERROR:
+        elif evaluation and evaluation.severity is ERROR:
             named = evaluation.metadata.get(NAMED, dg.MetadataValue.json([]))
             tickers = list(map(str, named.value)) if isinstance(named.value, list) else []
-            failing[name] = f"{window.value}: {evaluation.description}", tickers
+            window = evaluation.metadata[WINDOW].value
+            failing[name] = f"{window}: {evaluation.description}", tickers
     return failing, passing
+
+
+def _is_of(evaluation: dg.AssetCheckEvaluation, newest: Window | None) -> bool:
+    """Whether a check was evaluated for the newest window, or a later one."""
+    window = evaluation.metadata.get(WINDOW)
+    return bool(window and (not newest or start_of(str(window.value)) >= newest.start))
 
 
 def _failed_runs(context: dg.SensorEvaluationContext, known: Cursor) -> Iterator[tuple[str, str]]:

@@ -5,23 +5,25 @@ An upgrade of Dagster may break these; `test_dagster_internals.py` says which.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
+MOST_EVALUATIONS = 20
 PARTITION_TAG = "dagster/partition"
 ASSET_PARTITION_RANGE_START_TAG = "dagster/asset_partition_range_start"
 ASSET_PARTITION_RANGE_END_TAG = "dagster/asset_partition_range_end"
 
 
-def last_evaluations(
-    instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey]
-) -> list[dg.AssetCheckEvaluation]:
-    """The evaluation that each check shows at present; checks never evaluated are left out."""
+def evaluations(
+    instance: dg.DagsterInstance, key: dg.AssetCheckKey
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """The last evaluations of a check, newest first."""
     storage = instance.event_log_storage
-    records = storage.get_asset_check_summary_records(list(keys)).values()
-    completed = (record.last_completed_check_execution_record for record in records)
-    return [record.evaluation for record in completed if record and record.evaluation]
+    for record in storage.get_asset_check_execution_history(key, limit=MOST_EVALUATIONS):
+        evaluation = record.evaluation
+        if isinstance(evaluation, dg.AssetCheckEvaluation):  # not only planned
+            yield evaluation
 
 
 def last_materializations(instance: dg.DagsterInstance, keys: Sequence[dg.AssetKey]) -> list[int]:

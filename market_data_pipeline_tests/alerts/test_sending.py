@@ -162,6 +162,27 @@ def test_slack_gets_what_is_too_long_in_parts_and_escaped(watch: Watch, chat: Ch
     assert all(f"> ABCD{number} &lt;30 &amp; R$ 15.00" in text for number in range(1, 300))
 
 
+def test_what_was_accepted_before_a_refusal_is_not_sent_again(watch: Watch, discord: Chat) -> None:
+    names = ("fresh", "prices_plausible", "quota_lasts")
+    for name in names:
+        watch.check(False, f"{name} " * 100, name=name)
+    discord.answers = [Answer(), Answer(500)]
+
+    assert "did not accept" in watch.at()
+    assert watch.at() == "Sent: 2 new, 0 resolved."
+    assert watch.at().startswith("Nothing new")
+    told = "\n".join(discord.taken)
+    assert [told.count(f"*quotes: {name}*") for name in names] == [1, 1, 1]
+
+
+def test_an_older_window_hides_no_failure_of_the_newest(watch: Watch, chat: Chat) -> None:
+    watch.check(False)
+    watch.check(True, window=BEFORE)
+    watch.at()
+
+    assert chat.taken == [FAILS]
+
+
 def test_discord_gets_what_is_too_long_in_parts(watch: Watch, discord: Chat) -> None:
     watch.check(False, LONG)
     assert watch.at() == "Sent: 1 new, 0 resolved."

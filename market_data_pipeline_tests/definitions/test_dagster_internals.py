@@ -17,8 +17,8 @@ def test_the_tags_of_partitions_are_dagsters() -> None:
     assert internals.ASSET_PARTITION_RANGE_END_TAG == tags.ASSET_PARTITION_RANGE_END_TAG
 
 
-def test_the_last_evaluation_of_a_check_is_found(instance: dg.DagsterInstance) -> None:
-    assert internals.last_evaluations(instance, [KEY]) == []
+def test_the_evaluations_of_a_check_are_found(instance: dg.DagsterInstance) -> None:
+    assert [*internals.evaluations(instance, KEY)] == []
     for description in ("older", "newer"):
         instance.report_runless_asset_event(
             dg.AssetCheckEvaluation(
@@ -30,9 +30,9 @@ def test_the_last_evaluation_of_a_check_is_found(instance: dg.DagsterInstance) -
             )
         )
 
-    (found,) = internals.last_evaluations(instance, [KEY])
-    assert found.description == "newer"
-    assert found.metadata["window"].value == "2026-11-17T14:30-0300"
+    found = [*internals.evaluations(instance, KEY)]
+    assert [each.description for each in found] == ["newer", "older"]
+    assert found[0].metadata["window"].value == "2026-11-17T14:30-0300"
 
 
 def test_the_last_materialization_is_a_number_that_grows(instance: dg.DagsterInstance) -> None:
