@@ -7,7 +7,7 @@ from pymongo.collection import Collection
 
 from dagster_mongo.base import MongoIOManager, Place, Rows
 from dagster_mongo.errors import MongoFrameError
-from dagster_mongo.reading import Reading
+from dagster_mongo.settings import Reading
 
 __all__ = ["MongoDocumentsIOManager"]
 
@@ -57,8 +57,7 @@ class MongoDocumentsIOManager(MongoIOManager):
         self, collection: Collection[dict[str, Any]], place: Place, reading: Reading
     ) -> list[dict[str, Any]]:
         query = reading.filter(place.part.query() if place.part else {})
-        order = list(reading.sort) or None
-        return list(collection.find(query, reading.projection(), sort=order, limit=reading.limit))
+        return list(collection.find(query, reading.projection()))
 
 
 def _documents(obj: object) -> Rows:

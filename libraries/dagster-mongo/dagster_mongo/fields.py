@@ -3,9 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bson import Int64
-
-__all__ = ["Clash", "Field", "Fields", "Widening", "described", "kinds_of", "merged", "parsed"]
+__all__ = ["Clash", "Field", "Fields", "Widening", "described", "merged", "parsed"]
 
 
 class Field(NamedTuple):
@@ -56,11 +54,6 @@ def merged(kept: Fields, new: Fields, widening: Widening) -> tuple[dict[str, Fie
         else:
             clashes.append(Clash(name, before.dtype, field.dtype))
     return fields, clashes
-
-
-def kinds_of(values: Sequence[Any]) -> set[type]:
-    """The types of the values that are not missing; pymongo's own integers are integers."""
-    return {int if kind is Int64 else kind for kind in set(map(type, values))} - {type(None)}
 
 
 def described(fields: Fields) -> list[dict[str, Any]]:

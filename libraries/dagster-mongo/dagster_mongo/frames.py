@@ -1,8 +1,9 @@
 """DataFrames in collections. Their libraries are imported only when one is stored or loaded."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from pymongo.collection import Collection
 
@@ -10,13 +11,8 @@ from dagster_mongo.base import MongoIOManager, Place, Rows
 from dagster_mongo.documents import ROW
 from dagster_mongo.errors import MongoFrameError, MongoLoadError
 from dagster_mongo.partitions import Slice
-from dagster_mongo.reading import Reading
 from dagster_mongo.schemas import Stored
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from dagster_mongo.columns import Column
+from dagster_mongo.settings import Reading
 
 __all__ = ["MongoPandasIOManager", "MongoPolarsIOManager"]
 
@@ -36,22 +32,22 @@ class _MongoFrameIOManager(MongoIOManager):
         return rows, Stored(fields, columns, self._frames.widened, replaces_all)
 
     def _load(self, collection: Collection[dict[str, Any]], place: Place, reading: Reading) -> Any:
-        from dagster_mongo.columns import to_columns
+        from dagster_mongo.columns import columns_of
 
         part = place.part
         kept = {name: f.dtype for name, f in self._schema(collection, place).load().items()}
-        batches = collection.find_raw_batches(
-            reading.filter(part.query() if part else {}),
-            reading.projection(ROW, *([part.field] if part else [])),
-            sort=list(reading.sort) or None,
-            limit=reading.limit,
+        documents = list(
+            collection.find(
+                reading.filter(part.query() if part else {}),
+                reading.projection(ROW, *([part.field] if part else [])),
+            )
         )
-        columns, rows = to_columns(cast("Iterable[bytes]", batches))
+        columns = columns_of(documents)
         names = _names(columns, kept, reading, place)
-        if rows and (missing := [n for n in names if n not in columns and n not in kept]):
+        if documents and (missing := [n for n in names if n not in columns and n not in kept]):
             raise MongoLoadError(f"No document has a field {missing[0]!r}.")
-        order = None if reading.sort else _order(columns, part)
-        return self._frames.to_frame(columns, rows, {n: kept.get(n) for n in names}, order)
+        dtypes = {name: kept.get(name) for name in names}
+        return self._frames.to_frame(columns, len(documents), dtypes, _order(columns, part))
 
 
 class MongoPandasIOManager(_MongoFrameIOManager):
@@ -106,18 +102,15 @@ def _names(
     return [name for name in dict.fromkeys([*kept, *found]) if name not in hidden]
 
 
-def _order(columns: "Mapping[str, Column]", part: Slice | None) -> "NDArray[Any] | None":
+def _order(columns: Mapping[str, list[Any]], part: Slice | None) -> list[int] | None:
     """The order in which the rows were stored, partition by partition; None if it is that."""
-    import numpy as np
-
     numbers = columns.get(ROW)
-    if numbers is None or numbers.kind != "int":
+    if numbers is None:
         return None
-    values, missing = numbers.arrays()
-    by = [np.where(missing, np.iinfo(np.int64).max, values)]
+    by: list[Any] = [n if isinstance(n, int) else math.inf for n in numbers]
     if part and len(part.keys) > 1 and part.field in columns:
         at = {key: index for index, key in enumerate(part.keys)}
-        keys = part.partitions_of(columns[part.field].to_list())
-        by.append(np.array([at.get(key or "", len(at)) for key in keys]))
-    order = np.lexsort(by)
-    return None if bool((np.diff(order) > 0).all()) else order
+        keys = part.partitions_of(columns[part.field])
+        by = [(at.get(key or "", len(at)), row) for key, row in zip(keys, by, strict=True)]
+    order = sorted(range(len(by)), key=by.__getitem__)
+    return None if order == [*range(len(by))] else order
