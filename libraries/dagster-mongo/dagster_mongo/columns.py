@@ -1,15 +1,15 @@
 """What the columns of pandas and of polars have in common."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from itertools import chain
 from typing import Any
 
 import numpy as np
 from bson import Int64
-from numpy.typing import NDArray
 
-__all__ = ["capitalized", "columns_of", "kinds_of", "moments_of", "number"]
+__all__ = ["capitalized", "columns_of", "kinds_of", "may_hold_dates", "number"]
+
+_NESTED = ("object", '["List', '["Struct')
 
 
 def columns_of(documents: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -18,14 +18,14 @@ def columns_of(documents: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     return {name: [document.get(name) for document in documents] for name in names}
 
 
+def may_hold_dates(dtype: str | None) -> bool:
+    """Whether a column may have dates within its values; None is a dtype that is not known."""
+    return dtype is None or dtype.startswith(_NESTED)
+
+
 def kinds_of(values: Sequence[Any]) -> set[type]:
     """The types of the values that are not missing; pymongo's own integers are integers."""
     return {int if kind is Int64 else kind for kind in set(map(type, values))} - {type(None)}
-
-
-def moments_of(values: Sequence[datetime | None]) -> NDArray[np.datetime64]:
-    """Dates in UTC as NumPy has them: without a zone."""
-    return np.array([value and value.replace(tzinfo=None) for value in values], "datetime64[ms]")
 
 
 def number(a: str, b: str) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 from dagster_mongo.columns import capitalized, number
 from dagster_mongo.errors import MongoFrameError
 
-__all__ = ["family_of", "name_of", "nullable", "parse", "unit_of", "widened"]
+__all__ = ["family_of", "name_of", "nullable", "parse", "widened"]
 
 _CATEGORY = "category"
 _MOST_CATEGORIES = 10_000
@@ -67,11 +67,6 @@ def nullable(name: str) -> str:
     return "boolean" if name.startswith("bool") else capitalized(name)
 
 
-def unit_of(name: str) -> str:
-    """The unit of a dtype of dates."""
-    return name.partition("[")[2].partition(",")[0].rstrip("]")
-
-
 def widened(kept: str, new: str) -> str | None:
     """The dtype that holds the values of two, None if there is none; the README has the rules."""
     a, b = parse(kept), parse(new)
@@ -88,7 +83,7 @@ def widened(kept: str, new: str) -> str | None:
         return "boolean" if is_masked else "bool"
     if families == {"text"}:
         return _text(a, b)
-    unit = unit_of(kept) if unit_of(kept) == unit_of(new) else "ms"
+    unit = _unit_of(kept) if _unit_of(kept) == _unit_of(new) else "ms"
     if families == {"naive moment"}:
         return f"datetime64[{unit}]"
     return f"datetime64[{unit}, {a.tz if a.tz == b.tz else 'UTC'}]"
@@ -101,3 +96,8 @@ def _text(a: Any, b: Any) -> str:
         if len(both) <= _MOST_CATEGORIES:
             return _name_of_categories("", pd.CategoricalDtype(both))
     return "string" if "string" in (str(a), str(b)) else "str"
+
+
+def _unit_of(name: str) -> str:
+    """The unit of a dtype of dates."""
+    return name.partition("[")[2].partition(",")[0].rstrip("]")

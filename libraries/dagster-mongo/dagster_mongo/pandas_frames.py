@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dagster_mongo.columns import kinds_of, moments_of
+from dagster_mongo.columns import kinds_of
 from dagster_mongo.errors import MongoFrameError, MongoLoadError
 from dagster_mongo.fields import Field
-from dagster_mongo.pandas_dtypes import family_of, name_of, nullable, parse, unit_of, widened
+from dagster_mongo.pandas_dtypes import family_of, name_of, nullable, parse, widened
 
 __all__ = ["to_frame", "to_values", "widened"]
 
@@ -126,10 +126,9 @@ def _typed(values: Sequence[Any], kinds: set[type], name: str) -> "pd.Series[Any
     if odd := kinds - _KINDS.get(family, kinds):
         raise TypeError(f"there is a value of the type {odd.pop().__name__}")
     if family.endswith("moment"):
-        moments: pd.Series[Any] = pd.Series(moments_of(values))
-        moments = moments.astype(cast(Any, f"datetime64[{unit_of(name)}]"))
-        is_naive = family == "naive moment"
-        return moments if is_naive else moments.dt.tz_localize("UTC").dt.tz_convert(dtype.tz)
+        moments: pd.Series[Any] = pd.Series(pd.DatetimeIndex(list(values), tz="UTC"))
+        moments = moments if family == "moment" else moments.dt.tz_localize(None)
+        return moments.astype(dtype)
     if isinstance(dtype, pd.CategoricalDtype):
         if odd_text := set(values) - {None, *dtype.categories}:
             raise ValueError(f"{odd_text.pop()!r} is none of its categories")

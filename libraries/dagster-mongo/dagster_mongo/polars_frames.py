@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dagster_mongo.columns import kinds_of, moments_of
+from dagster_mongo.columns import kinds_of
 from dagster_mongo.errors import MongoFrameError, MongoLoadError
 from dagster_mongo.fields import Field
 from dagster_mongo.polars_dtypes import is_temporal, name_of, parse, storable, widened
@@ -91,7 +91,8 @@ def _typed(name: str, values: list[Any], kinds: set[type], dtype: pl.DataType) -
     if isinstance(dtype, pl.Datetime | pl.Date):
         if odd := kinds - {datetime}:
             raise TypeError(f"there is a value of the type {odd.pop().__name__}")
-        moments = pl.Series(name, moments_of(values))
+        naive = [value and value.replace(tzinfo=None) for value in values]
+        moments = pl.Series(name, naive, pl.Datetime("us"))
         if getattr(dtype, "time_zone", None):
             moments = moments.dt.replace_time_zone("UTC")
         return moments.cast(dtype)
