@@ -17,7 +17,7 @@ from dagster_mongo.errors import MongoFrameError, MongoSettingsError
 from dagster_mongo.keys import as_utc, content_ids, key_ids
 from dagster_mongo.settings import Settings
 
-__all__ = ["CODEC", "ROW", "Document", "encode", "starts_of", "with_fields"]
+__all__ = ["CODEC", "ROW", "Document", "encode", "with_fields"]
 
 # The number of a row in the DataFrame that was stored: a collection has no order of its own.
 ROW = "_row"
@@ -80,10 +80,6 @@ def encode(rows: Sequence[Mapping[str, Any]], settings: Settings) -> list[Docume
 
     Without a key, the `_id` of the rows is their identity, or else their content.
 
-    Args:
-        rows: By the names of their fields.
-        settings: Which fields are the key and the version.
-
     Raises:
         MongoFrameError: Two rows have one key, a key is null, or BSON has no such value.
         MongoSettingsError: Rows without a key are to replace those with the same.
@@ -97,15 +93,6 @@ def encode(rows: Sequence[Mapping[str, Any]], settings: Settings) -> list[Docume
     versions = _versions(rows, settings.version)
     whole = ({"_id": id, **row} for id, row in zip(ids, rows, strict=True))
     return list(map(Document, ids, _encoded(whole), versions))
-
-
-def starts_of(batch: bytes) -> list[int]:
-    """Where each document of a batch begins."""
-    starts, at = [], 0
-    while at < len(batch):
-        starts.append(at)
-        at += _LENGTH.unpack_from(batch, at)[0]
-    return starts
 
 
 def with_fields(body: bytes, fields: Mapping[str, Any]) -> bytes:

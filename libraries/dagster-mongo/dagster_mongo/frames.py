@@ -36,7 +36,7 @@ class _MongoFrameIOManager(MongoIOManager):
         from dagster_mongo.columns import columns_of, may_hold_dates
 
         part = place.part
-        kept = {name: f.dtype for name, f in self._schema(collection, place).load().items()}
+        kept = self._schema(collection, place).load()
         query = reading.filter(part.query() if part else {})
         projection = reading.projection(ROW, *([part.field] if part else []))
         known = [kept.get(name) for name in reading.columns or kept] or [None]
@@ -64,21 +64,6 @@ class MongoPandasIOManager(_MongoFrameIOManager):
     with, or, where those of several stores differ, with the dtypes that hold the values of all,
     and with a RangeIndex. Datetimes are kept to the millisecond; missing values of every kind are
     null.
-
-    Example:
-        ```python
-        import dagster as dg
-        import pandas as pd
-        from dagster_mongo import MongoPandasIOManager, MongoResource
-
-        @dg.asset(metadata={"mongo/mode": "upsert", "mongo/key": ["sku"]})
-        def products() -> pd.DataFrame:
-            return pd.DataFrame({"sku": ["a1", "b2"], "price": [9.5, 12.0]})
-
-        mongo = MongoResource(uri=dg.EnvVar("MONGO_URI"), database="shop")
-        manager = MongoPandasIOManager(mongo=mongo)
-        defs = dg.Definitions([products], resources={"io_manager": manager})
-        ```
     """
 
     @property

@@ -24,17 +24,13 @@ def name_of(column: str, dtype: Any) -> str:
     Raises:
         MongoFrameError: It is none that could be loaded again.
     """
-    if isinstance(dtype, pd.CategoricalDtype):
-        return _name_of_categories(column, dtype)
     if not family_of(dtype):
         raise MongoFrameError(
             f"Column {column!r} cannot be stored with its dtype {dtype}: convert it, for example"
             " with astype('object') or astype('str')."
         )
-    return str(dtype)
-
-
-def _name_of_categories(column: str, dtype: "pd.CategoricalDtype") -> str:
+    if not isinstance(dtype, pd.CategoricalDtype):
+        return str(dtype)
     categories = dtype.categories.tolist()
     if len(categories) > _MOST_CATEGORIES or not all(isinstance(c, str) for c in categories):
         raise MongoFrameError(
@@ -82,20 +78,11 @@ def widened(kept: str, new: str) -> str | None:
     if families == {"bool"}:
         return "boolean" if is_masked else "bool"
     if families == {"text"}:
-        return _text(a, b)
+        return "string" if "string" in (kept, new) else "str"
     unit = _unit_of(kept) if _unit_of(kept) == _unit_of(new) else "ms"
     if families == {"naive moment"}:
         return f"datetime64[{unit}]"
     return f"datetime64[{unit}, {a.tz if a.tz == b.tz else 'UTC'}]"
-
-
-def _text(a: Any, b: Any) -> str:
-    are_categories = all(isinstance(dtype, pd.CategoricalDtype) for dtype in (a, b))
-    if are_categories and not a.ordered and not b.ordered:
-        both = list(dict.fromkeys([*a.categories, *b.categories]))
-        if len(both) <= _MOST_CATEGORIES:
-            return _name_of_categories("", pd.CategoricalDtype(both))
-    return "string" if "string" in (str(a), str(b)) else "str"
 
 
 def _unit_of(name: str) -> str:

@@ -9,8 +9,8 @@ import pandas as pd
 
 from dagster_mongo.columns import kinds_of
 from dagster_mongo.errors import MongoFrameError, MongoLoadError
-from dagster_mongo.fields import Field
 from dagster_mongo.pandas_dtypes import family_of, name_of, nullable, parse, widened
+from dagster_mongo.schemas import Field
 
 __all__ = ["to_frame", "to_values", "widened"]
 

@@ -12,27 +12,13 @@ from dagster_mongo.errors import MongoFrameError
 __all__ = ["is_temporal", "name_of", "parse", "storable", "widened"]
 
 _TEXTS = (pl.String, pl.Categorical, pl.Enum)
-_PLAIN = {
-    str(dtype): dtype
-    for dtype in (
-        pl.Int8,
-        pl.Int16,
-        pl.Int32,
-        pl.Int64,
-        pl.UInt8,
-        pl.UInt16,
-        pl.UInt32,
-        pl.UInt64,
-        pl.Float32,
-        pl.Float64,
-        pl.Boolean,
-        pl.String,
-        pl.Categorical,
-        pl.Date,
-        pl.Binary,
-        pl.Null,
-    )
-}
+_NUMBERS = [
+    "Float32",
+    "Float64",
+    *(f"{k}{bits}" for k in ("Int", "UInt") for bits in (8, 16, 32, 64)),
+]
+_OTHERS = ["Boolean", "String", "Categorical", "Date", "Binary", "Null"]
+_PLAIN = {name: getattr(pl, name) for name in [*_NUMBERS, *_OTHERS]}
 
 
 def name_of(column: str, dtype: pl.DataType) -> str:

@@ -9,8 +9,8 @@ import polars as pl
 
 from dagster_mongo.columns import kinds_of
 from dagster_mongo.errors import MongoFrameError, MongoLoadError
-from dagster_mongo.fields import Field
 from dagster_mongo.polars_dtypes import is_temporal, name_of, parse, storable, widened
+from dagster_mongo.schemas import Field
 
 __all__ = ["to_frame", "to_values", "widened"]
 

@@ -49,27 +49,9 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """A MongoDB database, for assets and ops to use directly or through an I/O manager.
 
     The client is made when it is first asked for and closed when the run's step ends, failed or
-    not. A resource and the I/O managers that are given it share one client. Give either `uri` or
-    `host`. Credentials belong in `uri`, which is a secret: it appears in no message, no `repr` and
-    not in the UI. Outside Dagster, use it in a `with` statement, which closes the client:
-    `with MongoResource(uri=..., database="shop") as mongo: ...`.
-
-    Example:
-        ```python
-        import dagster as dg
-        from dagster_mongo import MongoResource
-
-        @dg.asset
-        def greeting(mongo: MongoResource) -> None:
-            mongo.get_collection("greetings").replace_one(
-                {"_id": "en"}, {"text": "hello"}, upsert=True
-            )
-
-        defs = dg.Definitions(
-            assets=[greeting],
-            resources={"mongo": MongoResource(uri=dg.EnvVar("MONGO_URI"), database="shop")},
-        )
-        ```
+    not; resources with the same settings share one. Give either `uri`, which is a secret and
+    appears in no message, no `repr` and not in the UI, or `host`. Outside Dagster, a `with`
+    statement closes the client: `with MongoResource(uri=..., database="shop") as mongo: ...`.
     """
 
     uri: str | None = Field(
@@ -219,8 +201,10 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         given |= {name.lower(): value for name, value in self.client_options.items()}
         if "sockettimeoutms" not in given:
             # Not timeoutMS: with it, pymongo does not pass wtimeoutMS on.
-            options["socketTimeoutMS"] = _milliseconds(given.get("timeoutms")) or round(
-                self.timeout_seconds * 1000
+            limit = str(given.get("timeoutms", ""))  # pymongo itself refuses what is no number
+            is_given = limit.isdigit() and int(limit) > 0
+            options["socketTimeoutMS"] = (
+                int(limit) if is_given else round(self.timeout_seconds * 1000)
             )
         return options
 
@@ -247,11 +231,6 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         if any(p and (p in message or unquote(p) in message) for p in passwords):
             return "the reason is withheld, it shows the password."
         return message
-
-
-def _milliseconds(value: Any) -> int:
-    """The value of an option, 0 for none; pymongo itself refuses what is no number."""
-    return int(value) if str(value).isdigit() else 0
 
 
 class _Parts(NamedTuple):

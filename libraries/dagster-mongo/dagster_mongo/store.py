@@ -1,8 +1,7 @@
 """Documents into a collection, in batches."""
 
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Hashable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
@@ -12,7 +11,7 @@ from pymongo import InsertOne, ReplaceOne
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
-from dagster_mongo.documents import CODEC, ROW, Document, starts_of, with_fields
+from dagster_mongo.documents import CODEC, ROW, Document, with_fields
 from dagster_mongo.errors import MongoBulkWriteError, MongoFrameError
 from dagster_mongo.keys import identity
 from dagster_mongo.settings import Settings
@@ -24,10 +23,8 @@ Fields = dict[str, Any]
 There = dict[Hashable, tuple[Any, int | None]]
 Outcome = Literal["inserted", "replaced", "unchanged", "superseded"]
 
-_TEXT = 2
+_RAW: Any = CODEC.with_options(document_class=RawBSONDocument)
 _BATCH = 10_000
-# Batches on their way at the same time: one is encoded while the server works on the other.
-_WRITERS = 2
 # How often a batch is looked at anew, if other writers write the same documents.
 _TRIES = 10
 
@@ -49,13 +46,8 @@ def upsert(
 
     What is there is read first: what is the same is not written, and the field of
     `mongo/created_at` is kept. With `mongo/version`, the server itself refuses to replace a
-    document of a higher version, whoever writes it at the same time.
-
-    Args:
-        managed: The values of the fields that the store sets, for documents that it writes anew.
-
-    Returns:
-        How many were `inserted`, `replaced`, `unchanged` and, with versions, `superseded`.
+    document of a higher version, whoever writes it at the same time. Counts how many were
+    `inserted`, `replaced`, `unchanged` and, with versions, `superseded`.
 
     Raises:
         MongoBulkWriteError: The server refused some documents; the others are written.
@@ -63,16 +55,8 @@ def upsert(
     counts: Counter[str] = Counter(inserted=0, replaced=0, unchanged=0)
     if settings.version:
         counts["superseded"] = 0
-    with ThreadPoolExecutor(_WRITERS) as executor:
-        writes = [
-            executor.submit(_write_batch, collection, batch, settings, managed)
-            for batch in _batches(documents)
-        ]
-        try:
-            for write in writes:
-                counts.update(write.result())
-        finally:
-            executor.shutdown(cancel_futures=True)
+    for batch in _batches(documents):
+        counts.update(_write_batch(collection, batch, settings, managed))
     return counts
 
 
@@ -96,11 +80,8 @@ def refuse_ids_of_others(
 
 def documents_there(collection: Collection[Fields], query: Fields) -> There:
     """The `_id` and the number of each document that a query matches."""
-    there: There = {}
-    for id, body in _with_ids(collection.find_raw_batches(query, {ROW: True})):
-        number = bson.decode(body, CODEC).get(ROW)
-        there[identity(id)] = id, number if isinstance(number, int) else None
-    return there
+    found = ((each["_id"], each.get(ROW)) for each in collection.find(query, {ROW: True}))
+    return {identity(id): (id, n if isinstance(n, int) else None) for id, n in found}
 
 
 def numbered(documents: Sequence[Document], there: There) -> list[Document]:
@@ -177,43 +158,31 @@ def _write(
     return None
 
 
-def _existing(collection: Collection[Fields], batch: Sequence[Document]) -> dict[Hashable, bytes]:
-    found = collection.find_raw_batches({"_id": {"$in": [document.id for document in batch]}})
-    return {identity(id): body for id, body in _with_ids(found)}
-
-
-def _with_ids(batches: Any) -> Iterator[tuple[Any, bytes]]:
-    """The `_id` and the whole of documents; the server puts the `_id` first."""
-    for batch in batches:
-        starts = starts_of(batch)
-        for start, end in zip(starts, [*starts[1:], len(batch)], strict=True):
-            body = batch[start:end]
-            if body[4] == _TEXT:  # without decoding the others
-                yield body[13 : 12 + int.from_bytes(body[9:13], "little")].decode(), body
-            else:
-                yield bson.decode(body, CODEC)["_id"], body
+def _existing(collection: Collection[Fields], batch: Sequence[Document]) -> dict[Hashable, Any]:
+    whole = collection.with_options(codec_options=_RAW)
+    found = whole.find({"_id": {"$in": [document.id for document in batch]}})
+    return {identity(each["_id"]): each for each in found}
 
 
 def _plan(
     document: Document,
-    there: bytes | None,
+    there: RawBSONDocument | None,
     settings: Settings,
     managed: Mapping[str, Any],
 ) -> _Plan:
     if there is None:
         return _Plan("inserted", InsertOne(RawBSONDocument(with_fields(document.body, managed))))
-    if _is_same(document.body, there, managed):
+    if _is_same(document.body, bytes(there.raw), managed):
         return _Plan("unchanged")
     query: Fields = {"_id": document.id}
-    known = bson.decode(there, CODEC) if settings.version or settings.created_at else {}
     if settings.version:
-        version = known.get(settings.version)
+        version = there.get(settings.version)
         if _is_higher(version, document.version):
             return _Plan("superseded")
         comparable = _is_higher(document.version, version) or version == document.version
         query[settings.version] = {"$lte": document.version} if comparable else version
     fields = dict(managed)
-    if settings.created_at and isinstance(created := known.get(settings.created_at), datetime):
+    if settings.created_at and isinstance(created := there.get(settings.created_at), datetime):
         fields[settings.created_at] = created
     body = RawBSONDocument(with_fields(document.body, fields))
     # An insertion, where the document was deleted meanwhile; where the version rose, the server

@@ -285,9 +285,10 @@ def test_a_store_of_everything_anew_forgets_the_columns_before(uri: str) -> None
 
 def test_fields_that_others_add_are_loaded(prices: Direct) -> None:
     prices.store(day("a", price=[9.5]), "a")
-    prices.collection().insert_one({"_id": "b", "part": "b", "price": 1.5, "seen": 3})
+    seen = {"times": 3, "last": datetime(2026, 1, 1, tzinfo=UTC)}
+    prices.collection().insert_one({"_id": "b", "part": "b", "price": 1.5, "seen": seen})
     assert prices.load("b").to_dict("records") == [
-        {"_id": "b", "part": "b", "price": 1.5, "seen": 3}
+        {"_id": "b", "part": "b", "price": 1.5, "seen": seen}
     ]
 
 

@@ -144,7 +144,7 @@ def test_killed_at_any_moment_and_run_again_it_is_whole(real_mongo: str, tmp_pat
     chance = random.Random(20)
     interrupted = version = 0
     with store.collection() as collection:
-        while interrupted < 20:
+        while interrupted < 5:
             version += 1
             assert version < 99, "hardly any kill came while it was storing"
             process = start(version)
