@@ -1,7 +1,7 @@
 """Documents into a collection, in batches."""
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
@@ -23,7 +23,7 @@ Fields = dict[str, Any]
 There = dict[Hashable, tuple[Any, int | None]]
 Outcome = Literal["inserted", "replaced", "unchanged", "superseded"]
 
-_RAW: Any = CODEC.with_options(document_class=RawBSONDocument)
+_TEXT = 2
 _BATCH = 10_000
 # How often a batch is looked at anew, if other writers write the same documents.
 _TRIES = 10
@@ -158,31 +158,47 @@ def _write(
     return None
 
 
-def _existing(collection: Collection[Fields], batch: Sequence[Document]) -> dict[Hashable, Any]:
-    whole = collection.with_options(codec_options=_RAW)
-    found = whole.find({"_id": {"$in": [document.id for document in batch]}})
-    return {identity(each["_id"]): each for each in found}
+def _existing(collection: Collection[Fields], batch: Sequence[Document]) -> dict[Hashable, bytes]:
+    query = {"_id": {"$in": [document.id for document in batch]}}
+    found: Any = collection.find_raw_batches(query)
+    return {identity(_id_of(body)): body for bodies in found for body in _split(bodies)}
+
+
+def _split(bodies: bytes) -> Iterator[bytes]:
+    start = 0
+    while start < len(bodies):
+        end = start + int.from_bytes(bodies[start : start + 4], "little")
+        yield bodies[start:end]
+        start = end
+
+
+def _id_of(body: bytes) -> Any:
+    """The `_id`, which the server puts first; a text without decoding the others."""
+    if body[4] == _TEXT:
+        return body[13 : 12 + int.from_bytes(body[9:13], "little")].decode()
+    return bson.decode(body, CODEC)["_id"]
 
 
 def _plan(
     document: Document,
-    there: RawBSONDocument | None,
+    there: bytes | None,
     settings: Settings,
     managed: Mapping[str, Any],
 ) -> _Plan:
     if there is None:
         return _Plan("inserted", InsertOne(RawBSONDocument(with_fields(document.body, managed))))
-    if _is_same(document.body, bytes(there.raw), managed):
+    if _is_same(document.body, there, managed):
         return _Plan("unchanged")
     query: Fields = {"_id": document.id}
+    known = bson.decode(there, CODEC) if settings.version or settings.created_at else {}
     if settings.version:
-        version = there.get(settings.version)
+        version = known.get(settings.version)
         if _is_higher(version, document.version):
             return _Plan("superseded")
         comparable = _is_higher(document.version, version) or version == document.version
         query[settings.version] = {"$lte": document.version} if comparable else version
     fields = dict(managed)
-    if settings.created_at and isinstance(created := there.get(settings.created_at), datetime):
+    if settings.created_at and isinstance(created := known.get(settings.created_at), datetime):
         fields[settings.created_at] = created
     body = RawBSONDocument(with_fields(document.body, fields))
     # An insertion, where the document was deleted meanwhile; where the version rose, the server
