@@ -15,10 +15,9 @@ from dagster_mongo.documents import CODEC, Document, encode
 from dagster_mongo.errors import MongoSettingsError
 from dagster_mongo.indexes import ensure_indexes
 from dagster_mongo.partitions import Slice, slice_of
-from dagster_mongo.reading import Reading
 from dagster_mongo.resource import MongoResource
 from dagster_mongo.schemas import Schema, Stored
-from dagster_mongo.settings import PREFIX, Settings, without_prefix
+from dagster_mongo.settings import PREFIX, Reading, Settings, without_prefix
 from dagster_mongo.store import (
     delete_others,
     documents_there,

@@ -7,7 +7,7 @@ from pymongo.collection import Collection
 
 from dagster_mongo.base import MongoIOManager, Place, Rows
 from dagster_mongo.errors import MongoFrameError
-from dagster_mongo.reading import Reading
+from dagster_mongo.settings import Reading
 
 __all__ = ["MongoDocumentsIOManager"]
 
@@ -21,29 +21,6 @@ class MongoDocumentsIOManager(MongoIOManager):
     Loaded documents have all of their fields, also `_id` and those that the store sets. Datetimes
     are loaded in UTC and to the millisecond; those without a zone are stored as UTC. Decimals are
     `decimal.Decimal`. UUIDs are kept in the standard representation. A `date` or a set is refused.
-
-    Example:
-        ```python
-        from datetime import UTC, datetime
-        from typing import Any
-
-        import dagster as dg
-        from dagster_mongo import MongoDocumentsIOManager, MongoResource
-
-        @dg.asset(metadata={"mongo/mode": "upsert", "mongo/created_at": "created_at"})
-        def orders() -> list[dict[str, Any]]:
-            return [{"_id": 1, "at": datetime.now(UTC), "lines": [{"sku": "a1", "pieces": 2}]}]
-
-        @dg.asset(ins={"orders": dg.AssetIn(metadata={"mongo/query": {"lines.sku": "a1"}})})
-        def orders_of_a1(orders: list[dict[str, Any]]) -> dg.MaterializeResult:
-            return dg.MaterializeResult(metadata={"orders": len(orders)})
-
-        mongo = MongoResource(uri=dg.EnvVar("MONGO_URI"), database="shop")
-        defs = dg.Definitions(
-            assets=[orders, orders_of_a1],
-            resources={"io_manager": MongoDocumentsIOManager(mongo=mongo)},
-        )
-        ```
     """
 
     @property
@@ -57,8 +34,7 @@ class MongoDocumentsIOManager(MongoIOManager):
         self, collection: Collection[dict[str, Any]], place: Place, reading: Reading
     ) -> list[dict[str, Any]]:
         query = reading.filter(place.part.query() if place.part else {})
-        order = list(reading.sort) or None
-        return list(collection.find(query, reading.projection(), sort=order, limit=reading.limit))
+        return list(collection.find(query, reading.projection()))
 
 
 def _documents(obj: object) -> Rows:

@@ -56,8 +56,8 @@ class MongoBulkWriteError(DagsterMongoError):
 
     Attributes:
         collection: The collection's name; None if that is not known.
-        failures: One entry for each refused document: `_id`, `code`, `message` and, of a duplicate
-            key, the `index` that refuses it.
+        failures: The `_id`, `code` and `message` of each refused document, and the `index` that
+            refuses it as a duplicate.
         attempted: How many documents were to be written; 0 if that is not known.
     """
 

@@ -1,22 +1,19 @@
 """DataFrames in collections. Their libraries are imported only when one is stored or loaded."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from pymongo.collection import Collection
 
 from dagster_mongo.base import MongoIOManager, Place, Rows
-from dagster_mongo.documents import ROW
+from dagster_mongo.documents import CODEC, ROW
 from dagster_mongo.errors import MongoFrameError, MongoLoadError
+from dagster_mongo.keys import as_utc
 from dagster_mongo.partitions import Slice
-from dagster_mongo.reading import Reading
 from dagster_mongo.schemas import Stored
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from dagster_mongo.columns import Column
+from dagster_mongo.settings import Reading
 
 __all__ = ["MongoPandasIOManager", "MongoPolarsIOManager"]
 
@@ -36,22 +33,27 @@ class _MongoFrameIOManager(MongoIOManager):
         return rows, Stored(fields, columns, self._frames.widened, replaces_all)
 
     def _load(self, collection: Collection[dict[str, Any]], place: Place, reading: Reading) -> Any:
-        from dagster_mongo.columns import to_columns
+        from dagster_mongo.columns import columns_of, may_hold_dates
 
         part = place.part
-        kept = {name: f.dtype for name, f in self._schema(collection, place).load().items()}
-        batches = collection.find_raw_batches(
-            reading.filter(part.query() if part else {}),
-            reading.projection(ROW, *([part.field] if part else [])),
-            sort=list(reading.sort) or None,
-            limit=reading.limit,
-        )
-        columns, rows = to_columns(cast("Iterable[bytes]", batches))
+        kept = self._schema(collection, place).load()
+        query = reading.filter(part.query() if part else {})
+        projection = reading.projection(ROW, *([part.field] if part else []))
+        known = [kept.get(name) for name in reading.columns or kept] or [None]
+        zoned = any(map(may_hold_dates, known))
+        # To give a date its zone takes ten times as long as to decode it.
+        naive = collection.with_options(codec_options=CODEC.with_options(tz_aware=False))
+        documents = list((collection if zoned else naive).find(query, projection))
+        columns = columns_of(documents)
         names = _names(columns, kept, reading, place)
+        if not zoned and not {*names} <= kept.keys():  # others added fields of any kind
+            documents = list(collection.find(query, projection))
+            columns = columns_of(documents)
+        rows = len(documents)
         if rows and (missing := [n for n in names if n not in columns and n not in kept]):
             raise MongoLoadError(f"No document has a field {missing[0]!r}.")
-        order = None if reading.sort else _order(columns, part)
-        return self._frames.to_frame(columns, rows, {n: kept.get(n) for n in names}, order)
+        dtypes = {name: kept.get(name) for name in names}
+        return self._frames.to_frame(columns, rows, dtypes, _order(columns, part))
 
 
 class MongoPandasIOManager(_MongoFrameIOManager):
@@ -62,21 +64,6 @@ class MongoPandasIOManager(_MongoFrameIOManager):
     with, or, where those of several stores differ, with the dtypes that hold the values of all,
     and with a RangeIndex. Datetimes are kept to the millisecond; missing values of every kind are
     null.
-
-    Example:
-        ```python
-        import dagster as dg
-        import pandas as pd
-        from dagster_mongo import MongoPandasIOManager, MongoResource
-
-        @dg.asset(metadata={"mongo/mode": "upsert", "mongo/key": ["sku"]})
-        def products() -> pd.DataFrame:
-            return pd.DataFrame({"sku": ["a1", "b2"], "price": [9.5, 12.0]})
-
-        mongo = MongoResource(uri=dg.EnvVar("MONGO_URI"), database="shop")
-        manager = MongoPandasIOManager(mongo=mongo)
-        defs = dg.Definitions([products], resources={"io_manager": manager})
-        ```
     """
 
     @property
@@ -106,18 +93,15 @@ def _names(
     return [name for name in dict.fromkeys([*kept, *found]) if name not in hidden]
 
 
-def _order(columns: "Mapping[str, Column]", part: Slice | None) -> "NDArray[Any] | None":
+def _order(columns: Mapping[str, list[Any]], part: Slice | None) -> list[int] | None:
     """The order in which the rows were stored, partition by partition; None if it is that."""
-    import numpy as np
-
     numbers = columns.get(ROW)
-    if numbers is None or numbers.kind != "int":
+    if numbers is None:
         return None
-    values, missing = numbers.arrays()
-    by = [np.where(missing, np.iinfo(np.int64).max, values)]
+    by: list[Any] = [n if isinstance(n, int) else math.inf for n in numbers]
     if part and len(part.keys) > 1 and part.field in columns:
         at = {key: index for index, key in enumerate(part.keys)}
-        keys = part.partitions_of(columns[part.field].to_list())
-        by.append(np.array([at.get(key or "", len(at)) for key in keys]))
-    order = np.lexsort(by)
-    return None if bool((np.diff(order) > 0).all()) else order
+        keys = part.partitions_of(map(as_utc, columns[part.field]))
+        by = [(at.get(key or "", len(at)), row) for key, row in zip(keys, by, strict=True)]
+    order = sorted(range(len(by)), key=by.__getitem__)
+    return None if order == [*range(len(by))] else order

@@ -30,10 +30,6 @@ def key_ids(rows: Sequence[Mapping[str, Any]], key: Sequence[str]) -> list[Any]:
     looks like a number, a date or an ObjectId is quoted. A whole number is the same key whether
     it is an integer or a float.
 
-    Args:
-        rows: By the names of their fields.
-        key: The names of the key's fields.
-
     Raises:
         MongoFrameError: A field is missing, a value cannot be part of a key, or two rows have the
             same key.
@@ -55,11 +51,7 @@ def key_ids(rows: Sequence[Mapping[str, Any]], key: Sequence[str]) -> list[Any]:
 
 
 def content_ids(bodies: Iterable[bytes]) -> list[ObjectId]:
-    """An ObjectId made of each row's content; equal rows get different ones.
-
-    Args:
-        bodies: The rows as BSON, with their fields sorted by name.
-    """
+    """An ObjectId of each row, BSON with sorted fields; equal rows get different ones."""
     ids = []
     seen: Counter[bytes] = Counter()
     for body in bodies:

@@ -1,39 +1,26 @@
-"""pandas DataFrames to BSON values, and columns to DataFrames."""
+"""pandas DataFrames to BSON values, and back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from bson.datetime_ms import DatetimeMS
 
-from dagster_mongo.columns import Column
+from dagster_mongo.columns import kinds_of
 from dagster_mongo.errors import MongoFrameError, MongoLoadError
-from dagster_mongo.fields import Field, kinds_of
-from dagster_mongo.pandas_dtypes import Dtype, categories_of, name_of, parse, resolve, widened
+from dagster_mongo.pandas_dtypes import family_of, name_of, nullable, parse, widened
+from dagster_mongo.schemas import Field
 
 __all__ = ["to_frame", "to_values", "widened"]
 
-_NULLABLE = {"bool": "boolean"} | {
-    kind.lower() + bits: kind + bits for kind in ("Int", "UInt") for bits in ("8", "16", "32", "64")
-}
-# The kinds of columns that make series of a family of dtypes in NumPy.
-_FAST = {
-    ("int", "int"),
-    ("int", "float"),
-    ("double", "float"),
-    ("bool", "bool"),
-    ("date", "moment"),
-    ("date", "naive moment"),
-}
 _KINDS: dict[str, set[type]] = {
     "int": {int},
     "float": {int, float},
     "bool": {bool},
     "text": {str},
-    "moment": {datetime, DatetimeMS},
-    "naive moment": {datetime, DatetimeMS},
+    "moment": {datetime},
+    "naive moment": {datetime},
 }
 _FIRST, _LAST = np.datetime64("0001-01-01", "ms"), np.datetime64("9999-12-31T23:59:59.999", "ms")
 
@@ -69,13 +56,13 @@ def to_values(frame: object) -> tuple[dict[str, list[Any]], dict[str, Field]]:
 
 
 def _values(series: "pd.Series[Any]") -> list[Any]:
-    dtype = series.dtype
-    if isinstance(dtype, pd.DatetimeTZDtype) or dtype.kind == "M":
-        return _moments_of(series)
-    if isinstance(dtype, np.dtype) and dtype.kind in "biu":
-        return series.tolist()
-    if isinstance(dtype, np.dtype) and dtype.kind == "O":
+    family = family_of(series.dtype)
+    if family.endswith("moment"):
+        return _moments(series)
+    if family == "object":
         return [_native(value) for value in series.tolist()]
+    if not series.hasnans:
+        return series.tolist()
     return [None if isna else v for v, isna in zip(series.tolist(), series.isna(), strict=True)]
 
 
@@ -85,9 +72,7 @@ def _native(value: Any) -> Any:
     return value.to_pydatetime(warn=False) if isinstance(value, pd.Timestamp) else value
 
 
-def _moments_of(series: "pd.Series[Any]") -> list[Any]:
-    if isinstance(series.dtype, pd.ArrowDtype):
-        series = series.astype(cast(Any, _without_arrow(str(series.dtype))))
+def _moments(series: "pd.Series[Any]") -> list[Any]:
     if isinstance(series.dtype, pd.DatetimeTZDtype):
         series = series.dt.tz_convert("UTC").dt.tz_localize(None)
     moments = series.dt.floor("ms").to_numpy("datetime64[ms]")
@@ -102,27 +87,21 @@ def _moments_of(series: "pd.Series[Any]") -> list[Any]:
     return values
 
 
-def _without_arrow(name: str) -> str:
-    dtype = parse(name)
-    assert dtype is not None  # `name_of` has refused it before
-    return f"datetime64[{dtype.unit}, {dtype.zone}]" if dtype.zone else f"datetime64[{dtype.unit}]"
-
-
 def to_frame(
-    columns: Mapping[str, Column], rows: int, dtypes: Mapping[str, str | None], order: Any
+    columns: Mapping[str, list[Any]], rows: int, dtypes: Mapping[str, str | None], order: Any
 ) -> pd.DataFrame:
-    """A DataFrame of columns.
+    """A DataFrame of the values of documents.
 
     Args:
-        columns: What was found.
-        rows: How many documents it was found in.
+        columns: The values of the fields that were found, None where one is missing.
+        rows: The number of documents.
         dtypes: The columns of the frame, each with its dtype; None follows from the values.
         order: The rows in their order; None for the order in which they were found.
 
     Raises:
         MongoLoadError: A value does not fit its dtype.
     """
-    absent = Column.absent(rows)
+    absent = [None] * rows
     series = {
         name: _series(name, columns.get(name, absent), dtype) for name, dtype in dtypes.items()
     }
@@ -130,73 +109,41 @@ def to_frame(
     return frame if order is None else frame.take(order).reset_index(drop=True)
 
 
-def _series(name: str, column: Column, dtype: str | None) -> "pd.Series[Any]":
-    dtype = dtype or _inferred(column)
-    known = parse(dtype)
-    assert known is not None  # only what `name_of` took is kept
+def _series(name: str, values: Sequence[Any], dtype: str | None) -> "pd.Series[Any]":
+    kinds = kinds_of(values)
+    dtype = dtype or _inferred(values, kinds)
     try:
-        fast = None if dtype.endswith("[pyarrow]") else _from_arrays(column, known, dtype)
-        return _typed(column.to_list(), known, dtype) if fast is None else fast
-    except (TypeError, ValueError, OverflowError, AttributeError) as error:
+        return _typed(values, kinds, dtype)
+    except (TypeError, ValueError, OverflowError) as error:
         raise MongoLoadError(
             f"Field {name!r} holds what does not fit its dtype {dtype}: {error}."
         ) from None
 
 
-def _from_arrays(column: Column, wanted: Dtype, dtype: str) -> "pd.Series[Any] | None":
-    """The series without a Python object for each value, None if the dtype takes another way."""
-    kind = column.kind
-    if (kind, wanted.family) not in _FAST:
-        return None
-    values, missing = column.arrays()
-    if kind == "date":
-        moments = values.view("datetime64[ms]")
-        moments[missing] = np.datetime64("NaT", "ms")
-        return _with_zone(pd.Series(moments), wanted)
-    if wanted.family == "float":
-        values = values.astype(wanted.name)
-        if wanted.nullable:
-            return pd.Series(pd.arrays.FloatingArray(values, missing))
-        values[missing] = np.nan
-        return pd.Series(values)
-    if kind == "bool":
-        nullable = pd.Series(pd.arrays.BooleanArray(values, missing))
-    else:
-        narrow = values.astype(wanted.name)
-        if not np.array_equal(narrow, values):
-            raise OverflowError("a number is too large")
-        nullable = pd.Series(pd.arrays.IntegerArray(narrow, missing))
-    return nullable if missing.any() or wanted.nullable else nullable.astype(cast(Any, dtype))
-
-
-def _with_zone(moments: "pd.Series[Any]", wanted: Dtype) -> "pd.Series[Any]":
-    naive = moments.astype(cast(Any, f"datetime64[{wanted.unit}]"))
-    return naive.dt.tz_localize("UTC").dt.tz_convert(wanted.zone) if wanted.zone else naive
-
-
-def _typed(values: list[Any], known: Dtype, dtype: str) -> "pd.Series[Any]":
-    kinds = kinds_of(values)
-    if odd := kinds - _KINDS.get(known.family, kinds):
+def _typed(values: Sequence[Any], kinds: set[type], name: str) -> "pd.Series[Any]":
+    dtype: Any = parse(name)
+    family = family_of(dtype)
+    if odd := kinds - _KINDS.get(family, kinds):
         raise TypeError(f"there is a value of the type {odd.pop().__name__}")
-    if known.unit:
-        numbers = [None if value is None else int(DatetimeMS(value)) for value in values]
-        moments = _with_zone(pd.Series(np.array(numbers, "datetime64[ms]")), known)
-        return moments.astype(cast(Any, dtype)) if known.nullable else moments
-    categories = categories_of(dtype)
-    if categories and (odd_text := set(values) - {None, *categories.categories}):
-        raise ValueError(f"{odd_text.pop()!r} is none of its categories")
-    # Nullable integers and booleans refuse what numpy would silently make some of.
-    series: pd.Series[Any] = pd.Series(
-        values, dtype=cast(Any, categories or _NULLABLE.get(dtype, resolve(dtype)))
-    )
-    return series if dtype not in _NULLABLE or series.hasnans else series.astype(cast(Any, dtype))
+    if family.endswith("moment"):
+        moments: pd.Series[Any] = pd.Series(pd.DatetimeIndex(list(values), tz="UTC"))
+        moments = moments if family == "moment" else moments.dt.tz_localize(None)
+        return moments.astype(dtype)
+    if isinstance(dtype, pd.CategoricalDtype):
+        if odd_text := set(values) - {None, *dtype.categories}:
+            raise ValueError(f"{odd_text.pop()!r} is none of its categories")
+    elif family in ("int", "bool") and None in values:
+        dtype = nullable(name)
+    series: pd.Series[Any] = pd.Series(values, dtype=dtype)
+    return series
 
 
-def _inferred(column: Column) -> str:
-    kind = column.kind
-    if kind in ("int", "bool"):
-        nulls = bool(column.arrays()[1].any())
-        return {"int": "Int64", "bool": "boolean"}[kind] if nulls else kind.replace("int", "int64")
-    if kind == "mixed" and kinds_of(column.to_list()) == {int, float}:
+def _inferred(values: Sequence[Any], kinds: set[type]) -> str:
+    if kinds in ({int}, {bool}):
+        name = "int64" if kinds == {int} else "bool"
+        return nullable(name) if None in values else name
+    if kinds in ({float}, {int, float}):
         return "float64"
-    return {"double": "float64", "date": "datetime64[ms, UTC]", "text": "str"}.get(kind, "object")
+    if kinds == {str}:
+        return "str"
+    return "datetime64[ms, UTC]" if kinds == {datetime} else "object"

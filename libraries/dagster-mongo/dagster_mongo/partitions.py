@@ -81,10 +81,6 @@ _NOTHING: dict[str, Any] = {"_id": {"$in": []}}
 def slice_of(context: dg.InputContext | dg.OutputContext, partition_expr: Any) -> Slice | None:
     """The partitions that an input or an output covers, None if the asset has none.
 
-    Args:
-        context: What Dagster hands to an I/O manager.
-        partition_expr: The column that tells the partition.
-
     Raises:
         MongoSettingsError: There is no such column, or the partitions have several dimensions.
     """

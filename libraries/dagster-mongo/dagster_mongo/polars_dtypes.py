@@ -6,29 +6,19 @@ from typing import Any
 
 import polars as pl
 
+from dagster_mongo.columns import capitalized, number
 from dagster_mongo.errors import MongoFrameError
 
 __all__ = ["is_temporal", "name_of", "parse", "storable", "widened"]
 
-_SIGNED = (pl.Int8, pl.Int16, pl.Int32, pl.Int64)
-_UNSIGNED = (pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
-_FLOATS = (pl.Float32, pl.Float64)
 _TEXTS = (pl.String, pl.Categorical, pl.Enum)
-_PLAIN = {
-    str(dtype): dtype
-    for dtype in (
-        *_SIGNED,
-        *_UNSIGNED,
-        *_FLOATS,
-        pl.Boolean,
-        pl.String,
-        pl.Categorical,
-        pl.Date,
-        pl.Binary,
-        pl.Null,
-    )
-}
-_UNITS = ("ms", "us", "ns")
+_NUMBERS = [
+    "Float32",
+    "Float64",
+    *(f"{k}{bits}" for k in ("Int", "UInt") for bits in (8, 16, 32, 64)),
+]
+_OTHERS = ["Boolean", "String", "Categorical", "Date", "Binary", "Null"]
+_PLAIN = {name: getattr(pl, name) for name in [*_NUMBERS, *_OTHERS]}
 
 
 def name_of(column: str, dtype: pl.DataType) -> str:
@@ -107,13 +97,7 @@ def storable(dtype: Any) -> pl.DataType:
 
 
 def widened(kept: str, new: str) -> str | None:
-    """The dtype that holds the values of two; None if there is none.
-
-    Integers become the smallest that holds both, integers and floats Float64, texts of different
-    kinds String, datetimes of different units milliseconds (BSON has no finer ones), of different
-    zones UTC. Decimals get the larger precision and scale. Null takes any other. Lists follow
-    their inner dtypes. Nothing else is changed.
-    """
+    """The dtype that holds the values of two, None if there is none; the README has the rules."""
     dtype = _widened(parse(kept), parse(new))
     return None if dtype is None else name_of("", dtype)
 
@@ -124,7 +108,9 @@ def _widened(a: pl.DataType, b: pl.DataType) -> pl.DataType | None:
     if a == pl.Null:
         return b
     if a.is_numeric() and b.is_numeric() and not isinstance(a, pl.Decimal):
-        return None if isinstance(b, pl.Decimal) else _number(a, b)
+        if isinstance(b, pl.Decimal):
+            return None
+        return _dtype(_PLAIN[capitalized(number(str(a).lower(), str(b).lower()))])
     if isinstance(a, _TEXTS) and isinstance(b, _TEXTS):
         return pl.String()
     if isinstance(a, pl.Datetime) and isinstance(b, pl.Datetime):
@@ -143,19 +129,6 @@ def _widened(a: pl.DataType, b: pl.DataType) -> pl.DataType | None:
 
 def _both_float(a: pl.List, b: pl.List) -> bool:
     return all(_dtype(inner).is_float() or inner == pl.Null for inner in (a.inner, b.inner))
-
-
-def _number(a: pl.DataType, b: pl.DataType) -> pl.DataType:
-    if a.is_float() or b.is_float():
-        return pl.Float64()
-    kinds = {a.is_signed_integer(), b.is_signed_integer()}
-    bits = [int(str(dtype).lstrip("UInt")) for dtype in (a, b)]
-    if len(kinds) == 1:
-        sizes = _SIGNED if a.is_signed_integer() else _UNSIGNED
-        return _dtype(sizes[(8, 16, 32, 64).index(max(bits))])
-    signed, unsigned = bits if a.is_signed_integer() else reversed(bits)
-    # BSON has no larger integer than int64, so Int64 holds what a UInt64 column can have.
-    return _dtype(_SIGNED[(8, 16, 32, 64).index(min(64, max(signed, 2 * unsigned)))])
 
 
 def _datetime(a: pl.Datetime, b: pl.Datetime) -> pl.DataType | None:

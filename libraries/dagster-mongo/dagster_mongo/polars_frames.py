@@ -1,4 +1,4 @@
-"""polars DataFrames to BSON values, and columns to DataFrames."""
+"""polars DataFrames to BSON values, and back."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from bson.datetime_ms import DatetimeMS
 
-from dagster_mongo.columns import Column
+from dagster_mongo.columns import kinds_of
 from dagster_mongo.errors import MongoFrameError, MongoLoadError
-from dagster_mongo.fields import Field, kinds_of
 from dagster_mongo.polars_dtypes import is_temporal, name_of, parse, storable, widened
+from dagster_mongo.schemas import Field
 
 __all__ = ["to_frame", "to_values", "widened"]
 
@@ -65,32 +64,22 @@ def _moments_of(series: pl.Series, unit: str) -> list[Any]:
 
 
 def to_frame(
-    columns: Mapping[str, Column], rows: int, dtypes: Mapping[str, str | None], order: Any
+    columns: Mapping[str, list[Any]], rows: int, dtypes: Mapping[str, str | None], order: Any
 ) -> pl.DataFrame:
-    """A DataFrame of columns.
-
-    Args:
-        columns: What was found.
-        rows: How many documents it was found in.
-        dtypes: The columns of the frame, each with its dtype; None follows from the values.
-        order: The rows in their order; None for the order in which they were found.
-
-    Raises:
-        MongoLoadError: A value does not fit its dtype.
-    """
-    absent = Column.absent(rows)
+    """A DataFrame of the values of documents; arguments and errors as `pandas_frames.to_frame`."""
+    absent = [None] * rows
     frame = pl.DataFrame(
         [_series(name, columns.get(name, absent), dtype) for name, dtype in dtypes.items()]
     )
     return frame if order is None else frame[order]
 
 
-def _series(name: str, column: Column, dtype: str | None) -> pl.Series:
+def _series(name: str, values: list[Any], dtype: str | None) -> pl.Series:
     wanted = None
     try:
-        wanted = _inferred(name, column) if dtype is None else parse(dtype)
-        fast = _from_arrays(name, column, wanted)
-        return _typed(name, column.to_list(), wanted) if fast is None else fast
+        kinds = kinds_of(values)
+        wanted = _inferred(name, values, kinds) if dtype is None else parse(dtype)
+        return _typed(name, values, kinds, wanted)
     except (TypeError, ValueError, OverflowError, KeyError, pl.exceptions.PolarsError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MongoLoadError(
@@ -98,59 +87,27 @@ def _series(name: str, column: Column, dtype: str | None) -> pl.Series:
         ) from None
 
 
-def _from_arrays(name: str, column: Column, dtype: pl.DataType) -> pl.Series | None:
-    """The series without a Python object for each value, None if the dtype takes another way."""
-    kind = column.kind
-    fits = (
-        (kind == "int" and (dtype.is_integer() or dtype.is_float()))
-        or (kind == "double" and dtype.is_float())
-        or (kind == "bool" and dtype == pl.Boolean)
-        or (kind == "date" and isinstance(dtype, pl.Datetime | pl.Date))
-    )
-    if not fits:
-        return None
-    values, missing = column.arrays()
-    series = pl.Series(name, values)
-    if missing.any():
-        series = series.zip_with(pl.Series(~missing), pl.Series(name, [None], series.dtype))
-    return _moments(series, dtype) if kind == "date" else series.cast(dtype)
-
-
-def _moments(milliseconds: pl.Series, dtype: pl.DataType) -> pl.Series:
-    series = milliseconds.cast(pl.Datetime("ms"))
-    if not isinstance(dtype, pl.Datetime):
-        return series.cast(dtype)
-    series = series.cast(pl.Datetime(dtype.time_unit))
-    if not dtype.time_zone:
-        return series
-    return series.dt.replace_time_zone("UTC").dt.convert_time_zone(dtype.time_zone)
-
-
-def _typed(name: str, values: list[Any], dtype: pl.DataType) -> pl.Series:
-    kinds = kinds_of(values)
+def _typed(name: str, values: list[Any], kinds: set[type], dtype: pl.DataType) -> pl.Series:
     if isinstance(dtype, pl.Datetime | pl.Date):
-        if odd := kinds - {datetime, DatetimeMS}:
+        if odd := kinds - {datetime}:
             raise TypeError(f"there is a value of the type {odd.pop().__name__}")
-        numbers = [None if value is None else int(DatetimeMS(value)) for value in values]
-        return _moments(pl.Series(name, numbers, pl.Int64), dtype)
-    if dtype.is_float() and kinds == {int, float}:
+        naive = [value and value.replace(tzinfo=None) for value in values]
+        moments = pl.Series(name, naive, pl.Datetime("us"))
+        if getattr(dtype, "time_zone", None):
+            moments = moments.dt.replace_time_zone("UTC")
+        return moments.cast(dtype)
+    if dtype.is_float() and int in kinds:
         values = [value if value is None else float(value) for value in values]
     elif is_temporal(dtype):
         values = [_python(value, dtype) for value in values]
     return pl.Series(name, values, dtype, strict=True)
 
 
-def _inferred(name: str, column: Column) -> pl.DataType:
-    kinds: dict[str, pl.DataType] = {
-        "int": pl.Int64(),
-        "double": pl.Float64(),
-        "date": pl.Datetime("ms", "UTC"),
-    }
-    if column.kind in kinds:
-        return kinds[column.kind]
-    values = column.to_list()
-    if kinds_of(values) == {int, float}:
+def _inferred(name: str, values: list[Any], kinds: set[type]) -> pl.DataType:
+    if kinds == {int, float}:
         return pl.Float64()
+    if kinds == {datetime}:
+        return pl.Datetime("ms", "UTC")
     try:
         return pl.Series(name, [_plain(value) for value in values], strict=True).dtype
     except (TypeError, pl.exceptions.PolarsError):

@@ -4,7 +4,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
+from threading import RLock
 from typing import Any, NamedTuple, Self
 from urllib.parse import parse_qsl, unquote
 
@@ -16,7 +16,6 @@ from pymongo.database import Database
 from pymongo.driver_info import DriverInfo
 from pymongo.errors import ConfigurationError
 
-from dagster_mongo import clients
 from dagster_mongo.errors import MongoConnectionError, MongoSettingsError
 from dagster_mongo.translation import translated
 
@@ -25,31 +24,34 @@ __all__ = ["MongoResource"]
 Document = dict[str, Any]
 
 
+class _Shared:
+    """A client, open as long as a resource refers to this."""
+
+    def __init__(self, client: MongoClient[Document]) -> None:
+        self.client = client
+        weakref.finalize(self, client.close)
+
+
+_open: weakref.WeakValueDictionary[str, _Shared] = weakref.WeakValueDictionary()
+_lock = RLock()
+
+
+def _shared(key: str, connect: Callable[[], MongoClient[Document]]) -> _Shared:
+    """The open client of these settings, or a new one."""
+    with _lock:
+        shared = _open.get(key)
+        if shared is None:
+            shared = _open[key] = _Shared(connect())
+        return shared
+
+
 class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """A MongoDB database, for assets and ops to use directly or through an I/O manager.
 
     The client is made when it is first asked for and closed when the run's step ends, failed or
-    not. A resource and the I/O managers that are given it share one client. Give either `uri` or
-    `host`. Credentials belong in `uri`, which is a secret: it appears in no message, no `repr` and
-    not in the UI. Outside Dagster, use it in a `with` statement, which closes the client:
-    `with MongoResource(uri=..., database="shop") as mongo: ...`.
-
-    Example:
-        ```python
-        import dagster as dg
-        from dagster_mongo import MongoResource
-
-        @dg.asset
-        def greeting(mongo: MongoResource) -> None:
-            mongo.get_collection("greetings").replace_one(
-                {"_id": "en"}, {"text": "hello"}, upsert=True
-            )
-
-        defs = dg.Definitions(
-            assets=[greeting],
-            resources={"mongo": MongoResource(uri=dg.EnvVar("MONGO_URI"), database="shop")},
-        )
-        ```
+    not; resources with the same settings share one. Give either `uri`, which is a secret and
+    appears in no message, no `repr` and not in the UI, or `host`. Outside Dagster, a `with`
+    statement closes the client: `with MongoResource(uri=..., database="shop") as mongo: ...`.
     """
 
     uri: str | None = Field(
@@ -88,19 +90,13 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         repr=False,
     )
 
-    _client: MongoClient[Document] | None = PrivateAttr(default=None)
-    _release: Callable[[], object] | None = PrivateAttr(default=None)
+    _client: _Shared | None = PrivateAttr(default=None)
 
     def __enter__(self) -> Self:
         """The resource itself, for use outside Dagster."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def get_client(self) -> MongoClient[Document]:
@@ -113,11 +109,9 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         if self._client is None:
             # A client does not survive a fork, so the process is a part of its settings.
-            key = repr((os.getpid(), self._uri, self._host, self.port, self._options()))
-            self._client = clients.acquire(key, self._connect)
-            # A resource that nobody closes gives its client up when it is collected.
-            self._release = weakref.finalize(self, clients.release, key)
-        return self._client
+            key = repr((os.getpid(), self.uri, self.host, self.port, self._options()))
+            self._client = _shared(key, self._connect)
+        return self._client.client
 
     @contextmanager
     def get_connection(self) -> Iterator[MongoClient[Document]]:
@@ -153,10 +147,7 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def close(self) -> None:
         """Close the client, unless another resource still uses it. Dagster calls this."""
-        if self._release is not None:
-            self._client = None
-            self._release()
-            self._release = None
+        self._client = None
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Close the client at the end of a step. Dagster calls this."""
@@ -169,13 +160,12 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises:
             MongoSettingsError: Neither `uri` nor `host` is set, or both are.
         """
-        uri, host = self._uri, self._host
-        if bool(uri) == bool(host):
+        if bool(self.uri) == bool(self.host):
             raise MongoSettingsError(
                 "Set either `uri` or `host` of MongoResource"
-                + (", not both." if uri else ": it has no address.")
+                + (", not both." if self.uri else ": it has no address.")
             )
-        return _parts(uri).hosts if uri else f"{host}:{self.port}"
+        return _parts(self.uri).hosts if self.uri else f"{self.host}:{self.port}"
 
     @property
     def database_name(self) -> str:
@@ -184,20 +174,12 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises:
             MongoSettingsError: Neither `database` nor the address has one.
         """
-        name = _value_of(self.database) or (_parts(self._uri).database if self._uri else "")
+        name = self.database or (_parts(self.uri).database if self.uri else "")
         if not name:
             raise MongoSettingsError(
                 "MongoResource has no database: set `database`, or name it in the path of `uri`."
             )
         return name
-
-    @property
-    def _uri(self) -> str | None:
-        return _value_of(self.uri)
-
-    @property
-    def _host(self) -> str | None:
-        return _value_of(self.host)
 
     def _connect(self) -> MongoClient[Document]:
         address = self.address
@@ -215,21 +197,23 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             "serverSelectionTimeoutMS": round(self.server_selection_timeout_seconds * 1000),
             **self.client_options,
         }
-        given = _parts(self._uri).options if self._uri else {}
+        given = _parts(self.uri).options if self.uri else {}
         given |= {name.lower(): value for name, value in self.client_options.items()}
         if "sockettimeoutms" not in given:
             # Not timeoutMS: with it, pymongo does not pass wtimeoutMS on.
-            options["socketTimeoutMS"] = _milliseconds(given.get("timeoutms")) or round(
-                self.timeout_seconds * 1000
+            limit = str(given.get("timeoutms", ""))  # pymongo itself refuses what is no number
+            is_given = limit.isdigit() and int(limit) > 0
+            options["socketTimeoutMS"] = (
+                int(limit) if is_given else round(self.timeout_seconds * 1000)
             )
         return options
 
     def _new_client(self) -> MongoClient[Document]:
         options = {"driver": DriverInfo("dagster-mongo"), **self._options()}
         try:
-            if self._uri:
-                return MongoClient(self._uri, **options)
-            return MongoClient(self._host, self.port, **options)
+            if self.uri:
+                return MongoClient(self.uri, **options)
+            return MongoClient(self.host, self.port, **options)
         except (ConfigurationError, TypeError, ValueError) as error:
             if type(error.__context__).__module__.startswith("dns."):  # of a mongodb+srv address
                 raise MongoConnectionError(
@@ -242,21 +226,11 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def _safe(self, error: Exception) -> str:
         """An error's message, unless the password is in it."""
         message = str(error)
-        credentials = _parts(self._uri).credentials if self._uri else ""
+        credentials = _parts(self.uri).credentials if self.uri else ""
         passwords = credentials.partition(":")[2], str(self.client_options.get("password", ""))
         if any(p and (p in message or unquote(p) in message) for p in passwords):
             return "the reason is withheld, it shows the password."
         return message
-
-
-def _value_of(setting: str | None) -> str | None:
-    """A setting's value. Dagster resolves an EnvVar in a run; outside of one, this does."""
-    return setting.get_value() if isinstance(setting, dg.EnvVar) else setting
-
-
-def _milliseconds(value: Any) -> int:
-    """The value of an option, 0 for none; pymongo itself refuses what is no number."""
-    return int(value) if str(value).isdigit() else 0
 
 
 class _Parts(NamedTuple):

@@ -2,21 +2,34 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from dagster_mongo.errors import MongoFrameError, MongoSettingsError
-from dagster_mongo.fields import Clash, Field, Fields, Widening, described, merged, parsed
 
-__all__ = ["COLLECTION", "Schema", "Stored"]
+__all__ = ["COLLECTION", "Field", "Schema", "Stored"]
 
 COLLECTION = "dagster_mongo_schemas"
 _TRIES = 50
 _LARGEST_EXACT = 2**53
 
+
+class Field(NamedTuple):
+    """A column of what was stored.
+
+    Attributes:
+        dtype: Its name, in the words of the DataFrame library.
+        only_nulls: Every value so far was null, so any other dtype may take its place.
+    """
+
+    dtype: str
+    only_nulls: bool = False
+
+
+Fields = Mapping[str, Field]
 # Tells whether the collection has a document that matches, besides those that a store replaces.
 Others = Callable[[Mapping[str, Any]], bool]
 
@@ -28,13 +41,13 @@ class Stored:
     Attributes:
         fields: The columns of the frame.
         columns: Their values.
-        widening: The rules by which two dtypes become one.
+        widening: The dtype that holds the values of two, None if there is none.
         replaces_all: Nothing that was stored before is left afterwards.
     """
 
     fields: Fields
     columns: Mapping[str, list[Any]]
-    widening: Widening
+    widening: Callable[[str, str], str | None]
     replaces_all: bool
 
 
@@ -54,9 +67,9 @@ class Schema:
     asset: str
     library: str
 
-    def load(self) -> dict[str, Field]:
-        """The columns of everything that was stored; empty if nothing was."""
-        return parsed(self._kept().get(self._columns, []))
+    def load(self) -> dict[str, str]:
+        """The dtypes of everything that was stored; empty if nothing was."""
+        return {name: field.dtype for name, field in self._fields(self._kept()).items()}
 
     def claim(self, collection: Collection[dict[str, Any]]) -> None:
         """Refuse to store in a way that deletes documents which the asset has not stored.
@@ -86,10 +99,6 @@ class Schema:
     def prepare(self, stored: Stored, others: Others) -> None:
         """Merge the columns of a store into those that are kept, before it is written.
 
-        Args:
-            stored: What the store brings.
-            others: Tells whether documents that are left match a query.
-
         Raises:
             MongoFrameError: A column's dtype does not go with what is stored.
         """
@@ -99,8 +108,6 @@ class Schema:
         """Keep what is true after a store: where it replaced everything, only its columns."""
         if stored.replaces_all and any(stored.columns.values()):
             self._change(lambda kept: dict(stored.fields))
-        else:
-            self._change(lambda kept: self._widened(kept, stored, None))
 
     @property
     def _id(self) -> str:
@@ -113,6 +120,12 @@ class Schema:
     def _kept(self) -> dict[str, Any]:
         return self.database[COLLECTION].find_one({"_id": self._id}) or {}
 
+    def _fields(self, kept: Mapping[str, Any]) -> dict[str, Field]:
+        columns = kept.get(self._columns, [])
+        return {
+            each["name"]: Field(each["dtype"], bool(each.get("only_nulls"))) for each in columns
+        }
+
     def _assets(self) -> Iterator[str]:
         """The assets that are in the collection."""
         prefix = f"{self.collection}:"
@@ -120,24 +133,23 @@ class Schema:
         for document in self.database[COLLECTION].find(query, {"_id": True}):
             yield document["_id"].removeprefix(prefix)
 
-    def _widened(self, kept: Fields, stored: Stored, others: Others | None) -> dict[str, Field]:
-        """The columns of both; `others` tells what is left, None once that is decided."""
-        fields, clashes = merged(kept, stored.fields, stored.widening)
-        for clash in clashes:
-            if others and not stored.replaces_all and others({clash.name: {"$ne": None}}):
-                raise MongoFrameError(self._refusal(clash))
-            # While old and new values are side by side, the values tell what they are.
-            fields[clash.name] = Field(None) if others else stored.fields[clash.name]
-        if others:
-            self._refuse_inexact(kept, fields, stored, others)
+    def _widened(self, kept: Fields, stored: Stored, others: Others) -> dict[str, Field]:
+        fields = dict(kept)
+        for name, new in stored.fields.items():
+            before = kept.get(name)
+            if before is None or (before.only_nulls and not new.only_nulls):
+                fields[name] = new
+            elif not new.only_nulls and new.dtype != before.dtype:
+                dtype = stored.widening(before.dtype, new.dtype)
+                if dtype is None and not stored.replaces_all and others({name: {"$ne": None}}):
+                    raise MongoFrameError(
+                        f"Column {name!r} is {new.dtype}, but {before.dtype} in what is stored in"
+                        f" the collection {self.collection!r}, and no dtype holds both. Convert"
+                        " it, or store it under another name."
+                    )
+                fields[name] = Field(dtype or new.dtype)
+        self._refuse_inexact(kept, fields, stored, others)
         return fields
-
-    def _refusal(self, clash: Clash) -> str:
-        return (
-            f"Column {clash.name!r} is {clash.new}, but {clash.kept} in what is stored in the"
-            f" collection {self.collection!r}, and no dtype holds both. Convert it, or store it"
-            " under another name."
-        )
 
     def _refuse_inexact(self, kept: Fields, fields: Fields, stored: Stored, others: Others) -> None:
         """Refuse integers that would lose digits in a column that is of floats by now."""
@@ -162,36 +174,36 @@ class Schema:
         """Replace what is kept, if nobody else did in the meantime; otherwise begin again."""
         schemas = self.database[COLLECTION]
         for _ in range(_TRIES):
-            document = self._kept()
-            kept = parsed(document.get(self._columns, []))
+            before = self._kept()
+            kept = self._fields(before)
             fields = change(kept)
-            if document and list(fields.items()) == list(kept.items()):
+            if before and list(fields.items()) == list(kept.items()):
                 return
-            version = document.get("version")
-            new = {
-                **document,
+            version = before.get("version")
+            columns = [{"name": name, **field._asdict()} for name, field in fields.items()]
+            after = {
+                **before,
                 "_id": self._id,
                 "version": (version or 0) + 1,
-                self._columns: described(fields),
+                self._columns: columns,
             }
-            if document:
-                if schemas.replace_one({"_id": self._id, "version": version}, new).matched_count:
-                    return
-                continue
             try:
-                schemas.insert_one(new)
+                if not before:
+                    schemas.insert_one(after)
+                    return
+                if schemas.replace_one({"_id": self._id, "version": version}, after).matched_count:
+                    return
             except DuplicateKeyError:
                 continue
-            return
         raise MongoFrameError(
             f"The columns of {self._id!r} could not be kept: other runs store it at this moment."
             " Store again."
         )
 
 
-def _is_float(dtype: str | None) -> bool:
-    return bool(dtype) and str(dtype).lower().startswith(("float", "double", "halffloat"))
+def _is_float(dtype: str) -> bool:
+    return dtype.lower().startswith("float")
 
 
-def _is_integer(dtype: str | None) -> bool:
-    return bool(dtype) and str(dtype).lower().startswith(("int", "uint"))
+def _is_integer(dtype: str) -> bool:
+    return dtype.lower().startswith(("int", "uint"))

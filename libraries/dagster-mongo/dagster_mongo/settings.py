@@ -1,30 +1,61 @@
-"""How an asset is kept: the metadata of its definition, checked."""
+"""How an asset is kept, and what an input loads of it: the metadata of definitions, checked."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pymongo import IndexModel
 
 from dagster_mongo.errors import MongoSettingsError
 
-__all__ = ["PREFIX", "Settings", "prefixed", "without_prefix", "wrong"]
+__all__ = ["PREFIX", "Reading", "Settings", "without_prefix"]
 
 PREFIX = "mongo/"
 
 
-@dataclass(frozen=True)
-class Settings:
+def _index(index: Any) -> IndexModel:
+    options = dict(index) if isinstance(index, Mapping) else {"keys": index}
+    try:
+        keys = [(str(field), direction) for field, direction in options.pop("keys")]
+        return IndexModel(keys, **options)
+    except (KeyError, TypeError, ValueError):
+        expected = "[(field, 1 or -1), …] or {'keys': […], 'unique': …}"
+        raise ValueError(f"an index is {expected}, not {index!r}") from None
+
+
+Name = Annotated[str, Field(min_length=1, strict=True)]
+Names = tuple[Name, ...]
+
+
+class _Metadata(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    @classmethod
+    def _checked(cls, values: Mapping[str, Any]) -> Self:
+        try:
+            return cls(**values)
+        except ValidationError as invalid:
+            error = invalid.errors()[0]
+            name = PREFIX + str(error["loc"][0])
+            if error["type"] == "extra_forbidden":
+                known = ", ".join(PREFIX + known for known in cls.model_fields)
+                raise MongoSettingsError(f"Unknown metadata {name}. Known are {known}.") from None
+            raise MongoSettingsError(
+                f"{name} cannot be {values[str(error['loc'][0])]!r}: {error['msg']}."
+            ) from None
+
+
+class Settings(_Metadata):
     """The `mongo/` metadata of an asset or an output; the README explains each key."""
 
-    collection: str
-    database: str | None = None
-    mode: str = "replace"
-    key: tuple[str, ...] = ()
-    version: str | None = None
-    created_at: str | None = None
-    run_id: str | None = None
-    indexes: tuple[IndexModel, ...] = ()
+    collection: Name
+    database: Name | None = None
+    mode: Literal["upsert", "replace"] = "replace"
+    key: Names = ()
+    version: Name | None = None
+    created_at: Name | None = None
+    run_id: Name | None = None
+    indexes: tuple[Annotated[Any, BeforeValidator(_index)], ...] = ()
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any], default_collection: str) -> "Settings":
@@ -36,24 +67,23 @@ class Settings:
             default_collection: The collection if the metadata names none.
 
         Raises:
-            MongoSettingsError: A key is unknown or its value is of the wrong kind.
+            MongoSettingsError: A key is unknown, or the settings make no sense.
         """
         given = {"collection": default_collection}
         given |= {"database": metadata["schema"]} if "schema" in metadata else {}
-        given |= prefixed(metadata, _PARSERS)
-        return cls(**{name: _PARSERS[name](PREFIX + name, v) for name, v in given.items()})
-
-    def __post_init__(self) -> None:
-        managed = [name for name in (self.run_id, self.created_at) if name]
-        if len(set(managed)) < len(managed) or set(managed) & {"_id", self.version, *self.key}:
+        settings = cls._checked(given | _prefixed(metadata))
+        managed = [name for name in (settings.run_id, settings.created_at) if name]
+        taken = {"_id", settings.version, *settings.key}
+        if len(set(managed)) < len(managed) or set(managed) & taken:
             raise MongoSettingsError(
                 "mongo/created_at and mongo/run_id name fields of their own, not the key's."
             )
-        if self.version and self.mode != "upsert":
+        if settings.version and settings.mode != "upsert":
             raise MongoSettingsError(
                 "mongo/version goes with mongo/mode 'upsert': 'replace' deletes what is not in the"
                 " value, whatever its version."
             )
+        return settings
 
     @property
     def managed(self) -> set[str]:
@@ -61,73 +91,42 @@ class Settings:
         return {name for name in (self.run_id, self.created_at) if name}
 
 
-def prefixed(metadata: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
-    """The metadata with the prefix `mongo/`, without it.
+class Reading(_Metadata):
+    """The metadata of an input: the only columns to load, and a filter besides the partitions."""
 
-    Raises:
-        MongoSettingsError: There is a key that is not known.
-    """
-    given = {k.removeprefix(PREFIX): v for k, v in metadata.items() if k.startswith(PREFIX)}
-    if unknown := sorted(given.keys() - set(known)):
-        raise MongoSettingsError(
-            f"Unknown metadata {', '.join(PREFIX + name for name in unknown)}. Known are"
-            f" {', '.join(PREFIX + name for name in known)}."
-        )
-    return given
+    columns: Annotated[Names, Field(min_length=1)] | None = None
+    query: dict[str, Any] = {}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> "Reading":
+        """Read the metadata of an input.
+
+        Raises:
+            MongoSettingsError: A key is unknown, or its value is of the wrong kind.
+        """
+        given = _prefixed(metadata)
+        if "columns" in metadata:  # as Dagster's other database I/O managers have it
+            given["columns"] = metadata["columns"]
+        return cls._checked(given)
+
+    def filter(self, partitions: Mapping[str, Any]) -> dict[str, Any]:
+        """The query of these partitions and of the input together."""
+        if partitions and self.query:
+            return {"$and": [partitions, self.query]}
+        return {**partitions, **self.query}
+
+    def projection(self, *more: str) -> dict[str, bool] | None:
+        """The columns and some more fields, as the server takes them; None for all."""
+        if self.columns is None:
+            return None
+        return {"_id": False, **dict.fromkeys([*self.columns, *more], True)}
 
 
 def without_prefix(metadata: Mapping[str, Any]) -> list[str]:
     """The settings that are in the metadata without their prefix, so that they do nothing."""
-    known = [field.name for field in fields(Settings)]
+    known = Settings.model_fields
     return [name for name in known if name in metadata and PREFIX + name not in metadata]
 
 
-def wrong(name: str, expected: str, value: object) -> MongoSettingsError:
-    """The error of metadata that is of the wrong kind."""
-    return MongoSettingsError(f"{name} is {expected}, not {value!r}.")
-
-
-def _text(name: str, value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise wrong(name, "a name", value)
-    return value
-
-
-def _names(name: str, value: object) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not all(isinstance(v, str) and v for v in value):
-        raise wrong(name, "a list of column names", value)
-    return tuple(value)
-
-
-def _mode(name: str, value: object) -> str:
-    if value not in ("upsert", "replace"):
-        raise wrong(name, "'upsert' or 'replace'", value)
-    return str(value)
-
-
-def _indexes(name: str, value: object) -> tuple[IndexModel, ...]:
-    expected = "a list of indexes, each [(field, 1 or -1), …] or {'keys': […], 'unique': …}"
-    if not isinstance(value, list | tuple):
-        raise wrong(name, expected, value)
-    try:
-        return tuple(_index(index) for index in value)
-    except (KeyError, TypeError, ValueError):
-        raise wrong(name, expected, value) from None
-
-
-def _index(index: Any) -> IndexModel:
-    options = dict(index) if isinstance(index, Mapping) else {"keys": index}
-    keys = [(str(field), direction) for field, direction in options.pop("keys")]
-    return IndexModel(keys, **options)
-
-
-_PARSERS: Mapping[str, Callable[[str, Any], Any]] = {
-    "collection": _text,
-    "database": _text,
-    "mode": _mode,
-    "key": _names,
-    "version": _text,
-    "created_at": _text,
-    "run_id": _text,
-    "indexes": _indexes,
-}
+def _prefixed(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {k.removeprefix(PREFIX): v for k, v in metadata.items() if k.startswith(PREFIX)}

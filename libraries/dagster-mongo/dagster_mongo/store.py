@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
@@ -12,7 +11,7 @@ from pymongo import InsertOne, ReplaceOne
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
-from dagster_mongo.documents import CODEC, ROW, Document, starts_of, with_fields
+from dagster_mongo.documents import CODEC, ROW, Document, with_fields
 from dagster_mongo.errors import MongoBulkWriteError, MongoFrameError
 from dagster_mongo.keys import identity
 from dagster_mongo.settings import Settings
@@ -26,8 +25,6 @@ Outcome = Literal["inserted", "replaced", "unchanged", "superseded"]
 
 _TEXT = 2
 _BATCH = 10_000
-# Batches on their way at the same time: one is encoded while the server works on the other.
-_WRITERS = 2
 # How often a batch is looked at anew, if other writers write the same documents.
 _TRIES = 10
 
@@ -49,13 +46,8 @@ def upsert(
 
     What is there is read first: what is the same is not written, and the field of
     `mongo/created_at` is kept. With `mongo/version`, the server itself refuses to replace a
-    document of a higher version, whoever writes it at the same time.
-
-    Args:
-        managed: The values of the fields that the store sets, for documents that it writes anew.
-
-    Returns:
-        How many were `inserted`, `replaced`, `unchanged` and, with versions, `superseded`.
+    document of a higher version, whoever writes it at the same time. Counts how many were
+    `inserted`, `replaced`, `unchanged` and, with versions, `superseded`.
 
     Raises:
         MongoBulkWriteError: The server refused some documents; the others are written.
@@ -63,16 +55,8 @@ def upsert(
     counts: Counter[str] = Counter(inserted=0, replaced=0, unchanged=0)
     if settings.version:
         counts["superseded"] = 0
-    with ThreadPoolExecutor(_WRITERS) as executor:
-        writes = [
-            executor.submit(_write_batch, collection, batch, settings, managed)
-            for batch in _batches(documents)
-        ]
-        try:
-            for write in writes:
-                counts.update(write.result())
-        finally:
-            executor.shutdown(cancel_futures=True)
+    for batch in _batches(documents):
+        counts.update(_write_batch(collection, batch, settings, managed))
     return counts
 
 
@@ -96,11 +80,8 @@ def refuse_ids_of_others(
 
 def documents_there(collection: Collection[Fields], query: Fields) -> There:
     """The `_id` and the number of each document that a query matches."""
-    there: There = {}
-    for id, body in _with_ids(collection.find_raw_batches(query, {ROW: True})):
-        number = bson.decode(body, CODEC).get(ROW)
-        there[identity(id)] = id, number if isinstance(number, int) else None
-    return there
+    found = ((each["_id"], each.get(ROW)) for each in collection.find(query, {ROW: True}))
+    return {identity(id): (id, n if isinstance(n, int) else None) for id, n in found}
 
 
 def numbered(documents: Sequence[Document], there: There) -> list[Document]:
@@ -178,20 +159,24 @@ def _write(
 
 
 def _existing(collection: Collection[Fields], batch: Sequence[Document]) -> dict[Hashable, bytes]:
-    found = collection.find_raw_batches({"_id": {"$in": [document.id for document in batch]}})
-    return {identity(id): body for id, body in _with_ids(found)}
+    query = {"_id": {"$in": [document.id for document in batch]}}
+    found: Any = collection.find_raw_batches(query)
+    return {identity(_id_of(body)): body for bodies in found for body in _split(bodies)}
 
 
-def _with_ids(batches: Any) -> Iterator[tuple[Any, bytes]]:
-    """The `_id` and the whole of documents; the server puts the `_id` first."""
-    for batch in batches:
-        starts = starts_of(batch)
-        for start, end in zip(starts, [*starts[1:], len(batch)], strict=True):
-            body = batch[start:end]
-            if body[4] == _TEXT:  # without decoding the others
-                yield body[13 : 12 + int.from_bytes(body[9:13], "little")].decode(), body
-            else:
-                yield bson.decode(body, CODEC)["_id"], body
+def _split(bodies: bytes) -> Iterator[bytes]:
+    start = 0
+    while start < len(bodies):
+        end = start + int.from_bytes(bodies[start : start + 4], "little")
+        yield bodies[start:end]
+        start = end
+
+
+def _id_of(body: bytes) -> Any:
+    """The `_id`, which the server puts first; a text without decoding the others."""
+    if body[4] == _TEXT:
+        return body[13 : 12 + int.from_bytes(body[9:13], "little")].decode()
+    return bson.decode(body, CODEC)["_id"]
 
 
 def _plan(

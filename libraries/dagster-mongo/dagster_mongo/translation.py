@@ -29,33 +29,20 @@ _UNAUTHORIZED, _AUTHENTICATION_FAILED = 13, 18
 _ATLAS = 8000  # a password, a quota, a rate: only the text says which
 # What to do about an error code of the server.
 _ADVICE = {
+    43: "The server gave up the cursor, which was idle for long. Load again.",
     50: "It took longer than allowed: raise timeoutMS in the address, or add an index.",
+    64: f"The data may be written. Raise wtimeoutMS, or check the members. {_AGAIN}",
     85: "Drop the existing index, or declare it in mongo/indexes as it is.",
     86: "Drop the existing index, or declare it in mongo/indexes as it is.",
-    91: f"The server is shutting down. {_AGAIN}",
     100: "Ask for fewer members with `w`, or start the missing ones.",
-    112: f"Another writer changed the same document. {_AGAIN}",
-    121: "Correct the data, or the collection's validator.",
-    189: f"The primary stepped down. {_AGAIN}",
     11000: "Remove the duplicates, or the unique index.",
-    11600: f"The server is shutting down. {_AGAIN}",
-    13388: f"The cluster's shards changed meanwhile. {_AGAIN}",
+    **dict.fromkeys((91, 112, 189, 11600, 13388), _AGAIN),  # what passes
 }
 
 
 @contextmanager
 def translated(address: str) -> Iterator[None]:
-    """Turn pymongo's errors into this library's.
-
-    Args:
-        address: The server's address as it may be shown, without credentials.
-
-    Raises:
-        MongoAuthenticationError: The credentials were refused, or allow too little.
-        MongoConnectionError: There is no such host, no server, or the connection broke.
-        MongoOperationError: The server refused the command for another reason.
-        MongoSettingsError: The client does not accept a setting.
-    """
+    """Turn pymongo's errors into this library's: a sentence, with the address it may show."""
     try:
         yield
     except (errors.PyMongoError, BSONError) as error:
@@ -65,8 +52,10 @@ def translated(address: str) -> Iterator[None]:
 def _translation(address: str, error: errors.PyMongoError | BSONError) -> DagsterMongoError:
     if isinstance(error, errors.ServerSelectionTimeoutError):
         return MongoConnectionError(_not_there(address, error))
+    if isinstance(error, errors.ClientBulkWriteException) and error.error:
+        return _translation(address, error.error)
     if isinstance(error, errors.BulkWriteError | errors.ClientBulkWriteException):
-        return _bulk_refusal(address, error)
+        return MongoBulkWriteError(None, error.details or {})
     if isinstance(error, errors.OperationFailure):
         return _refusal(address, error)
     if isinstance(error, errors.ConnectionFailure):
@@ -80,16 +69,6 @@ def _translation(address: str, error: errors.PyMongoError | BSONError) -> Dagste
     )
 
 
-def _bulk_refusal(
-    address: str, error: errors.BulkWriteError | errors.ClientBulkWriteException
-) -> DagsterMongoError:
-    details = error.details or {}
-    top = details.get("error")
-    if isinstance(top, errors.PyMongoError):  # what ended a bulk write of a client
-        return _translation(address, top)
-    return MongoBulkWriteError(None, details)
-
-
 def _refusal(address: str, error: errors.OperationFailure) -> DagsterMongoError:
     reason = str((error.details or {}).get("errmsg") or error or "no reason given").rstrip(".")
     if error.code == _AUTHENTICATION_FAILED or (error.code == _ATLAS and "bad auth" in reason):
@@ -99,14 +78,7 @@ def _refusal(address: str, error: errors.OperationFailure) -> DagsterMongoError:
         )
     if error.code == _UNAUTHORIZED:
         return MongoAuthenticationError(f"MongoDB at {address} forbids it: {reason}.")
-    if isinstance(error, errors.CursorNotFound):
-        advice = "The server gave up the cursor, which was idle for long. Load again."
-    elif isinstance(error, errors.WTimeoutError):
-        advice = f"The data may be written. Raise wtimeout, or check the members. {_AGAIN}"
-    elif isinstance(error, errors.ExecutionTimeout):
-        advice = _ADVICE[50]
-    else:
-        advice = _ADVICE.get(error.code or 0, "")
+    advice = _ADVICE.get(error.code or 0, "")
     code = "" if error.code is None else f" (code {error.code})"
     return MongoOperationError(
         " ".join(filter(None, [f"MongoDB at {address} refused{code}: {reason}.", advice]))
@@ -114,13 +86,6 @@ def _refusal(address: str, error: errors.OperationFailure) -> DagsterMongoError:
 
 
 def _lost(address: str, error: errors.ConnectionFailure) -> str:
-    if isinstance(error, errors.WaitQueueTimeoutError):
-        return (
-            f"No connection to MongoDB at {address} was free in time: {error}. Raise maxPoolSize"
-            " or waitQueueTimeoutMS in client_options."
-        )
-    if isinstance(error, errors.NotPrimaryError):
-        return f"The primary of MongoDB at {address} changed: {error}. {_AGAIN}"
     if isinstance(error, errors.NetworkTimeout):
         reason = str(error).split(" (configured timeouts")[0]
         return f"MongoDB at {address} did not answer in time: {reason}. {_AGAIN}"

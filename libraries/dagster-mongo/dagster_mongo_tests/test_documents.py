@@ -8,8 +8,14 @@ from uuid import UUID
 import dagster as dg
 import pytest
 from bson import Decimal128, ObjectId
+from bson.datetime_ms import DatetimeMS
 
-from dagster_mongo import MongoDocumentsIOManager, MongoFrameError
+from dagster_mongo import (
+    MongoDocumentsIOManager,
+    MongoFrameError,
+    MongoOperationError,
+    MongoPandasIOManager,
+)
 
 from .conftest import Store, values
 from .direct import Direct
@@ -100,6 +106,17 @@ def test_a_list_is_stored_and_loaded_as_it_is(real_mongo: str) -> None:
     assert raw[1] == {"_id": 1, "price": Decimal128("35.50"), "deep": [{"d": Decimal128("-0.001")}]}
     assert direct.load() == rows
     direct.clean()
+
+
+@pytest.mark.services
+def test_a_date_that_python_has_not_is_an_error(real_mongo: str) -> None:
+    """Of another writer: the stand-in has no such dates."""
+    for kind in (MongoDocumentsIOManager, MongoPandasIOManager):
+        direct = Direct(real_mongo, kind)
+        direct.collection().insert_one({"at": DatetimeMS(2**48)})
+        with pytest.raises(MongoOperationError, match=r"cannot be read: .*out of range"):
+            direct.load()
+        direct.clean()
 
 
 def run(store: Store, documents: object, keys: tuple[str, ...]) -> dict[str, dict[str, Any]]:

@@ -70,16 +70,16 @@ def test_the_write_concern_of_the_address_holds(real_mongo: str) -> None:
     ("metadata", "message"),
     [
         ({"mod": "upsert"}, "Unknown metadata mongo/mod. Known are mongo/collection, mongo/datab"),
-        ({"mode": "append"}, "mongo/mode is 'upsert' or 'replace', not 'append'"),
+        ({"mode": "append"}, "mongo/mode cannot be 'append': Input should be 'ups"),
         ({"mode": "upsert"}, "Upsert mode needs mongo/key, or an _id"),
         ({"version": "n"}, "mongo/version goes with mongo/mode 'upsert'"),
         ({"version": "n", "mode": "upsert", "run_id": "n"}, "fields of their own"),
-        ({"collection": ""}, "mongo/collection is a name"),
-        ({"key": "sku"}, "mongo/key is a list of column names, not 'sku'"),
-        ({"created_at": True}, "mongo/created_at is a name"),
-        ({"indexes": "n"}, "mongo/indexes is a list of indexes"),
-        ({"indexes": [{"unique": True}]}, "mongo/indexes is a list of indexes"),
-        ({"indexes": [["n", 1]]}, "mongo/indexes is a list of indexes"),
+        ({"collection": ""}, "mongo/collection cannot be ''"),
+        ({"key": "sku"}, "mongo/key cannot be 'sku'"),
+        ({"created_at": True}, "mongo/created_at cannot be True"),
+        ({"indexes": "n"}, "mongo/indexes cannot be"),
+        ({"indexes": [{"unique": True}]}, "mongo/indexes cannot be"),
+        ({"indexes": [["n", 1]]}, "mongo/indexes cannot be"),
         ({"created_at": "at", "run_id": "at"}, "fields of their own"),
         ({"key": ["a"], "run_id": "a"}, "fields of their own"),
     ],
@@ -144,7 +144,7 @@ def test_killed_at_any_moment_and_run_again_it_is_whole(real_mongo: str, tmp_pat
     chance = random.Random(20)
     interrupted = version = 0
     with store.collection() as collection:
-        while interrupted < 20:
+        while interrupted < 5:
             version += 1
             assert version < 99, "hardly any kill came while it was storing"
             process = start(version)

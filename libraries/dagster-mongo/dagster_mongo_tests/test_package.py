@@ -76,7 +76,7 @@ def test_the_readme_names_every_setting_and_field() -> None:
     from dagster_mongo.settings import PREFIX, Settings
 
     text = README.read_text()
-    settings = [PREFIX + name for name in Settings.__dataclass_fields__]
+    settings = [PREFIX + name for name in Settings.model_fields]
     fields = [*dagster_mongo.MongoResource.model_fields]
     for name in [*settings, *fields, "partition_expr", "columns"]:
         assert f"`{name}`" in text, name

@@ -106,10 +106,9 @@ def test_a_resource_and_its_io_managers_share_a_client(
         mongo.get_collection("shared_client").drop()
 
 
-def test_outside_dagster_it_is_a_context_manager(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOME_MONGO", uri)
+def test_outside_dagster_it_is_a_context_manager(uri: str) -> None:
     own = of_its_own()
-    with MongoResource(uri=dg.EnvVar("SOME_MONGO"), database=DATABASE, **own) as mongo:
+    with MongoResource(uri=uri, database=DATABASE, **own) as mongo:
         client = mongo.get_client()
         with MongoResource(uri=uri, database=DATABASE, **own) as other:
             assert other.get_client() is client
