@@ -20,10 +20,10 @@ from market_data_pipeline.operation.alerts import alerts
 from market_data_pipeline.operation.freshness import freshness
 from market_data_pipeline.operation.launching import JOB, every_window, launch_missing
 from market_data_pipeline.publication.asset import kafka_publication
-from market_data_pipeline.publication.cold_start import topic_keeps_prices
+from market_data_pipeline.publication.checks import topic_keeps_prices
+from market_data_pipeline.publication.client import given_properties, variable
 from market_data_pipeline.publication.event import FORMAT_NOT_CHOSEN
-from market_data_pipeline.publication.properties import variable
-from market_data_pipeline.publication.resource import Kafka
+from market_data_pipeline.publication.kafka import Kafka
 from market_data_pipeline.quotes.asset import quotes
 from market_data_pipeline.report.session_report import (
     every_session,
@@ -127,7 +127,7 @@ except WatchlistError as error:  # each run fails with it, until the file is the
     LOG.warning(str(error))
 if SETTINGS.is_set("KAFKA_BOOTSTRAP_SERVERS") and not SETTINGS.kafka_updated_at_format:
     LOG.warning(FORMAT_NOT_CHOSEN)
-Kafka(SETTINGS).publisher()  # raises if a property may not be set
+given_properties(SETTINGS)  # raises if a property may not be set
 
 fresh, watch_freshness = freshness([asset.key for asset in ASSETS])
 market_data_job = dg.define_asset_job(

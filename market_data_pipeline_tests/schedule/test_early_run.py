@@ -124,7 +124,7 @@ def test_a_service_that_does_not_answer_is_not_waited_for(
     """Whatever it does, the first request is sent at the end of the window."""
     asked: list[int] = []
     monkeypatch.setattr(
-        "market_data_pipeline.publication.resource.Kafka.trouble",
+        "market_data_pipeline.publication.kafka.Kafka.trouble",
         lambda _: clock.sleep(30) or asked.append(len(pipeline.sandbox.requests)) or "",
     )
     behind = datetime.now(UTC) - END + timedelta(seconds=3)
