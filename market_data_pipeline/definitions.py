@@ -48,8 +48,10 @@ def resources(given: Settings) -> dict[str, dg.ResourceDefinition]:
     def brapi(_: dg.InitResourceContext) -> Brapi:
         return Brapi(given)
 
+    topic = Kafka(given)  # one: what `quotes` connects, the publication uses
+
     def kafka(_: dg.InitResourceContext) -> Kafka:
-        return Kafka(given)
+        return topic
 
     def mongo(_: dg.InitResourceContext) -> Iterator[MongoResource]:
         with _mongo(given) as resource:
@@ -61,7 +63,7 @@ def resources(given: Settings) -> dict[str, dg.ResourceDefinition]:
 
     def services(_: dg.InitResourceContext) -> Iterator[list[Service]]:
         with _mongo(given) as resource:
-            yield [Kafka(given), MongoService(resource)]
+            yield [topic, MongoService(resource)]
 
     def b3(_: dg.InitResourceContext) -> B3History:
         return B3History()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException, Message
@@ -50,14 +50,22 @@ class Kafka:
     """
 
     settings: Settings
+    _connected: list[Client] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def trouble(self) -> str:
-        """Why nothing can be published now; empty if it can. It creates nothing."""
+        """Connects, so that the next `publish` need not, and creates nothing.
+
+        Returns:
+            Why nothing can be published now; empty if it can.
+        """
         try:
-            with closing(Client(self.settings)) as client:
-                client.metadata()
+            with ExitStack() as unless_connected:
+                client = unless_connected.enter_context(closing(Client(self.settings)))
+                client.connect()
+                unless_connected.pop_all()
         except PublicationError as error:
             return f"Kafka is not ready: {error}"
+        self._connected.append(client)
         return ""
 
     def publish(self, events: Sequence[Event]) -> Offsets:
@@ -71,7 +79,8 @@ class Kafka:
             PublicationError: no `read_committed` consumer sees any of them, except where the text
                 says otherwise.
         """
-        with closing(Client(self.settings)) as client:
+        with closing(self._connected.pop() if self._connected else Client(self.settings)) as client:
+            client.start()
             return _Publication(client).run(events)
 
 

@@ -40,17 +40,17 @@ def find_or_create(client: Client) -> None:
     """
     settings = client.settings
     where = f"Topic {settings.kafka_topic} of Kafka at {settings.kafka_bootstrap_servers}"
-    metadata = client.metadata()
+    metadata = client.connect()
     try:
         if settings.kafka_create_topic and not _exists(metadata, settings):
             _create(client, metadata)
-        # The first answer came over a connection to the bootstrap address, which librdkafka then
-        # drops. Without one to a broker it would put the transaction off by 500 ms.
-        while not _exists(client.metadata(), settings):
+            metadata = client.metadata()
+        while not _exists(metadata, settings):
             if not settings.kafka_create_topic or client.seconds_left() <= 0:
                 advice = "create it, or let this pipeline create it"
                 raise PublicationError(f"{where} does not exist: {advice}.")
             time.sleep(0.05)
+            metadata = client.metadata()
     except KafkaException as exception:
         raise client.failure(f"{where} cannot be used", exception.args[0]) from None
 

@@ -74,6 +74,15 @@ def test_events_of_one_instrument_keep_their_order(mock_kafka: str, topic: str) 
         assert [one.ce_id for one in mine] == sorted(one.ce_id for one in mine)
 
 
+def test_what_has_connected_before_publishes(mock_kafka: str, topic: str) -> None:
+    kafka = a_kafka(mock_kafka, topic, "tests", timeout_seconds=1)
+    assert kafka.trouble() == ""
+    time.sleep(1.5)  # the time counts from the publication on
+    for window in range(2):
+        kafka.publish(a_window(window))
+    assert {one.event for one in read(mock_kafka, topic)} == {*a_window(0), *a_window(1)}
+
+
 def test_a_full_queue_is_waited_for(mock_kafka: str, topic: str) -> None:
     properties = {"queue.buffering.max.messages": "100"}
     events = a_window(size=5000)
