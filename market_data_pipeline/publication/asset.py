@@ -68,7 +68,7 @@ def kafka_publication(
     the market does now. A price that has moved too far is withheld until an operator accepts it.
     """
     windows = windows_of(context)
-    published: dict[Window, Publication] = {}
+    published: dict[Window, list[Publication]] = {window: [] for window in windows}
     with failing_clearly():
         quotes = by_window(quote_store.load([window.key for window in windows]))
         due = [each for each in windows if config.publish_history or _is_live(each)]
@@ -87,25 +87,25 @@ def kafka_publication(
                 yield not_delivered(windows, window, str(error))
                 raise
             if publication:
-                published[window] = publication
+                published[window].append(publication)
     earlier = publications(context.instance, windows, kafka.settings.kafka_topic)
-    unpublished = {
+    reasons = {
         window: _why_not_published(window, quotes[window], earlier[window])
         for window in windows
-        if window not in published
+        if not published[window]
     }
-    for window, reason in unpublished.items():
+    for window, reason in reasons.items():
         most = max((each.published for each in earlier[window]), default=0)
         held = holds(most, "events", reason)
         described = {HOLDS: held, PUBLISHED: 0, ROW_COUNT: most, "reason": reason}
         context.add_asset_metadata(described, partition_key=window.key)
-    ran = tell_filled(context, unpublished, len(windows), "published")
+    ran = tell_filled(context, reasons, len(windows), "published")
     for window in windows if ran else []:
         context.add_asset_metadata(ran, partition_key=window.key)
     result = every_quote_delivered(
         {window: quotes[window] for window in windows},
-        {window: [*filter(None, [published.get(window)]), *earlier[window]] for window in windows},
-        sum(each.published for each in published.values()),
+        {window: published[window] + earlier[window] for window in windows},
+        sum(each.published for several in published.values() for each in several),
     )
     yield dg.MaterializeResult(check_results=[result])
 

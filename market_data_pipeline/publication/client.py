@@ -186,9 +186,12 @@ class Client:
     def call(self, method: str, *arguments: object, to_end: bool = False) -> Any:
         """Calls a method of the producer that can be resumed, until it succeeds or time is up.
 
-        Its name, since what is called would hold the producer: the frames of an error outlive
-        `close`, and a producer that lives on gets its transaction later, which ends that of the
-        next run.
+        Args:
+            method: its name. The method itself would hold the producer: the frames of an error
+                outlive `close`, and a producer that lives on gets its transaction later, which ends
+                that of the next run.
+            arguments: those before the time limit.
+            to_end: use the time that is kept for the end of a transaction, too.
 
         Raises:
             KafkaException: it failed for good, or the time is up.
@@ -201,7 +204,8 @@ class Client:
                 self.serve("poll", 0.01)
                 error = exception.args[0]
                 unanswered = error.retriable() or error.code() in NO_ANSWER
-                if self._is_refused or not unanswered or left() <= 0:
+                in_vain = self._is_refused and not to_end
+                if in_vain or not unanswered or left() <= 0:
                     raise
 
     def serve(self, method: str, seconds: float = _SLICE_SECONDS) -> None:

@@ -50,7 +50,7 @@ class Kafka:
     """
 
     settings: Settings
-    _connected: list[Client] = field(default_factory=list, init=False, repr=False, compare=False)
+    _ready: list[Client] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def trouble(self) -> str:
         """Connects, so that the next `publish` need not, and creates nothing.
@@ -65,7 +65,7 @@ class Kafka:
                 unless_connected.pop_all()
         except PublicationError as error:
             return f"Kafka is not ready: {error}"
-        self._connected.append(client)
+        self._ready.append(client)
         return ""
 
     def publish(self, events: Sequence[Event]) -> Offsets:
@@ -79,7 +79,7 @@ class Kafka:
             PublicationError: no `read_committed` consumer sees any of them, except where the text
                 says otherwise.
         """
-        with closing(self._connected.pop() if self._connected else Client(self.settings)) as client:
+        with closing(self._ready.pop() if self._ready else Client(self.settings)) as client:
             client.start()
             return _Publication(client).run(events)
 
