@@ -17,9 +17,8 @@ from statistics import median
 
 from confluent_kafka import Consumer, KafkaError
 
-from market_data_pipeline.publication.publisher import Publisher
 from market_data_pipeline.publication.topic import CONFIGURATION
-from market_data_pipeline_tests.publication.helpers import a_window
+from market_data_pipeline_tests.publication.helpers import a_kafka, a_window
 from market_data_pipeline_tests.services.kafka_broker import KafkaCluster, kafka_configs
 
 ROUNDS = 5
@@ -69,7 +68,7 @@ def knows_the_market(address: str, topic: str) -> tuple[float, int, int]:
 
 
 def publish(address: str, topic: str, sessions: int) -> None:
-    publisher = Publisher(address, topic, transactional_id=topic)
+    publisher = a_kafka(address, topic, topic)
     for window in range(sessions * WINDOWS_OF_A_SESSION):
         publisher.publish(a_window(window, TICKERS))
 

@@ -20,10 +20,10 @@ from market_data_pipeline.operation.alerts import alerts
 from market_data_pipeline.operation.freshness import freshness
 from market_data_pipeline.operation.launching import JOB, every_window, launch_missing
 from market_data_pipeline.publication.asset import kafka_publication
-from market_data_pipeline.publication.cold_start import topic_keeps_prices
+from market_data_pipeline.publication.checks import topic_keeps_prices
+from market_data_pipeline.publication.client import given_properties, variable
 from market_data_pipeline.publication.event import FORMAT_NOT_CHOSEN
-from market_data_pipeline.publication.properties import variable
-from market_data_pipeline.publication.resource import Kafka
+from market_data_pipeline.publication.kafka import Kafka
 from market_data_pipeline.quotes.asset import quotes
 from market_data_pipeline.report.session_report import (
     every_session,
@@ -48,8 +48,10 @@ def resources(given: Settings) -> dict[str, dg.ResourceDefinition]:
     def brapi(_: dg.InitResourceContext) -> Brapi:
         return Brapi(given)
 
+    topic = Kafka(given)  # one: what `quotes` connects, the publication uses
+
     def kafka(_: dg.InitResourceContext) -> Kafka:
-        return Kafka(given)
+        return topic
 
     def mongo(_: dg.InitResourceContext) -> Iterator[MongoResource]:
         with _mongo(given) as resource:
@@ -61,7 +63,7 @@ def resources(given: Settings) -> dict[str, dg.ResourceDefinition]:
 
     def services(_: dg.InitResourceContext) -> Iterator[list[Service]]:
         with _mongo(given) as resource:
-            yield [Kafka(given), MongoService(resource)]
+            yield [topic, MongoService(resource)]
 
     def b3(_: dg.InitResourceContext) -> B3History:
         return B3History()
@@ -127,7 +129,7 @@ except WatchlistError as error:  # each run fails with it, until the file is the
     LOG.warning(str(error))
 if SETTINGS.is_set("KAFKA_BOOTSTRAP_SERVERS") and not SETTINGS.kafka_updated_at_format:
     LOG.warning(FORMAT_NOT_CHOSEN)
-Kafka(SETTINGS).publisher()  # raises if a property may not be set
+given_properties(SETTINGS)  # raises if a property may not be set
 
 fresh, watch_freshness = freshness([asset.key for asset in ASSETS])
 market_data_job = dg.define_asset_job(

@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from market_data_pipeline.publication.properties import without_values
+from market_data_pipeline.publication.client import without_values
 from market_data_pipeline.settings import SettingError, Settings
 from market_data_pipeline_dev.process import stop_on_signals
 from market_data_pipeline_dev.settings import join, read_settings

@@ -1,7 +1,7 @@
 """The prices on Kafka, where other services react to them."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from time import monotonic
 from typing import Any
 
 import dagster as dg
@@ -17,8 +17,8 @@ from market_data_pipeline.publication.checks import (
 )
 from market_data_pipeline.publication.errors import PublicationError
 from market_data_pipeline.publication.event import FORMAT_NOT_CHOSEN, quote_event
-from market_data_pipeline.publication.publications import PUBLISHED, Sent, sent
-from market_data_pipeline.publication.resource import Kafka
+from market_data_pipeline.publication.kafka import Kafka
+from market_data_pipeline.publication.publications import PUBLISHED, Publication, publications
 from market_data_pipeline.runs.common import (
     GROUP,
     ONE_RUN_A_RANGE,
@@ -35,17 +35,6 @@ from market_data_pipeline.storage.quote_store import QuoteStore
 
 ROW_COUNT = "dagster/partition_row_count"
 SECONDS_AFTER = "seconds_after_window_end"
-
-
-@dataclass(frozen=True)
-class Published:
-    """A window that a run has published."""
-
-    rows: list[Quote]
-    """What is stored of it, as it was read for the publication."""
-    sent: Sent
-    described: dict[str, Any]
-    """The metadata of its materialization."""
 
 
 class PublicationConfig(dg.Config):
@@ -80,123 +69,108 @@ def kafka_publication(
     current prices. A price that has moved too far is withheld until an operator accepts it.
     """
     windows = windows_of(context)
-    published: dict[Window, Published] = {}
+    published: dict[Window, list[Publication]] = {window: [] for window in windows}
     with failing_clearly():
-        rows = by_window(quote_store.load([window.key for window in windows]))
+        quotes = by_window(quote_store.load([window.key for window in windows]))
         due = [each for each in windows if config.publish_history or _is_live(each)]
         if due and not kafka.settings.kafka_updated_at_format:
             context.log.warning(FORMAT_NOT_CHOSEN)
-        for window in (each for each in due if rows[each]):
+        for window in (each for each in due if quotes[each]):
             try:
-                done = publish_window(context, kafka, quote_store, window, config.publish_history)
+                # Two runs with one transactional id would end each other's transactions.
+                with turn(context, KAFKA):
+                    # Again: while this run waited, another may have stored and sent newer prices.
+                    quotes[window] = by_window(quote_store.load([window.key]))[window]
+                    publication = _publish(
+                        context, kafka, window, quotes[window], config.publish_history
+                    )
             except PublicationError as error:
                 yield not_delivered(windows, window, str(error))
                 raise
-            if done:
-                published[window], rows[window] = done, done.rows
-    earlier = sent(context.instance, windows, kafka.settings.kafka_topic)
-    _describe_windows(context, windows, rows, published, earlier)
-    count = sum(each.sent.events for each in published.values())
-    now = {window: [each.sent] for window, each in published.items()}
-    there = {window: [*now.get(window, []), *earlier[window]] for window in windows}
-    stored = [quote for window in windows for quote in rows[window]]
-    yield dg.MaterializeResult(check_results=[every_quote_delivered(windows, stored, there, count)])
-
-
-def _describe_windows(
-    context: dg.AssetExecutionContext,
-    windows: list[Window],
-    rows: Mapping[Window, Sequence[Quote]],
-    published: Mapping[Window, Published],
-    earlier: Mapping[Window, Sequence[Sent]],
-) -> None:
-    """Adds metadata: what the topic has of each window, and how much the run published."""
-    unpublished = {
-        window: _why_not_published(window, rows[window], earlier[window])
+            if publication:
+                published[window].append(publication)
+    earlier = publications(context.instance, windows, kafka.settings.kafka_topic)
+    reasons = {
+        window: _why_not_published(window, quotes[window], earlier[window])
         for window in windows
-        if window not in published
+        if not published[window]
     }
-    ran = tell_filled(context, unpublished, len(windows), "published")
-    for window, reason in unpublished.items():
-        most = max((each.events for each in earlier[window]), default=0)
+    for window, reason in reasons.items():
+        most = max((each.published for each in earlier[window]), default=0)
         held = holds(most, "events", reason)
-        described = {HOLDS: held, PUBLISHED: 0, ROW_COUNT: most, "reason": reason, **ran}
+        described = {HOLDS: held, PUBLISHED: 0, ROW_COUNT: most, "reason": reason}
         context.add_asset_metadata(described, partition_key=window.key)
-    for window, done in published.items():
-        context.add_asset_metadata({**done.described, **ran}, partition_key=window.key)
+    ran = tell_filled(context, reasons, len(windows), "published")
+    for window in windows if ran else []:
+        context.add_asset_metadata(ran, partition_key=window.key)
+    result = every_quote_delivered(
+        {window: quotes[window] for window in windows},
+        {window: published[window] + earlier[window] for window in windows},
+        sum(each.published for several in published.values() for each in several),
+    )
+    yield dg.MaterializeResult(check_results=[result])
 
 
-def _why_not_published(window: Window, rows: Sequence[Quote], earlier: Sequence[Sent]) -> str:
+def _publish(
+    context: dg.AssetExecutionContext,
+    kafka: Kafka,
+    window: Window,
+    quotes: Sequence[Quote],
+    publish_history: bool,
+) -> Publication | None:
+    """Publishes what is due of one window in one transaction, and describes it; None if nothing is.
+
+    The window may have stopped being live while this run waited for its turn.
+    """
+    is_live = _is_live(window)
+    if not (publish_history or is_live):
+        context.log.info(f"{window.key}: not published: the window is not live")
+        return None
+    due = [each for each in quotes if each.trusted and (publish_history or each.source == "live")]
+    if not due:
+        context.log.info(f"{window.key}: nothing to publish")
+        return None
+    updated_at_format = kafka.settings.kafka_updated_at_format
+    started = monotonic()
+    offsets = kafka.publish(
+        [quote_event(quote, updated_at_format=updated_at_format or "epoch") for quote in due]
+    )
+    milliseconds = round((monotonic() - started) * 1000)
+    context.log.info(f"{window.key}: {len(due)} events published")
+    publication = Publication(
+        len(due),
+        max(quote.observed_at for quote in due),
+        frozenset(quote.ticker for quote in quotes if not quote.trusted),
+    )
+    reason = "the window is live" if is_live else "publish_history is set"
+    described = {
+        HOLDS: holds(len(due), "events", reason),
+        **publication.metadata(kafka.settings.kafka_topic),
+        ROW_COUNT: len(due),
+        "withheld": len(quotes) - len(due),
+        "reason": reason,
+        SECONDS_AFTER: round((clock.utc_now() - window.end).total_seconds(), 1),
+        "publish_milliseconds": milliseconds,
+        "offsets": {
+            f"partition {partition}": f"{first} to {last}"
+            for partition, (first, last) in offsets.items()
+        },
+        "updated_at_format": updated_at_format or FORMAT_NOT_CHOSEN,
+    }
+    context.add_asset_metadata(described, partition_key=window.key)
+    return publication
+
+
+def _why_not_published(
+    window: Window, quotes: Sequence[Quote], earlier: Sequence[Publication]
+) -> str:
     if earlier:
         return "published by an earlier run"
-    if not rows:
+    if not quotes:
         return "`quotes` has no price for it"
     if not _is_live(window):
         return "the window is not live, and `publish_history` is not set"
     return "every quote is withheld or history"
-
-
-def publish_window(
-    context: dg.AssetExecutionContext,
-    kafka: Kafka,
-    store: QuoteStore,
-    window: Window,
-    publish_history: bool,
-) -> Published | None:
-    """Publishes what is due of one window in one transaction, while no other run publishes.
-
-    Args:
-        context: of the step.
-        kafka: the brokers, the topic and the form of `updated_at`.
-        store: where the rows are stored. Withheld ones are never published.
-        window: the window. It is not published if it stops being live while this run waits.
-        publish_history: publish bars as well, and the window even if it is not live.
-
-    Returns:
-        What was sent; None if nothing was.
-
-    Raises:
-        MadeUpPricesError: the prices are made up, and may not be published.
-        MissingQuotesError: the window was never stored.
-        PublicationError: they are not on the topic, or it is not known whether they are.
-        QuoteStoreError: the rows cannot be read.
-    """
-    # Two runs with one transactional id would end each other's transactions.
-    with turn(context, KAFKA):
-        if not (publish_history or _is_live(window)):
-            context.log.info(f"{window.key}: not published: the window is not live")
-            return None
-        # Read only now: while this run waited, another may have stored and sent newer prices.
-        rows = by_window(store.load([window.key]))[window]
-        due = [each for each in rows if each.trusted and (publish_history or each.source == "live")]
-        if not due:
-            context.log.info(f"{window.key}: nothing to publish")
-            return None
-        updated_at_format = kafka.settings.kafka_updated_at_format or "epoch"
-        events = [quote_event(quote, updated_at_format=updated_at_format) for quote in due]
-        publication = kafka.publisher().publish(events)
-    context.log.info(f"{window.key}: {publication.published} events published")
-    reason = "the window is live" if _is_live(window) else "publish_history is set"
-    there = Sent(
-        publication.published,
-        max(quote.observed_at for quote in due),
-        frozenset(quote.ticker for quote in rows if not quote.trusted),
-    )
-    described = {
-        HOLDS: holds(publication.published, "events", reason),
-        **there.metadata(publication.topic),
-        ROW_COUNT: publication.published,
-        "withheld": len(rows) - len(due),
-        "reason": reason,
-        SECONDS_AFTER: round((clock.utc_now() - window.end).total_seconds(), 1),
-        "publish_milliseconds": round(sum(publication.seconds.values()) * 1000),
-        "offsets": {
-            f"partition {partition}": f"{first} to {last}"
-            for partition, (first, last) in sorted(publication.offsets.items())
-        },
-        "updated_at_format": kafka.settings.kafka_updated_at_format or FORMAT_NOT_CHOSEN,
-    }
-    return Published(rows, there, described)
 
 
 def _is_live(window: Window) -> bool:

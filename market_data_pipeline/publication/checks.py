@@ -1,13 +1,22 @@
-"""Whether every live quote is on the topic."""
+"""Whether every live quote is on the topic, and whether the topic keeps the last prices."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
 
 import dagster as dg
+from confluent_kafka import KafkaError, KafkaException
 
-from market_data_pipeline.market.quote import Quote, by_window
+from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
-from market_data_pipeline.publication.publications import Sent, missing
-from market_data_pipeline.runs.checks import ERROR, NAMED, of_window, some
+from market_data_pipeline.publication.client import given_properties, without_values
+from market_data_pipeline.publication.errors import PublicationError
+from market_data_pipeline.publication.kafka import Kafka
+from market_data_pipeline.publication.publications import Publication, unpublished
+from market_data_pipeline.publication.topic import CONFIGURATION, configuration
+from market_data_pipeline.runs.checks import ERROR, NAMED, WARN, of_window, some
 from market_data_pipeline.runs.common import PUBLICATION, WINDOWS
 
 EVERY_QUOTE_DELIVERED = dg.AssetCheckSpec(
@@ -16,66 +25,75 @@ EVERY_QUOTE_DELIVERED = dg.AssetCheckSpec(
     description="The broker acknowledged an event for every live quote of the window. If not: "
     "materialize `kafka_publication` alone while the window is live.",
 )
+# From the close before Carnival to the first window of Ash Wednesday.
+LONGEST_PAUSE = timedelta(hours=115.5)
+_ANSWER_SECONDS = 5.0
+_HOW_TO_KEEP_THEM = (
+    "To keep the last price of each ticker for ever, set "
+    f"{', '.join(f'{name}={value}' for name, value in CONFIGURATION.items())} on the topic."
+)
 
 
 def every_quote_delivered(
-    windows: Sequence[Window],
-    rows: Sequence[Quote],
-    sent: Mapping[Window, Sequence[Sent]],
+    quotes: Mapping[Window, Sequence[Quote]],
+    publications: Mapping[Window, Sequence[Publication]],
     published: int,
 ) -> dg.AssetCheckResult:
     """Whether every live quote of some windows is on the topic.
 
     Args:
-        windows: the windows of the run.
-        rows: what is stored of them.
-        sent: the publications of each, by this run and by earlier ones.
+        quotes: what is stored of the windows of the run, in the order of time.
+        publications: those of each, by this run and by earlier ones.
         published: how many events this run sent.
     """
-    grouped = by_window(rows)
-    observed = {quote.window for quote in rows if quote.source == "live"}
-    never = [each for each in windows if each in observed and not sent[each]]
-    later = [
-        (each, tickers)
-        for each in windows
-        if sent[each] and (tickers := missing(grouped[each], sent[each]))
+    live = [window for window in quotes if any(each.source == "live" for each in quotes[window])]
+    never = [window for window in live if not publications[window]]
+    later = {
+        window: tickers
+        for window in quotes
+        if publications[window] and (tickers := unpublished(quotes[window], publications[window]))
+    }
+    withheld = [each.ticker for window in live for each in quotes[window] if not each.trusted]
+    faults = [
+        some([f"{window.key} was never sent ({_live_until(window)})" for window in never]),
+        some(
+            [
+                f"{window.key} was sent before all of its quotes were stored; missing on the "
+                f"topic: {some(tickers)} ({_live_until(window)})"
+                for window, tickers in later.items()
+            ]
+        ),
     ]
-    withheld = [each.ticker for each in rows if not each.trusted and each.window in observed]
-    lacking = [
-        f"{some([_never_sent(window) for window in never])}." if never else "",
-        f"{some([_sent_without(*each) for each in later])}." if later else "",
-    ]
-    well = f"The broker acknowledged all {published} events."
-    if not published:
-        well = (
-            "Every live quote was already sent."
-            if observed
-            else "There were no live quotes to send."
-        )
-    held_back = f" Withheld, as their prices have moved too far: {some(withheld)}."
+    if published:
+        well = f"The broker acknowledged all {published} events."
+    elif live:
+        well = "Every live quote was already sent."
+    else:
+        well = "There were no live quotes to send."
+    text = " ".join(f"{fault}." for fault in faults if fault) or well
+    if withheld:
+        text += f" Withheld, as their prices have moved too far: {some(withheld)}."
+    named = sorted({ticker for tickers in later.values() for ticker in tickers})
+    metadata = {"published": published, "withheld": withheld, NAMED: named}
+    return _delivered(not any(faults), text, [*quotes], metadata)
+
+
+def not_delivered(windows: Sequence[Window], window: Window, reason: str) -> dg.AssetCheckResult:
+    """What `every_quote_delivered` says when a window was not published whole."""
+    return _delivered(False, f"{window.key} is not on the topic: {reason}", windows, {})
+
+
+def _delivered(
+    passed: bool, text: str, windows: Sequence[Window], metadata: Mapping[str, Any]
+) -> dg.AssetCheckResult:
     result = dg.AssetCheckResult(
         check_name=EVERY_QUOTE_DELIVERED.name,
-        passed=not any(lacking),
+        passed=passed,
         severity=ERROR,
-        description=(" ".join(filter(None, lacking)) or well) + (held_back if withheld else ""),
-        metadata={
-            "published": published,
-            "withheld": withheld,
-            NAMED: sorted({ticker for _, tickers in later for ticker in tickers}),
-        },
+        description=text,
+        metadata=metadata,
     )
     return of_window(result, windows)
-
-
-def _never_sent(window: Window) -> str:
-    return f"{window.key} was never sent ({_live_until(window)})"
-
-
-def _sent_without(window: Window, tickers: Sequence[str]) -> str:
-    return (
-        f"{window.key} was sent before all of its quotes were stored; missing on the topic: "
-        f"{some(tickers)} ({_live_until(window)})"
-    )
 
 
 def _live_until(window: Window) -> str:
@@ -83,12 +101,53 @@ def _live_until(window: Window) -> str:
     return f"it was live until {over:%H:%M}"
 
 
-def not_delivered(windows: Sequence[Window], window: Window, reason: str) -> dg.AssetCheckResult:
-    """What `every_quote_delivered` says when a window was not published whole."""
-    result = dg.AssetCheckResult(
-        check_name=EVERY_QUOTE_DELIVERED.name,
-        passed=False,
-        severity=ERROR,
-        description=f"{window.key} is not on the topic: {reason}",
+@dg.asset_check(
+    asset=PUBLICATION,
+    description="A consumer that starts later, at the earliest event, finds the last price of each "
+    "ticker on the topic. If not: change the configuration of the topic; "
+    "docs/operating.md has the command.",
+)
+def topic_keeps_prices(kafka: dg.ResourceParam[Kafka]) -> dg.AssetCheckResult:
+    """What the configuration of the topic means for a consumer that starts later."""
+    passed = True
+    try:
+        passed, text = _meaning(configuration(kafka.settings, _ANSWER_SECONDS))
+    except PublicationError as error:
+        text = f"The configuration of the topic is not known: {error}"
+    except KafkaException as exception:
+        text = _why_not_known(exception.args[0])
+        text = without_values(text, given_properties(kafka.settings))
+    return dg.AssetCheckResult(passed=passed, severity=WARN, description=text)
+
+
+def _meaning(configuration: Mapping[str, str]) -> tuple[bool, str]:
+    """Whether the prices are kept for long enough, and what to say."""
+    if not configuration:
+        return True, "The embedded Kafka keeps its events until `make dev` ends."
+    policies = {policy.strip() for policy in configuration["cleanup.policy"].split(",")}
+    retention = int(configuration["retention.ms"])
+    if "delete" not in policies or retention < 0:
+        return True, "The last price of each ticker stays on the topic."
+    kept = timedelta(milliseconds=retention)
+    hours, pause = (each.total_seconds() / 3600 for each in (kept, LONGEST_PAUSE))
+    deleted = f"Events are deleted after {hours:g} h"
+    if kept < LONGEST_PAUSE:
+        return False, (
+            f"{deleted}, but the market pauses for up to {pause:g} h: a consumer that starts late "
+            f"in such a pause finds no price. {_HOW_TO_KEEP_THEM}"
+        )
+    return True, (
+        f"{deleted}. The market pauses for up to {pause:g} h, so a consumer finds the last window "
+        f"unless nothing was published for so long. {_HOW_TO_KEEP_THEM}"
     )
-    return of_window(result, windows)
+
+
+def _why_not_known(error: KafkaError) -> str:
+    if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+        return "There is no topic yet."
+    advice = (
+        "grant DESCRIBE_CONFIGS on the topic to know it"
+        if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
+        else "the next run asks again"
+    )
+    return f"The configuration of the topic is not known ({error.str()}): {advice}."

@@ -1,242 +1,263 @@
-"""A Kafka producer with a deadline, that says in one sentence what is wrong."""
+"""A Kafka producer as the settings describe it, with a deadline, whose errors are sentences."""
 
 from __future__ import annotations
 
 import logging
 import re
-import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import ClusterMetadata  # type: ignore[attr-defined]
 
 from market_data_pipeline.publication.errors import (
-    AccessRefusedError,
-    BrokerUnreachableError,
-    ConfigurationError,
-    OutcomeUnknownError,
+    NO_ANSWER,
+    REFUSED_CREDENTIALS,
     PublicationError,
-    meaning,
+    advice,
+    described,
 )
-from market_data_pipeline.publication.properties import without_values
+from market_data_pipeline.settings import KAFKA_CONFIG, Settings
 
 logger = logging.getLogger(__name__)
 
-# A blocking call of the producer cannot be interrupted: none is asked to block for longer.
+# A blocking call is asked to block for no longer: meanwhile a run cannot be terminated, and nobody
+# hears what librdkafka complains of.
 _SLICE_SECONDS = 0.5
-# How long a broker may take to accept a connection once the time is up.
-_PROBE_SECONDS = 1.0
-_ADDRESS = re.compile(r"^(?:\w+://)?\[?(.*?)\]?(?::(\d+))?$")
-_DEFAULT_PORT = 9092
-# How librdkafka names a broker that the cluster told it of: `host:port/1: …`. It may drop the
-# bootstrap connection for that one before it has answered what was asked.
-_LEARNED = re.compile(r"^(?:\w+://)?(\S+:\d+)/\d+: ")
-# This part of the time is kept back for rolling a transaction back.
+# This part of the time is kept back for the end of a transaction.
 _RESERVE = 0.1
-# What a wait that has used all its time may leave of it.
-_NO_TIME = 0.1
-_ADVERTISED = (
-    "set advertised.listeners of the broker to an address that can be reached from this machine"
-)
-_DURATION = re.compile(r" \(after \d+ ?ms.*\)$")
+
+_INSTEAD = {
+    "bootstrap.servers": "set KAFKA_BOOTSTRAP_SERVERS instead",
+    "metadata.broker.list": "set KAFKA_BOOTSTRAP_SERVERS instead",
+    "transactional.id": "set KAFKA_TRANSACTIONAL_ID instead",
+}
+_RESERVED = {
+    *_INSTEAD,
+    "acks",
+    "allow.auto.create.topics",
+    "delivery.report.only.error",
+    "delivery.timeout.ms",
+    "enable.idempotence",
+    "max.in.flight",
+    "max.in.flight.requests.per.connection",
+    "message.send.max.retries",
+    "message.timeout.ms",
+    "partitioner",
+    "request.required.acks",
+    "retries",
+    "transaction.timeout.ms",
+}
+
+
+def variable(name: str) -> str:
+    """The variable that sets a property: KAFKA_CONFIG_SASL_USERNAME for `sasl.username`."""
+    return KAFKA_CONFIG + name.upper().replace(".", "_")
+
+
+def without_values(text: str, properties: Mapping[str, str], shortest: int = 4) -> str:
+    """`text` with the variable's name for each value of `properties`: any may be a secret.
+
+    Values shorter than `shortest` stay, as they may be a part of what is said.
+    """
+    for name in sorted(properties, key=lambda name: -len(properties[name])):
+        if len(properties[name]) >= shortest:
+            text = re.sub(rf"(?<!\w){re.escape(properties[name])}(?!\w)", variable(name), text)
+    return text
+
+
+def given_properties(settings: Settings) -> dict[str, str]:
+    """The librdkafka properties of KAFKA_CONFIG_…, secrets among them.
+
+    Raises:
+        PublicationError: the guarantees of a publication rest on one of them.
+    """
+    given = settings.kafka_client_properties
+    for name in _RESERVED.intersection(given):
+        why = "the publication's guarantees rest on it, so it is not configurable"
+        raise PublicationError(f"{variable(name)} may not be set: {_INSTEAD.get(name, why)}.")
+    return {name: value.get_secret_value() for name, value in given.items()}
+
+
+def connection(settings: Settings) -> dict[str, Any]:
+    """The properties that any client of the cluster needs. Raises as `given_properties`."""
+    given = given_properties(settings)
+    # What matters comes through the error callback: the log repeats it many times a second.
+    quiet = {} if "debug" in given else {"log_level": "0"}
+    return {**quiet, **given, "bootstrap.servers": settings.kafka_bootstrap_servers}
+
+
+def producer_properties(settings: Settings) -> dict[str, Any]:
+    """Those of the producer that publishes. Raises as `given_properties`."""
+    bound_ms = max(1000, int(settings.kafka_timeout_seconds * 1000))
+    properties: dict[str, Any] = {
+        "client.id": "market-data-pipeline",
+        # With the default of 100 ms the first connection alone waits for 50 ms.
+        "reconnect.backoff.ms": 10,
+        "reconnect.backoff.max.ms": 1000,
+        **connection(settings),
+        "acks": "all",
+        "enable.idempotence": True,
+        "message.timeout.ms": bound_ms,
+        # They are a second apart. When they are used up the error has the broker's reason; when
+        # the time is up first it has not.
+        "message.send.max.retries": max(3, int(settings.kafka_timeout_seconds * 0.6)),
+        # The choice of the Java clients: a ticker lands where a Java service would put it.
+        "partitioner": "murmur2_random",
+        "allow.auto.create.topics": False,
+    }
+    if settings.transactional_id:
+        properties["transactional.id"] = settings.transactional_id
+        properties["transaction.timeout.ms"] = bound_ms
+    return properties
 
 
 class Client:
-    """A producer, the time it has, and what it complained of.
+    """A producer for one publication, and the time it has.
 
     Args:
-        config: its librdkafka properties.
-        seconds: how long it may take for everything.
-        hidden: those of the properties whose values no text may show.
+        settings: where it connects to and how, and KAFKA_TIMEOUT_SECONDS.
 
     Raises:
-        ConfigurationError: it does not take the properties.
+        PublicationError: librdkafka does not take its properties.
     """
 
-    def __init__(
-        self, config: Mapping[str, object], seconds: float, hidden: Mapping[str, str]
-    ) -> None:
-        self._config, self._hidden = config, hidden
-        self._seconds = seconds
-        self._end = time.monotonic() + seconds
-        self._troubles: dict[int, KafkaError] = {}
-        self._advertised: set[str] = set()
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._hidden = given_properties(settings)
+        self._connected = False
+        self.start()
         try:
-            self.producer = Producer({**config, "error_cb": self._note_trouble})
+            self.producer = Producer(
+                {**producer_properties(settings), "error_cb": self.note_complaint}
+            )
         except KafkaException as exception:
-            reason = without_values(exception.args[0].str(), hidden, shortest=1)
-            raise ConfigurationError(
+            reason = without_values(exception.args[0].str(), self._hidden, shortest=1)
+            raise PublicationError(
                 f"Kafka's client does not take its settings: {reason}."
             ) from None
+
+    def start(self) -> None:
+        """Begins to count the time, whatever was before."""
+        self._end = time.monotonic() + self.settings.kafka_timeout_seconds
+        self._complaints: dict[int, KafkaError] = {}
+
+    def connect(self) -> ClusterMetadata:
+        """Connects to a broker, and returns what `metadata` does. Raises as `metadata`."""
+        if not self._connected:
+            # This answer comes over a connection to the bootstrap address, which librdkafka then
+            # drops. Without one to a broker it would put the transaction off by 500 ms.
+            self.metadata()
+            self._connected = True
+        return self.metadata()
 
     def close(self) -> None:
         """Drops the producer and its connections now: it is part of a reference cycle."""
         del self.producer
 
-    def left(self) -> float:
-        """The seconds left for work."""
-        return self.left_to_the_end() - _RESERVE * self._seconds
+    def seconds_left(self) -> float:
+        """The seconds left to get all events acknowledged."""
+        return self.seconds_to_end() - _RESERVE * self.settings.kafka_timeout_seconds
 
-    def left_to_the_end(self) -> float:
-        """The seconds left, with those kept back for rolling back."""
+    def seconds_to_end(self) -> float:
+        """The seconds left, with those for the end of the transaction."""
         return self._end - time.monotonic()
 
-    def slice(self) -> float:
-        """The seconds that the next blocking call may take."""
-        return max(0.01, min(_SLICE_SECONDS, self.left()))
-
-    def poll(self, seconds: float) -> None:
-        """Waits for something to happen, and has the callbacks called for it."""
-        self._attend(self.producer.poll, seconds)
-
-    def flush(self, seconds: float) -> None:
-        """Waits until the fate of every message is known."""
-        self._attend(self.producer.flush, seconds)
-
-    def metadata(self, topic: str) -> ClusterMetadata:
-        """What the cluster says of itself and of a topic, as soon as it says anything.
+    def metadata(self) -> ClusterMetadata:
+        """What the cluster says of itself and of the topic.
 
         Raises:
-            AccessRefusedError: it refuses the credentials.
-            BrokerUnreachableError: it says nothing in time.
+            PublicationError: it refuses the credentials, or says nothing in time.
         """
-        while True:
-            try:
-                answer: ClusterMetadata = self.producer.list_topics(topic, timeout=self.slice())
-                brokers = answer.brokers.values()
-                self._advertised |= {f"{broker.host}:{broker.port}" for broker in brokers}
-                return answer
-            except KafkaException as exception:
-                self._fail_if_not_let_in()
-                if self.left() <= 0:
-                    raise self.unreachable(
-                        "could not be reached",
-                        exception.args[0],
-                        "check that it runs and that KAFKA_BOOTSTRAP_SERVERS and "
-                        "KAFKA_CONFIG_SECURITY_PROTOCOL are right",
-                    ) from None
+        try:
+            answer: ClusterMetadata = self.call("list_topics", self.settings.kafka_topic)
+        except KafkaException as exception:
+            failed = f"could not be reached within {self.settings.kafka_timeout_seconds:g} s"
+            raise self.failure(
+                f"Kafka at {self.settings.kafka_bootstrap_servers} "
+                + ("rejected this client" if self._is_refused else failed),
+                exception.args[0],
+                "check that it runs and that KAFKA_BOOTSTRAP_SERVERS and "
+                "KAFKA_CONFIG_SECURITY_PROTOCOL are right",
+            ) from None
+        return answer
 
-    def insist(self, call: Callable[[float], object], left: Callable[[], float]) -> None:
-        """Makes a call that can be resumed, and resumes it while time is left.
+    def call(self, method: str, *arguments: object, to_end: bool = False) -> Any:
+        """Calls a method of the producer that can be resumed, until it succeeds or time is up.
 
-        The call must not hold the producer: the frames of an error outlive `close`, and a producer
-        that lives on gets its transaction later, which ends that of the next run.
+        Args:
+            method: its name. The method itself would hold the producer: the frames of an error
+                outlive `close`, and a producer that lives on gets its transaction later, which ends
+                that of the next run.
+            arguments: those before the time limit.
+            to_end: use the time that is kept for the end of a transaction, too.
 
         Raises:
             KafkaException: it failed for good, or the time is up.
         """
+        left = self.seconds_to_end if to_end else self.seconds_left
         while True:
             try:
-                call(max(0.01, min(_SLICE_SECONDS, left())))
-                return
+                return getattr(self.producer, method)(*arguments, _slice(left()))
             except KafkaException as exception:
-                self.poll(0.01)
-                if not exception.args[0].retriable() or left() <= 0:
+                self.serve("poll", 0.01)
+                error = exception.args[0]
+                unanswered = error.retriable() or error.code() in NO_ANSWER
+                in_vain = self._is_refused and not to_end
+                if in_vain or not unanswered or left() <= 0:
                     raise
 
-    @property
-    def fatal(self) -> KafkaError | None:
-        """What the producer can never recover from, if there is such a thing."""
-        return next((error for error in self._troubles.values() if error.fatal()), None)
-
-    @property
-    def trouble(self) -> KafkaError | None:
-        """What it complained of that says most: of TLS, or last of anything but the obvious."""
-        troubles = dict(self._troubles)
-        troubles.pop(KafkaError._ALL_BROKERS_DOWN, None)
-        return troubles.get(KafkaError._SSL) or next(reversed(troubles.values()), None)
-
-    def unreachable(self, what: str, error: KafkaError, advice: str) -> PublicationError:
-        """The error for brokers that did not answer while there was time."""
-        reason = self.trouble or error
-        kind, known_advice = meaning(reason)
-        return self.explain(
-            BrokerUnreachableError,
-            f"Kafka at {self._config['bootstrap.servers']} {what} within {self._seconds:g} s",
-            named(reason),
-            known_advice if kind is BrokerUnreachableError else advice,
-        )
-
-    def refusal(
-        self,
-        what: str,
-        error: KafkaError,
-        otherwise: type[PublicationError] = PublicationError,
-    ) -> PublicationError:
-        """The error for what Kafka answered; `otherwise` where the answer has none of its own."""
-        kind, advice = meaning(error)
-        kind = otherwise if kind is PublicationError else kind
-        return self.explain(kind, what, named(error), advice)
-
-    def explain(
-        self, kind: type[PublicationError], what: str, reason: str, advice: str
-    ) -> PublicationError:
-        """An error of that kind: what happened, why, and what to do, and no secret.
-
-        Where the time is up because the brokers advertise an address that leads nowhere, that is
-        the reason.
-        """
-        time_is_up = self.left() < _NO_TIME and kind is not OutcomeUnknownError
-        if time_is_up and (found := self._advertised_in_vain()):
-            kind, reason, advice = BrokerUnreachableError, found, _ADVERTISED
-        return kind(self._clean(f"{what} ({reason}): {advice}."))
-
-    def _advertised_in_vain(self) -> str | None:
-        """Which broker's own address cannot be reached, and why; None if there is no such broker.
-
-        An address of KAFKA_BOOTSTRAP_SERVERS is right: its broker is down, not misconfigured.
-        """
-        servers = str(self._config["bootstrap.servers"]).split(",")
-        configured = [address.strip() for address in servers]
-        if all(map(self._why_unreachable, configured)):
-            return None
-        for address in sorted(self._advertised.difference(configured)):
-            if why := self._why_unreachable(address):
-                return f"the broker advertises {address}, which cannot be reached: {why}"
-        return None
-
-    def _why_unreachable(self, address: str) -> str | None:
-        """Why no connection to `host:port` can be opened; None if one can."""
-        host, port = _ADDRESS.findall(address)[0]
-        seconds = max(0.1, min(_PROBE_SECONDS, self.left_to_the_end()))
+    def serve(self, method: str, seconds: float = _SLICE_SECONDS) -> None:
+        """Calls `poll` or `flush`, which call back; a fatal error is one more complaint."""
         try:
-            socket.create_connection((host, int(port or _DEFAULT_PORT)), seconds).close()
-        except OSError as error:
-            return str(error.strerror or error)
-        return None
-
-    def _fail_if_not_let_in(self) -> None:
-        self.poll(0.01)
-        for error in self._troubles.values():
-            if meaning(error)[0] is AccessRefusedError:
-                server = self._config["bootstrap.servers"]
-                raise self.refusal(f"Kafka at {server} rejected this client", error)
-
-    def _attend(self, call: Callable[[float], object], seconds: float) -> None:
-        try:
-            call(seconds)
-        except KafkaException as exception:  # a fatal error comes this way too
-            self._note_trouble(exception.args[0])
-        except SystemError as error:  # or, where a delivery report follows it, this way
+            getattr(self.producer, method)(min(seconds, _slice(self.seconds_left())))
+        except KafkaException as exception:
+            self.note_complaint(exception.args[0])
+        except SystemError as error:
+            # So a fatal error comes where a delivery report follows it. Without a cause the binding
+            # has lost it; the delivery reports tell what became of the messages.
             if isinstance(error.__cause__, KafkaException):
-                self._note_trouble(error.__cause__.args[0])
+                self.note_complaint(error.__cause__.args[0])
             elif error.__cause__ is not None:
                 raise
-            # Without a cause the binding has lost it; the delivery reports tell what became of
-            # the messages.
 
-    def _note_trouble(self, error: KafkaError) -> None:
-        self._advertised.update(_LEARNED.findall(error.str()))
-        if error.code() not in self._troubles:
-            logger.warning("%s", self._clean(named(error)))
-        self._troubles.pop(error.code(), None)  # so that the latest one is the last
-        self._troubles[error.code()] = error
+    def note_complaint(self, error: KafkaError) -> None:
+        """Takes what librdkafka calls back with: an error that it may get over."""
+        if error.code() not in self._complaints:
+            logger.warning("%s", without_values(described(error), self._hidden))
+        self._complaints.pop(error.code(), None)  # so that the latest one is the last
+        self._complaints[error.code()] = error
 
-    def _clean(self, text: str) -> str:
-        return without_values(text, self._hidden)
+    def failure(
+        self, what: str, error: KafkaError | None, otherwise: str = "", *, advise: str = ""
+    ) -> PublicationError:
+        """The error that says what happened, why, and what to do.
+
+        Args:
+            what: what happened.
+            error: why, if it is known. A time-out is explained by what librdkafka complained of.
+            otherwise: what to do if the error itself does not say.
+            advise: what to do in any case.
+        """
+        if error is None or error.code() in NO_ANSWER:
+            error = self._complaint or error
+        do = advise or advice(error, self.settings.kafka_bootstrap_servers, otherwise)
+        text = f"{what} ({described(error)}): {do}."
+        return PublicationError(without_values(text, self._hidden))
+
+    @property
+    def _is_refused(self) -> bool:
+        return any(code in self._complaints for code in REFUSED_CREDENTIALS)
+
+    @property
+    def _complaint(self) -> KafkaError | None:
+        """The complaint that says most: of access, or the last one of anything but the obvious."""
+        complaints = dict(self._complaints)
+        complaints.pop(KafkaError._ALL_BROKERS_DOWN, None)
+        access = filter(None, map(complaints.get, (KafkaError._SSL, *REFUSED_CREDENTIALS)))
+        return next(access, None) or next(reversed(complaints.values()), None)
 
 
-def named(error: KafkaError) -> str:
-    """An error's name and text: `NOT_ENOUGH_REPLICAS: Broker: Not enough in-sync replicas`."""
-    return f"{error.name()}: {_DURATION.sub('', error.str())}"
+def _slice(left: float) -> float:
+    return max(0.01, min(_SLICE_SECONDS, left))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its stubs do not export them
@@ -12,6 +12,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its stubs d
     ConfigResource,
     NewTopic,
 )
+
+from market_data_pipeline.publication.client import Client, connection
+from market_data_pipeline.publication.errors import PublicationError
+from market_data_pipeline.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -24,77 +28,92 @@ CONFIGURATION = {
     # What is not closed is not compacted, and a segment would take years to fill.
     "segment.ms": str(_DAY_MS),
 }
-_REFUSALS = (KafkaError.POLICY_VIOLATION, KafkaError.INVALID_CONFIG, KafkaError.INVALID_REQUEST)
+_REFUSED = (KafkaError.POLICY_VIOLATION, KafkaError.INVALID_CONFIG, KafkaError.INVALID_REQUEST)
+_UNKNOWN = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
 
 
-def is_missing(metadata: ClusterMetadata, topic: str) -> bool:
-    """Whether the cluster that answered with `metadata` does not have the topic.
-
-    Raises:
-        KafkaException: the cluster does not say, for want of a right or of a legal name.
-    """
-    error = metadata.topics[topic].error
-    if error is None or error.code() == KafkaError.LEADER_NOT_AVAILABLE:
-        return False
-    if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
-        return True
-    raise KafkaException(error)
-
-
-def create(
-    topic: str,
-    partitions: int,
-    replication_factor: int,
-    *,
-    connection: Mapping[str, str],
-    cluster: ClusterMetadata,
-    timeout: float,
-) -> None:
-    """Creates the topic on a cluster, given its last answer.
-
-    A cluster without a controller takes no such request, but may let a topic appear when a client
-    that allows it asks for it. One that refuses CONFIGURATION gets a topic with its own.
+def find_or_create(client: Client) -> None:
+    """Sees that the topic is there, and creates it if it is not and KAFKA_CREATE_TOPIC says so.
 
     Raises:
-        KafkaException: the cluster refused, or did not answer within `timeout` seconds.
+        PublicationError: the cluster does not answer, there is no topic, or it cannot be used.
     """
-    admin = AdminClient(dict(connection))
-    if _is_stand_in(cluster):
-        admin.list_topics(topic, timeout=timeout)
-        return
-    for asked in (CONFIGURATION, {}):
-        new = NewTopic(topic, partitions, replication_factor, config=asked)
-        try:
-            admin.create_topics([new], request_timeout=timeout)[topic].result()
-            return
-        except KafkaException as exception:
-            error = exception.args[0]
-            if error.code() == KafkaError.TOPIC_ALREADY_EXISTS:
-                return
-            if error.code() not in _REFUSALS or not asked:
-                raise
-            logger.warning(
-                "The cluster does not let topic %s have %s (%s): it is created with the cluster's "
-                "own configuration. The check topic_keeps_prices says what that means.",
-                topic,
-                ", ".join(f"{name}={value}" for name, value in asked.items()),
-                error.str(),
-            )
+    settings = client.settings
+    where = f"Topic {settings.kafka_topic} of Kafka at {settings.kafka_bootstrap_servers}"
+    metadata = client.connect()
+    try:
+        if settings.kafka_create_topic and not _exists(metadata, settings):
+            _create(client, metadata)
+            metadata = client.metadata()
+        while not _exists(metadata, settings):
+            if not settings.kafka_create_topic or client.seconds_left() <= 0:
+                advice = "create it, or let this pipeline create it"
+                raise PublicationError(f"{where} does not exist: {advice}.")
+            time.sleep(0.05)
+            metadata = client.metadata()
+    except KafkaException as exception:
+        raise client.failure(f"{where} cannot be used", exception.args[0]) from None
 
 
-def configuration(topic: str, connection: Mapping[str, str], timeout: float) -> dict[str, str]:
-    """The configuration that a topic has; empty on the stand-in, which has none.
+def configuration(settings: Settings, timeout: float) -> dict[str, str]:
+    """The configuration that the topic has; empty on the stand-in, which has none.
 
     Raises:
         KafkaException: there is no such topic, this user may not read its configuration, or the
             cluster does not answer within `timeout` seconds.
+        PublicationError: a setting cannot be used.
     """
-    admin = AdminClient(dict(connection))
+    admin = AdminClient(connection(settings))
     if _is_stand_in(admin.list_topics(timeout=timeout)):
         return {}
-    asked = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    asked = ConfigResource(ConfigResource.Type.TOPIC, settings.kafka_topic)
     answer = admin.describe_configs([asked], request_timeout=timeout)[asked].result()
     return {name: entry.value for name, entry in answer.items()}
+
+
+def _exists(metadata: ClusterMetadata, settings: Settings) -> bool:
+    error = metadata.topics[settings.kafka_topic].error
+    if error is None or error.code() == KafkaError.LEADER_NOT_AVAILABLE:
+        return True
+    if error.code() in _UNKNOWN:
+        return False
+    raise KafkaException(error)  # for want of a right or of a legal name
+
+
+def _create(client: Client, cluster: ClusterMetadata) -> None:
+    """Creates the topic; where the cluster refuses CONFIGURATION, with the cluster's own."""
+    settings, name = client.settings, client.settings.kafka_topic
+    properties = connection(settings)
+    properties["error_cb"] = client.note_complaint
+    admin = AdminClient(properties)
+    timeout = max(0.1, client.seconds_left())  # a negative one waits forever
+    if _is_stand_in(cluster):
+        admin.list_topics(name, timeout=timeout)  # which makes it
+        return
+    for config in (CONFIGURATION, {}):
+        topic = NewTopic(
+            name,
+            settings.kafka_topic_partitions,
+            settings.kafka_topic_replication_factor,
+            config=config,
+        )
+        try:
+            admin.create_topics([topic], request_timeout=timeout)[name].result()
+            return
+        except KafkaException as exception:
+            error = exception.args[0]
+            admin.poll(0)  # for its complaints
+            if error.code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                return
+            if error.code() not in _REFUSED or not config:
+                raise
+            logger.warning(
+                "The cluster does not let topic %s have %s (%s): it is created with the cluster's "
+                "own configuration. The check topic_keeps_prices says what that means.",
+                name,
+                ", ".join(f"{key}={value}" for key, value in config.items()),
+                error.str(),
+            )
 
 
 def _is_stand_in(cluster: ClusterMetadata) -> bool:

@@ -16,10 +16,9 @@ from confluent_kafka import Producer
 
 from market_data_pipeline.market.quote import SANDBOX, Quote
 from market_data_pipeline.publication.event import UpdatedAtFormat, quote_event
-from market_data_pipeline.publication.publisher import Publisher
 from market_data_pipeline_dev.process import Child
 from market_data_pipeline_tests.examples import programs
-from market_data_pipeline_tests.publication.helpers import a_quote, roll_back
+from market_data_pipeline_tests.publication.helpers import a_kafka, a_quote, roll_back
 from market_data_pipeline_tests.supervised import wait_until
 
 pytestmark = pytest.mark.services
@@ -132,7 +131,7 @@ def publish(
     compression: str = "none",
 ) -> None:
     config = {"compression.type": compression}
-    publisher = Publisher(kafka, topic, transactional_id=topic, config=config)
+    publisher = a_kafka(kafka, topic, topic, client_properties=config)
     publisher.publish([quote_event(quote, updated_at_format=form) for quote in quotes])
 
 

@@ -16,8 +16,7 @@ from unittest import mock
 
 from confluent_kafka import Producer
 
-from market_data_pipeline.publication.publisher import Publisher
-from market_data_pipeline_tests.publication.helpers import a_window
+from market_data_pipeline_tests.publication.helpers import a_kafka, a_window
 
 PRODUCER = "market_data_pipeline.publication.client.Producer"
 
@@ -43,5 +42,5 @@ class SlowProducer(Producer):
 if __name__ == "__main__":
     _, address, topic, window, _ = sys.argv
     with mock.patch(PRODUCER, SlowProducer):
-        Publisher(address, topic, transactional_id=topic).publish(a_window(int(window)))
+        a_kafka(address, topic, topic).publish(a_window(int(window)))
     signal.pause()

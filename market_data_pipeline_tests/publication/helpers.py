@@ -11,8 +11,25 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.publication.event import Event, quote_event
+from market_data_pipeline.publication.kafka import Kafka
+from market_data_pipeline.settings import Settings
 
 WINDOW_START = datetime(2026, 11, 23, 13, 0, tzinfo=UTC)
+
+
+def a_kafka(address: str, topic: str, transactional_id: str = "", /, **settings: Any) -> Kafka:
+    """A topic to publish to, with other settings of KAFKA_… by the rest of their names.
+
+    Without a transactional id it publishes without a transaction.
+    """
+    settings = {
+        "bootstrap_servers": address,
+        "topic": topic,
+        "transactional_id": transactional_id,
+        "transactions": bool(transactional_id),
+        **settings,
+    }
+    return Kafka(Settings(**{f"kafka_{name}": value for name, value in settings.items()}))
 
 
 def a_quote(ticker: str = "PETR4", window: int = 0, **changes: Any) -> Quote:

@@ -16,14 +16,17 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     NewTopic,
 )
 
-from market_data_pipeline.publication.cold_start import LONGEST_PAUSE, topic_keeps_prices
+from market_data_pipeline.publication.checks import LONGEST_PAUSE, topic_keeps_prices
 from market_data_pipeline.publication.event import Event, quote_event
-from market_data_pipeline.publication.publisher import Publisher
-from market_data_pipeline.publication.resource import Kafka
 from market_data_pipeline.publication.topic import CONFIGURATION
 from market_data_pipeline.runs.common import WINDOWS
-from market_data_pipeline.settings import Settings
-from market_data_pipeline_tests.publication.helpers import a_quote, a_window, read, roll_back
+from market_data_pipeline_tests.publication.helpers import (
+    a_kafka,
+    a_quote,
+    a_window,
+    read,
+    roll_back,
+)
 from market_data_pipeline_tests.services.kafka_broker import KafkaCluster, kafka_configs
 from market_data_pipeline_tests.supervised import ROOT, wait_until
 
@@ -35,7 +38,7 @@ KEPT = "The last price of each ticker stays on the topic."
 
 def check(kafka: str, topic: str) -> tuple[bool, str]:
     """Whether the check of a topic passes, and what it says."""
-    result = topic_keeps_prices(Kafka(Settings(kafka_bootstrap_servers=kafka, kafka_topic=topic)))
+    result = topic_keeps_prices(a_kafka(kafka, topic))
     assert isinstance(result, dg.AssetCheckResult)
     assert result.severity == dg.AssetCheckSeverity.WARN
     return result.passed, result.description or ""
@@ -89,7 +92,7 @@ def test_what_the_configuration_of_a_topic_means(
 def test_a_topic_made_here_keeps_prices_and_so_does_one_changed_as_documented(
     kafka: str, topic: str
 ) -> None:
-    Publisher(kafka, topic).publish(a_window())
+    a_kafka(kafka, topic).publish(a_window())
     assert check(kafka, topic) == (True, KEPT)
 
     _create(kafka, NewTopic(f"{topic}-old"))
@@ -119,7 +122,7 @@ def test_compaction_leaves_the_last_price_of_each_ticker_and_the_last_week_whole
 ) -> None:
     """On a topic of ours, with a second for a day."""
     kafka = busy_cleaner.bootstrap_servers
-    publisher = Publisher(kafka, topic, transactional_id=topic)
+    publisher = a_kafka(kafka, topic, topic)
     publisher.publish([quote_event(a_quote("GONE3")), *a_window(0, 10)])
     made = _configuration(kafka, topic)
     assert {name: made[name] for name in CONFIGURATION} == CONFIGURATION
@@ -152,7 +155,7 @@ def test_a_cluster_that_refuses_the_configuration_gets_the_topic_without_it(
     brokers = ("--entity-type", "brokers", "--entity-default")
     kafka_configs(kafka, "--alter", *brokers, "--add-config", limit)
 
-    assert Publisher(kafka, topic, transactional_id=topic).publish(a_window()).published == 50
+    a_kafka(kafka, topic, topic).publish(a_window())
     assert f"does not let topic {topic} have cleanup.policy=compact, " in caplog.text
     assert "conflict topic config setting min.compaction.lag.ms" in caplog.text
     assert check(kafka, topic)[1].startswith("Events are deleted after 168 h")

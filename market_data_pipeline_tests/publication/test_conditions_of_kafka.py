@@ -99,9 +99,9 @@ def test_advertised_address_that_cannot_be_reached(
         _create(outside.inside, pipeline.topic)
     run = pipeline.run(LIVE_ON_TUESDAY)
     assert _said(pipeline, run).endswith(
-        f"(the broker advertises 127.0.0.1:{outside.line.port}, which cannot be reached: "
-        "Connection refused): set advertised.listeners of the broker to an address that can be "
-        "reached from this machine."
+        f"127.0.0.1:{outside.line.port} failed: Connection refused): start the broker at that "
+        "address, or set its advertised.listeners to an address that can be reached from this "
+        "machine."
     )
     with outside.line:
         _publishes_whole(pipeline, outside.inside)

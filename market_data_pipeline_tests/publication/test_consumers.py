@@ -9,8 +9,7 @@ import subprocess
 import pytest
 
 from market_data_pipeline.publication.event import UpdatedAtFormat, quote_event
-from market_data_pipeline.publication.publisher import Publisher
-from market_data_pipeline_tests.publication.helpers import a_quote, a_window
+from market_data_pipeline_tests.publication.helpers import a_kafka, a_quote, a_window
 from market_data_pipeline_tests.services.kafka_broker import (
     HERE,
     cache,
@@ -88,7 +87,7 @@ def test_the_wrong_pairing_is_an_error(
 def test_the_console_consumer_shows_keys_headers_and_values(
     kafka: str, topic: str, isolation: str
 ) -> None:
-    Publisher(kafka, topic, transactional_id=topic).publish(a_window())
+    a_kafka(kafka, topic, topic).publish(a_window())
     shown = ["print.key=true", "print.headers=true"]
     options = [part for option in shown for part in ("--formatter-property", option)]
     command = java_command(
@@ -107,7 +106,7 @@ def test_the_console_consumer_shows_keys_headers_and_values(
 def _publish(kafka: str, topic: str, updated_at_format: UpdatedAtFormat) -> None:
     quotes = [a_quote(), a_quote("BRCR11", name=None, volume=None)]
     events = [quote_event(quote, updated_at_format=updated_at_format) for quote in quotes]
-    Publisher(kafka, topic, transactional_id=topic).publish(events)
+    a_kafka(kafka, topic, topic).publish(events)
 
 
 def _read(spring: str, kafka: str, topic: str, consumer: str) -> list[str]:

@@ -11,8 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
 from market_data_pipeline.publication.event import UpdatedAtFormat, quote_event
-from market_data_pipeline.publication.publisher import Publisher
-from market_data_pipeline_tests.publication.helpers import a_quote, read
+from market_data_pipeline_tests.publication.helpers import a_kafka, a_quote, read
 
 CONTRACT = files("market_data_pipeline.publication") / "contract"
 
@@ -47,7 +46,7 @@ def test_what_is_on_the_wire_keeps_the_contract(
         a_quote("VALE3", origin="brapi-sandbox"),
     ]
     events = [quote_event(quote, updated_at_format=updated_at_format) for quote in quotes]
-    Publisher(mock_kafka, topic).publish(events)
+    a_kafka(mock_kafka, topic).publish(events)
     seen = read(mock_kafka, topic)
     assert len(seen) == 3
     for one in seen:

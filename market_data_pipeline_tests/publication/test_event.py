@@ -90,11 +90,6 @@ def test_a_price_that_is_no_number_is_refused(price: float) -> None:
         quote_event(a_quote(price=price))
 
 
-def test_an_unknown_format_is_refused() -> None:
-    with pytest.raises(ValueError, match="KAFKA_UPDATED_AT_FORMAT is 'rfc822': set it to"):
-        quote_event(a_quote(), updated_at_format="rfc822")  # type: ignore[arg-type]
-
-
 @given(
     name=st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"]))),
     price=st.floats(min_value=0, allow_nan=False, allow_infinity=False),

@@ -1,4 +1,4 @@
-"""What passes through from the environment to the client."""
+"""What passes from the environment to librdkafka, and what of it is shown."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import re
 
 import pytest
 
-from market_data_pipeline.publication.errors import ConfigurationError
-from market_data_pipeline.publication.properties import without_values
-from market_data_pipeline.publication.publisher import Publisher
-from market_data_pipeline.publication.resource import Kafka
+from market_data_pipeline.publication.client import connection, without_values
+from market_data_pipeline.publication.errors import PublicationError
 from market_data_pipeline.settings import Settings
-from market_data_pipeline_tests.publication.helpers import a_window
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
+from market_data_pipeline_tests.publication.helpers import a_kafka, a_window
 
 PASSWORD = "correct horse"
 
@@ -20,8 +19,8 @@ def test_variables_become_properties(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_CONFIG_SECURITY_PROTOCOL", "SASL_SSL")
     monkeypatch.setenv("KAFKA_CONFIG_SASL_PASSWORD", PASSWORD)
     monkeypatch.setenv("KAFKA_CONFIG_SSL_CA_LOCATION", " ")
-    config = Kafka(Settings()).publisher().connection()
-    assert {name: value for name, value in config.items() if "s" in name.split(".")[0]} == {
+    properties = connection(Settings())
+    assert {name: value for name, value in properties.items() if "s" in name.split(".")[0]} == {
         "bootstrap.servers": "localhost:9092",
         "security.protocol": "SASL_SSL",
         "sasl.password": PASSWORD,
@@ -44,15 +43,8 @@ def test_what_the_guarantees_rest_on_cannot_be_overridden(
     variable: str, advice: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, "1")
-    with pytest.raises(ConfigurationError, match=f"^{variable} may not be set: .*{advice}"):
-        Kafka(Settings()).publisher()
-
-
-def test_settings_that_are_missing_are_named() -> None:
-    with pytest.raises(ConfigurationError, match="KAFKA_BOOTSTRAP_SERVERS is not set"):
-        Publisher("", "prices")
-    with pytest.raises(ConfigurationError, match="KAFKA_TOPIC is empty"):
-        Publisher("localhost:9092", "")
+    with pytest.raises(PublicationError, match=f"^{variable} may not be set: .*{advice}"):
+        connection(Settings())
 
 
 @pytest.mark.parametrize(
@@ -67,21 +59,30 @@ def test_settings_that_are_missing_are_named() -> None:
 def test_what_librdkafka_does_not_take_is_named_and_not_shown(
     name: str, value: str, said: str
 ) -> None:
-    publisher = Publisher(
-        "localhost:9092", "prices", config={"security.protocol": "SASL_SSL", name: value}
-    )
-    with pytest.raises(ConfigurationError) as refused:
-        publisher.publish(a_window())
+    properties = {"security.protocol": "SASL_SSL", name: value}
+    with pytest.raises(PublicationError) as refused:
+        a_kafka("localhost:9092", "prices", client_properties=properties).publish(a_window())
     assert said in str(refused.value)
     assert not re.search(rf"(?<!\w){value}(?!\w)", str(refused.value))
 
 
 def test_a_value_is_shown_by_the_name_of_its_variable() -> None:
-    config = {"sasl.username": "me@example", "sasl.password": PASSWORD, "client.id": "SSL"}
-    shown = without_values(f"me@example:{PASSWORD} SSL, not some@example", config)
+    properties = {"sasl.username": "me@example", "sasl.password": PASSWORD, "client.id": "SSL"}
+    shown = without_values(f"me@example:{PASSWORD} SSL, not some@example", properties)
     assert shown == "KAFKA_CONFIG_SASL_USERNAME:KAFKA_CONFIG_SASL_PASSWORD SSL, not some@example"
 
 
-def test_a_publisher_shows_no_secret() -> None:
-    publisher = Publisher("localhost:9092", "prices", config={"sasl.password": PASSWORD})
-    assert PASSWORD not in f"{publisher!r} {publisher}"
+def test_a_secret_reaches_the_client_and_no_record_of_the_run(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KAFKA_CONFIG_SASL_PASSWORDS", PASSWORD)
+
+    run = pipeline.run(LIVE_ON_TUESDAY)
+
+    failure = run.failure_data_for_node("kafka_publication")
+    assert failure is not None
+    assert 'No such configuration property: "sasl.passwords"' in str(failure.error)
+    record = pipeline.instance.get_run_by_id(run.run_id)
+    logs = [str(entry) for entry in pipeline.instance.all_logs(run.run_id)]
+    shown = f"{record} {logs} {pipeline.settings()} {capfd.readouterr()}"
+    assert PASSWORD not in shown

@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 from brapi_sandbox.faults import Fault
 
-from market_data_pipeline.publication.publications import sent
+from market_data_pipeline.publication.publications import publications
 from market_data_pipeline.runs.common import WINDOWS
 from market_data_pipeline.runs.turn import BRAPI, KAFKA, turn
 from market_data_pipeline_tests.conftest import (
@@ -214,7 +214,7 @@ def test_a_range_of_a_year_is_told_from_what_is_published(stored: Pipeline) -> N
     days = (date(2026, 1, 2) + timedelta(days=n) for n in range(365))
     windows = [each for day in days for each in WINDOWS.of_session(day)]
 
-    found = sent(stored.instance, windows, stored.topic)
+    found = publications(stored.instance, windows, stored.topic)
 
     assert len(windows) > 3_000
     assert [each for each in windows if found[each]] == [WINDOWS.from_key(LIVE_ON_TUESDAY)]

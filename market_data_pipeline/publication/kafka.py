@@ -1,0 +1,218 @@
+"""Kafka as a resource of Dagster: publishes a window of events, all of them or none."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from functools import partial
+
+from confluent_kafka import KafkaError, KafkaException, Message
+
+from market_data_pipeline.publication.client import Client
+from market_data_pipeline.publication.errors import FENCED, PublicationError, described
+from market_data_pipeline.publication.event import Event
+from market_data_pipeline.publication.topic import find_or_create
+from market_data_pipeline.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+Offsets = dict[int, tuple[int, int]]
+"""The first and last offset written, by partition."""
+
+_FULL_QUEUE_SECONDS = 0.05
+_ABORT_SECONDS = 5.0
+_PURGED = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
+# How many events an error names.
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Kafka:
+    """The Kafka topic that the prices are published to, as the settings say.
+
+    Example:
+        ```python
+        import dagster as dg
+        from market_data_pipeline.publication.event import Event
+        from market_data_pipeline.publication.kafka import Kafka
+        from market_data_pipeline.settings import Settings
+
+        @dg.asset
+        def greeting(kafka: dg.ResourceParam[Kafka]) -> None:
+            kafka.publish([Event(key=b"PETR4", value=b"{}", headers=())])
+
+        settings = Settings(kafka_bootstrap_servers="localhost:9092")
+        defs = dg.Definitions([greeting], resources={"kafka": Kafka(settings)})
+        ```
+    """
+
+    settings: Settings
+    _ready: list[Client] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def trouble(self) -> str:
+        """Connects, so that the next `publish` need not, and creates nothing.
+
+        Returns:
+            Why nothing can be published now; empty if it can.
+        """
+        try:
+            with ExitStack() as unless_connected:
+                client = unless_connected.enter_context(closing(Client(self.settings)))
+                client.connect()
+                unless_connected.pop_all()
+        except PublicationError as error:
+            return f"Kafka is not ready: {error}"
+        self._ready.append(client)
+        return ""
+
+    def publish(self, events: Sequence[Event]) -> Offsets:
+        """Publishes events to the topic, in one transaction unless KAFKA_TRANSACTIONS is false.
+
+        Returns:
+            Where they are. Every in-sync replica has acknowledged each of them, and with a
+            transaction they are committed.
+
+        Raises:
+            PublicationError: no `read_committed` consumer sees any of them, except where the text
+                says otherwise.
+        """
+        with closing(self._ready.pop() if self._ready else Client(self.settings)) as client:
+            client.start()
+            return _Publication(client).run(events)
+
+
+class _Publication:
+    """Finds the topic, begins a transaction, produces, sees all acknowledged, commits."""
+
+    def __init__(self, client: Client) -> None:
+        self._client, self._settings = client, client.settings
+        self._pending: dict[int, str] = {}
+        """The keys of the events that are not acknowledged, by their numbers."""
+        self._errors: list[KafkaError] = []
+        self._offsets: dict[int, list[int]] = defaultdict(list)
+
+    def run(self, events: Sequence[Event]) -> Offsets:
+        find_or_create(self._client)
+        if self._settings.transactional_id:
+            self._begin()
+        self._deliver(events)
+        if self._settings.transactional_id:
+            self._commit()
+        return {
+            partition: (min(offsets), max(offsets))
+            for partition, offsets in sorted(self._offsets.items())
+        }
+
+    def _begin(self) -> None:
+        """Fences every older run of this transactional id and opens a transaction."""
+        try:
+            self._client.call("init_transactions")
+            self._client.producer.begin_transaction()
+        except KafkaException as exception:
+            raise self._client.failure(
+                f"Kafka opened no transaction for {self._settings.transactional_id}",
+                exception.args[0],
+                "check that transaction.state.log.min.isr brokers are up, and that "
+                "transaction.state.log.replication.factor does not exceed the brokers",
+            ) from None
+
+    def _deliver(self, events: Sequence[Event]) -> None:
+        """Hands all events to the brokers and sees each acknowledged, or aborts."""
+        self._pending = {number: event.key.decode() for number, event in enumerate(events)}
+        try:
+            for number, event in enumerate(events):
+                self._produce(number, event)
+            while self._pending and not self._is_hopeless():
+                self._client.serve("flush")
+        except BaseException:
+            self._abort()
+            raise
+        if self._pending:
+            error = self._reason()
+            self._abort()
+            raise self._not_acknowledged(len(events), error)
+
+    def _produce(self, number: int, event: Event) -> None:
+        """Queues an event, unless there is no hope for all of them."""
+        while not self._is_hopeless():
+            try:
+                self._client.producer.produce(
+                    self._settings.kafka_topic,
+                    value=event.value,
+                    key=event.key,
+                    headers=list(event.headers),
+                    on_delivery=partial(self._report, number),
+                )
+                return
+            except BufferError:
+                self._client.serve("poll", _FULL_QUEUE_SECONDS)
+            except KafkaException as exception:
+                self._errors.append(exception.args[0])
+
+    def _report(self, number: int, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._errors.append(error)
+            return
+        del self._pending[number]
+        self._offsets[message.partition() or 0].append(message.offset() or 0)
+
+    def _is_hopeless(self) -> bool:
+        return bool(self._errors) or self._client.seconds_left() <= 0
+
+    def _reason(self) -> KafkaError | None:
+        """Why not all was acknowledged, as far as it is known."""
+        known = next((each for each in self._errors if each.code() not in _PURGED), None)
+        if known is None and self._errors and self._settings.transactional_id:
+            # The transaction has failed and librdkafka has dropped what was queued. It tells the
+            # reason when it is asked for the commit that it can no longer make.
+            try:
+                self._client.producer.commit_transaction(1.0)
+            except KafkaException as exception:
+                known = exception.args[0]
+        return known
+
+    def _not_acknowledged(self, count: int, error: KafkaError | None) -> PublicationError:
+        keys = [*self._pending.values()]
+        more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
+        fate = (
+            "the transaction is rolled back and consumers see none of them"
+            if self._settings.transactional_id
+            else f"the other {count - len(keys)} are on the topic"
+        )
+        return self._client.failure(
+            f"{len(keys)} of {count} events were not acknowledged by Kafka at "
+            f"{self._settings.kafka_bootstrap_servers}, {', '.join(keys[:_NAMED])}{more}; {fate}",
+            error,
+        )
+
+    def _commit(self) -> None:
+        """Commits the transaction, which makes the events visible."""
+        try:
+            self._client.call("commit_transaction", to_end=True)
+        except KafkaException as exception:
+            error = exception.args[0]
+            if error.txn_requires_abort() or error.code() in FENCED:
+                self._abort()
+                what = f"The transaction {self._settings.transactional_id} was not committed"
+                raise self._client.failure(what, error) from None
+            raise self._client.failure(
+                "Kafka did not confirm the commit within "
+                f"{self._settings.kafka_timeout_seconds:g} s (KAFKA_TIMEOUT_SECONDS), so the "
+                "events may or may not be on the topic",
+                error,
+                advise="materialize kafka_publication again; consumers drop repeats by their ce_id",
+            ) from None
+
+    def _abort(self) -> None:
+        """Takes back what was sent, as far as the brokers can still be told."""
+        if not self._settings.transactional_id:
+            return
+        seconds = max(0.5, min(_ABORT_SECONDS, self._client.seconds_to_end()))
+        try:
+            self._client.producer.abort_transaction(seconds)
+        except KafkaException as exception:
+            reason = described(exception.args[0])
+            logger.warning("Not rolled back (%s): the broker does it by itself.", reason)
