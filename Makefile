@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 # configuration, such as the address of a mirror. `make INSTALLER=pip ...` does not try uv.
 INSTALLER ?= uv
 export UV_PYTHON_DOWNLOADS := never
+# uv leaves it to the first start to compile; without files of it, every start would.
+unexport PYTHONDONTWRITEBYTECODE
 UV := $(BIN)/uv pip install --python $(BIN)/python
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
