@@ -18,7 +18,7 @@ TEST := $(VENV)/.with-test
 RELEASE := $(VENV)/release/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help dev tail test test-libraries test-services test-kubernetes screenshots check bench audit calendar lock clean
+.PHONY: help dev tail test test-libraries test-services test-kubernetes screenshots check bench dist audit calendar lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -52,6 +52,16 @@ check: $(TEST) ## Run linter, formatter and type checker
 
 bench: $(TEST) ## Measure everything, in some minutes, into docs/benchmarks.md
 	$(BIN)/python -m benchmarks.bench
+
+dist: $(RELEASE) ## Build what a release consists of, from the last commit, into dist/
+	rm -rf dist $(VENV)/source && mkdir $(VENV)/source && git archive HEAD | tar -x -C $(VENV)/source
+	umask 022; for folder in . libraries/dagster-mongo libraries/brapi-sandbox; do \
+	  SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(VENV)/release/bin/python -m build --no-isolation \
+	    --sdist --wheel --outdir dist $(VENV)/source/$$folder || exit 1; \
+	done
+	$(VENV)/release/bin/twine check --strict dist/*
+	$(VENV)/release/bin/python -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml \
+	  --output-reproducible --output-file dist/image.cdx.json requirements/image.txt
 
 audit: $(RELEASE) ## Look for known vulnerabilities of the pinned versions (needs the network)
 	$(VENV)/release/bin/pip-audit --disable-pip --requirement requirements/test.txt
