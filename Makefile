@@ -87,6 +87,8 @@ clean: ## Remove the environment and the state of `make dev`
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || \
 	  { echo "Python 3.11, 3.12, 3.13 or 3.14 is needed: make PYTHON=/path/to/python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.platform == "darwin" and sys.version_info >= (3, 14))' || \
+	  echo "watchdog has no wheel for Python 3.14 on macOS: it is compiled, or use Python 3.13."
 	$(PYTHON) -m venv $(VENV)
 
 $(BUILD): requirements/build.txt | $(BIN)/python
