@@ -58,6 +58,23 @@ def test_a_workflow_runs_what_is_there() -> None:
         assert (ROOT / path).exists()
 
 
+def test_what_watches_the_pins_looks_where_they_are() -> None:
+    watched = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]
+    folders = {each["package-ecosystem"]: each["directories"] for each in watched}
+    assert folders == {
+        "pip": ["/requirements"],
+        "github-actions": ["/"],
+        "docker": ["/"],
+        "docker-compose": ["/"],
+    }
+
+
+def test_a_commit_runs_the_checks_of_ci() -> None:
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    (hook,) = repository["hooks"]
+    assert hook["entry"] in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
 def test_it_has_every_python_that_is_promised() -> None:
     (versions,) = (
         step["with"]["python-version"].split()
