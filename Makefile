@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # configuration, such as the address of a mirror. `make INSTALLER=pip ...` does not try uv.
 INSTALLER ?= uv
 export UV_PYTHON_DOWNLOADS := never
-# uv leaves it to the first start to compile; without files of it, every start would.
+# uv does not compile modules: the first start does it for all later ones, if it may write files.
 unexport PYTHONDONTWRITEBYTECODE
 UV := $(BIN)/uv pip install --python $(BIN)/python
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
