@@ -3,14 +3,17 @@
 
 FROM python:3.12.12-slim-bookworm AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN python -m venv /opt/venv
-ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /src
-COPY constraints.txt pyproject.toml setup.py README.md LICENSE ./
+COPY requirements requirements
+RUN python -m venv /opt/build \
+ && /opt/build/bin/pip install --require-hashes --requirement requirements/build.txt \
+ && python -m venv /opt/venv \
+ && /opt/venv/bin/pip install --no-deps --only-binary :all: --require-hashes --requirement requirements/image.txt
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY libraries/dagster-mongo libraries/dagster-mongo
 COPY market_data_pipeline market_data_pipeline
-# Both paths in one command: dagster-mongo is on no public index, and is not looked up there.
-RUN pip install --constraint constraints.txt ./libraries/dagster-mongo ".[production,kubernetes]"
+RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir wheels ./libraries/dagster-mongo . \
+ && /opt/venv/bin/pip install --no-deps --no-index wheels/*.whl
 
 FROM python:3.12.12-slim-bookworm
 RUN groupadd --gid 10001 dagster \

@@ -1,4 +1,4 @@
-"""What runs for every push: the workflow, and that it needs nothing from outside."""
+"""What runs for a push, each night and for a release, and that it needs nothing from outside."""
 
 from __future__ import annotations
 
@@ -8,40 +8,77 @@ import re
 import tomllib
 from typing import Any
 
+import pytest
 import yaml
 
 from market_data_pipeline_tests.services.mongo_engine import PACKAGE
 from market_data_pipeline_tests.supervised import ROOT
 
-TEXT = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
-WORKFLOW: dict[Any, Any] = yaml.safe_load(TEXT)
-(JOB,) = WORKFLOW["jobs"].values()
+RIGHTS = {"actions", "attestations", "contents", "id-token", "packages"}
+FOLDER = ROOT / ".github" / "workflows"
+TEXTS = {path.stem: path.read_text() for path in FOLDER.iterdir()}
+WORKFLOWS: dict[str, dict[Any, Any]] = {name: yaml.safe_load(TEXTS[name]) for name in TEXTS}
+JOBS = {name: job for name, workflow in WORKFLOWS.items() for job in workflow["jobs"].values()}
 
 
 def test_every_push_and_pull_request_runs_what_has_to_pass() -> None:
     # YAML 1.1 reads the key `on` as true.
-    assert WORKFLOW[True].keys() == {"push", "pull_request"}
-    script = ROOT / JOB["steps"][-1]["run"]
+    assert WORKFLOWS["ci"][True].keys() == {"push", "pull_request"}
+    script = ROOT / JOBS["ci"]["steps"][-1]["run"]
     assert os.access(script, os.X_OK)
 
 
-def test_it_may_only_read_and_ends_in_time() -> None:
-    assert WORKFLOW["permissions"] == {"contents": "read"}
-    assert JOB["timeout-minutes"] <= 90
-    assert "secrets." not in TEXT
+@pytest.mark.parametrize("name", TEXTS)
+def test_it_may_only_read_and_ends_in_time(name: str) -> None:
+    assert WORKFLOWS[name]["permissions"] == {"contents": "read"}
+    assert JOBS[name].get("permissions", {}).keys() == (RIGHTS if name == "release" else set())
+    assert JOBS[name]["timeout-minutes"] <= 90
+    assert "secrets." not in TEXTS[name]
 
 
-def test_every_action_is_pinned_to_a_commit_whose_version_is_named() -> None:
-    used = re.findall(r"uses: (.+)", TEXT)
-    assert len(used) == sum("uses" in step for step in JOB["steps"])
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_action_is_pinned_to_a_commit_whose_version_is_named(name: str) -> None:
+    used = re.findall(r"uses: (.+)", TEXTS[name])
+    assert len(used) == sum("uses" in step for step in JOBS[name]["steps"])
     for each in used:
         assert re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", each)
+
+
+def test_a_tag_of_a_version_alone_makes_a_release() -> None:
+    assert WORKFLOWS["release"][True] == {"push": {"tags": ["v*"]}}
+
+
+def test_a_workflow_runs_what_is_there() -> None:
+    commands = "\n".join(step.get("run", "") for job in JOBS.values() for step in job["steps"])
+    targets = set(re.findall(r"\bmake ([a-z-]+)", commands))
+    assert targets == {"check", "dist", "test-kubernetes"}
+    for target in targets:
+        assert re.search(rf"^{target}: ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for path in re.findall(r"market_data_pipeline_tests/\S+", commands):
+        assert (ROOT / path).exists()
+
+
+def test_what_watches_the_pins_looks_where_they_are() -> None:
+    watched = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]
+    folders = {each["package-ecosystem"]: each["directories"] for each in watched}
+    assert folders == {
+        "pip": ["/requirements"],
+        "github-actions": ["/"],
+        "docker": ["/"],
+        "docker-compose": ["/"],
+    }
+
+
+def test_a_commit_runs_the_checks_of_ci() -> None:
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    (hook,) = repository["hooks"]
+    assert hook["entry"] in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
 def test_it_has_every_python_that_is_promised() -> None:
     (versions,) = (
         step["with"]["python-version"].split()
-        for step in JOB["steps"]
+        for step in JOBS["ci"]["steps"]
         if step.get("uses", "").startswith("actions/setup-python@")
     )
     promised = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]

@@ -20,6 +20,7 @@ from dotenv import dotenv_values
 from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline.settings import Settings
 from market_data_pipeline_tests.deploy.compose import COMPOSE, PROCESSES
+from market_data_pipeline_tests.deploy.pins import pins
 from market_data_pipeline_tests.supervised import OURS, ROOT
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -61,12 +62,16 @@ def test_the_image_runs_without_rights_and_without_what_builds_it() -> None:
     assert "HEALTHCHECK" in final
 
 
-def test_the_extras_of_the_image_are_pinned() -> None:
-    pins = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().split()}
-    (extras,) = re.findall(r'"\.\[([\w,]+)\]"', DOCKERFILE)
-    for extra in extras.split(","):
-        for requirement in PROJECT["optional-dependencies"][extra]:
-            assert re.split(r"[<>=\[]", requirement)[0] in pins
+def test_every_package_of_the_image_is_pinned_with_its_hashes_and_so_is_what_builds_it() -> None:
+    installed = re.findall(r"pip install (.+?)(?: \\|$)", DOCKERFILE, re.MULTILINE)
+    *pinned, ours = installed
+    assert [re.findall(r"--requirement requirements/(\w+)\.txt", each) for each in pinned] == [
+        ["build"],
+        ["image"],
+    ]
+    assert all("--require-hashes" in each for each in pinned)
+    assert "--no-index" in ours
+    assert "--no-build-isolation" in DOCKERFILE
 
 
 @pytest.mark.parametrize("name", PROCESSES)
@@ -155,9 +160,8 @@ def test_helm_asks_for_what_the_instance_asks_for() -> None:
     assert PROJECT["version"] == deployment["image"]["tag"]
     assert deployment["env"].keys() <= known_variables()
     importlib.import_module(deployment["codeServerArgs"][1])
-    pins = (ROOT / "constraints.txt").read_text()
     (version,) = re.findall(r"--version (\S+)", HELM_TEXT)
-    assert f"dagster=={version}\n" in pins
+    assert pins("image")["dagster"] == version
     queue = daemon["runCoordinator"]["config"]["customRunCoordinator"]
     limit = INSTANCE["concurrency"]["runs"]["max_concurrent_runs"]
     instance = INSTANCE["run_coordinator"]

@@ -2,7 +2,8 @@
 
 The chart itself is on no package index. This follows its templates of version 1.13: names, what
 goes into `dagster.yaml`, which variables a process and a run get, and the rights in the cluster.
-Init containers, probes, Services and PodDisruptionBudgets are left out.
+Init containers, probes, Services and PodDisruptionBudgets are left out. `rendered.py` compares it
+with what the chart itself makes.
 """
 
 from __future__ import annotations
@@ -219,7 +220,7 @@ def _deployments(values: Values, namespace: str) -> list[Manifest]:
     port = webserver["service"]["port"]
     workspace = "-w /dagster-workspace/workspace.yaml"
     commands = {
-        "webserver": (webserver, f"dagster-webserver -h 0.0.0.0 -p {port} {workspace}"),
+        "dagster-webserver": (webserver, f"dagster-webserver -h 0.0.0.0 -p {port} {workspace}"),
         "daemon": (daemon, f"dagster-daemon run {workspace}"),
     }
     return [
@@ -230,7 +231,7 @@ def _deployments(values: Values, namespace: str) -> list[Manifest]:
                 process,
                 account=ACCOUNT,
                 command=["/bin/bash", "-c", command],
-                config_maps=[f"{FULL_NAME}-{name}-env"],
+                config_maps=[f"{FULL_NAME}-{name.removeprefix('dagster-')}-env"],
                 mounts=[
                     (INSTANCE, f"{values['global']['dagsterHome']}/dagster.yaml", "dagster.yaml"),
                     (WORKSPACE, "/dagster-workspace/", None),
@@ -281,7 +282,7 @@ def _deployment(
     }
     image, labels = process["image"], {"deployment": name}
     container = {
-        "name": "dagster",
+        "name": "dagster" if mounts else "dagster-user-deployments",
         "image": f"{image['repository']}:{image['tag']}",
         "imagePullPolicy": image["pullPolicy"],
         "securityContext": process["securityContext"],
@@ -312,7 +313,7 @@ def _deployment(
     }
     template = {"metadata": {"labels": labels}, "spec": pod}
     spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": template}
-    if mounts:
+    if process is values["dagsterDaemon"]:
         spec["strategy"] = {"type": "Recreate"}
     return _object("apps/v1", "Deployment", name, spec=spec)
 
