@@ -5,12 +5,16 @@ only ever satisfied by this folder, whoever registers the name.
 """
 
 import os
+import re
 from pathlib import Path
 
 from setuptools import setup
 
 VERSION = "0.1.0"
-# A source distribution of a release stays one.
-is_release = os.environ.get("RELEASE") == "1" or Path(__file__).with_name("PKG-INFO").exists()
+version = VERSION if os.environ.get("RELEASE") == "1" else f"{VERSION}+source"
+# A source distribution keeps the version that it was built with.
+built = Path(__file__).with_name("PKG-INFO")
+if built.exists():
+    version = re.findall(r"^Version: (.+)$", built.read_text("utf-8"), re.MULTILINE)[0]
 
-setup(version=VERSION if is_release else f"{VERSION}+source")
+setup(version=version)
