@@ -14,9 +14,7 @@ from confluent_kafka.admin import AdminClient
 def embedded_kafka() -> Iterator[str]:
     """Runs a Kafka of one's own until the context ends; yields its bootstrap servers."""
     # A client that asks for mock brokers holds them, and talks to them instead of to others.
-    holder = AdminClient(
-        {"bootstrap.servers": "ignored", "test.mock.num.brokers": 1, "log_level": 0}
-    )
+    holder = AdminClient({"bootstrap.servers": "none", "test.mock.num.brokers": 1, "log_level": 0})
     brokers = holder.list_topics(timeout=30).brokers.values()
     yield ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
     del holder

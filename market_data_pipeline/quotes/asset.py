@@ -1,10 +1,9 @@
 """The quotes of the watchlist, one window at a time."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from threading import Thread
 from time import monotonic
-from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -18,7 +17,6 @@ from market_data_pipeline.brapi.observe import (
     note_unserved,
     observe_history,
     observe_live,
-    why_empty,
 )
 from market_data_pipeline.brapi.quota import Quota, last_recorded, measured, record
 from market_data_pipeline.brapi.resource import Brapi
@@ -29,13 +27,8 @@ from market_data_pipeline.market.quote import Quote, by_window
 from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline.market.windows import LARGEST_CLOCK_SKEW, LAUNCH_AHEAD, Window, duration
 from market_data_pipeline.quotes.checks import QUOTES_CHECKS, check_quotes
-from market_data_pipeline.quotes.metadata import (
-    describe_market,
-    describe_run,
-    describe_window,
-    prices_table,
-)
-from market_data_pipeline.quotes.session import Sessions, stored_sessions
+from market_data_pipeline.quotes.metadata import describe_windows
+from market_data_pipeline.quotes.session import stored_sessions
 from market_data_pipeline.runs.common import (
     GROUP,
     ONE_RUN_A_RANGE,
@@ -46,7 +39,6 @@ from market_data_pipeline.runs.common import (
     failing_clearly,
     windows_of,
 )
-from market_data_pipeline.runs.filling import HOLDS, holds, tell_filled
 from market_data_pipeline.runs.tables import column_schema
 from market_data_pipeline.runs.turn import BRAPI, turn
 from market_data_pipeline.storage.quote_store import QuoteStore
@@ -120,17 +112,8 @@ def quotes(
             quote_store.save(rows, [window.key for window in windows])
     grouped = by_window(rows)
     rows = [quote for window in windows for quote in grouped[window]]
-    ran = {
-        **describe_run(observations, quota),
-        "path": dg.MetadataValue.path(str(quote_store.folder)),
-    }
-    _describe(
-        context,
-        tickers,
-        observations,
-        {**earlier, **{each: grouped[each] for each in windows}},
-        ran,
-    )
+    of_sessions = {**earlier, **{window: grouped[window] for window in windows}}
+    describe_windows(context, tickers, observations, of_sessions, quota, quote_store.folder)
     yield dg.MaterializeResult(
         check_results=check_quotes(
             windows,
@@ -270,36 +253,6 @@ def _decide(stored: Reading, windows: list[Window], observed: list[Quote]) -> li
         made_up=any(quote.made_up for quote in observed),
     )
     return decide(stored.rows_of([window.key for window in windows]), observed, trusted)
-
-
-def _describe(
-    context: dg.AssetExecutionContext,
-    tickers: Sequence[str],
-    observations: Sequence[Observation],
-    rows: Mapping[Window, Sequence[Quote]],
-    ran: Mapping[str, Any],
-) -> None:
-    """Says of each window what it holds, beside the windows of `rows` before it."""
-    empty = {
-        window: why_empty(window, observation)
-        for observation in observations
-        for window in observation.windows
-        if not rows[window]
-    }
-    ran = {**tell_filled(context, empty, sum(len(each.windows) for each in observations)), **ran}
-    sessions = Sessions(rows)
-    for observation in observations:
-        for window in observation.windows:
-            of_window, instruments = rows[window], sessions.at(window)
-            described = {  # the UI shows it in this order
-                HOLDS: holds(len(of_window), "quotes", empty.get(window, "")),
-                **(describe_market(window, instruments) if of_window else {}),
-                **describe_window(window, of_window, observation, tickers),
-                **ran,
-            }
-            if of_window:
-                described["prices"] = prices_table(instruments)
-            context.add_asset_metadata(described, partition_key=window.key)
 
 
 def _progress_log(context: dg.AssetExecutionContext, what: str) -> Callable[[Progress], None]:

@@ -30,7 +30,7 @@ from market_data_pipeline.runs.common import QUOTES, WINDOWS
 from market_data_pipeline.runs.filling import filled, in_words
 from market_data_pipeline.runs.tables import table
 from market_data_pipeline.storage.quote_store import QuoteStore
-from market_data_pipeline.storage.reading import Reading
+from market_data_pipeline.storage.reading import FILES_READABLE, Reading, files_readable
 
 MOST_ROWS = 100
 # Beyond the plan's delay, how late after a window's end it may be observed.
@@ -50,12 +50,6 @@ WATCHLIST_FREE_OF_RENAMES = dg.AssetCheckSpec(
     asset=QUOTES,
     description="Every line of the watchlist is a ticker, and Brapi answers under it. If not: "
     "correct the lines that are named, and put the new symbols into the watchlist.",
-)
-FILES_READABLE = dg.AssetCheckSpec(
-    "files_readable",
-    asset=QUOTES,
-    description="Every stored file that the run has read is whole, and its values make sense. If "
-    "not: the run has gone on without its prices; restore it, or materialize its window again.",
 )
 PRICES_PLAUSIBLE = dg.AssetCheckSpec(
     "prices_plausible",
@@ -127,7 +121,7 @@ def check_quotes(
         _quotes_recent(live, delay),
         _observed_in_time(live, delay),
         _quota_lasts(quota, clock.utc_now()),
-        _files_readable(stored, windows),
+        files_readable(stored, windows),
     ]
     return [of_window(result, windows) for result in results]
 
@@ -286,30 +280,6 @@ def _quota_lasts(quota: Quota | None, now: datetime) -> dg.AssetCheckResult:
         passed=not why,
         severity=ERROR,
         description=why or ("The quota lasts." if quota else "The quota is not known yet."),
-    )
-
-
-def _files_readable(stored: Reading, windows: Sequence[Window]) -> dg.AssetCheckResult:
-    replaced = stored.damaged.keys() & {window.key for window in windows}
-    sentences = [
-        f"{len(stored.damaged)} files cannot be read: {some(stored.damaged_files(), '; ')}.",
-        f"{len(replaced)} of them are replaced by this run and kept as `_….damaged`."
-        if replaced
-        else "",
-        "The others are left out: restore them, or materialize their windows again."
-        if len(replaced) < len(stored.damaged)
-        else "",
-    ]
-    return dg.AssetCheckResult(
-        check_name=FILES_READABLE.name,
-        passed=not stored.damaged,
-        severity=WARN,
-        description=(
-            " ".join(filter(None, sentences)) if stored.damaged else "Every file is readable."
-        ),
-        metadata=_rows(
-            "damaged", [{"window": key, "reason": why} for key, why in stored.damaged.items()]
-        ),
     )
 
 

@@ -4,18 +4,26 @@ The UI shows Markdown inline if it is shorter than 1,000 characters, and behind 
 table is always inline, with its values as they are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from math import isnan
 from typing import Any
 
 import dagster as dg
+from upath import UPath
 
-from market_data_pipeline.brapi.observe import Observation, explain, failures_of, missing_in
+from market_data_pipeline.brapi.observe import (
+    Observation,
+    explain,
+    failures_of,
+    missing_in,
+    why_empty,
+)
 from market_data_pipeline.brapi.quota import Quota
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
-from market_data_pipeline.quotes.session import Instrument, breadth
+from market_data_pipeline.quotes.session import Instrument, Sessions, breadth
+from market_data_pipeline.runs.filling import HOLDS, holds, tell_filled
 from market_data_pipeline.runs.tables import table
 
 MOVERS = 5
@@ -27,6 +35,50 @@ _MINUTE = timedelta(minutes=1)
 _BARS = "▁▂▃▄▅▆▇█"
 # The UI breaks the lines of a cell at every other space.
 NO_BREAK = "\N{NO-BREAK SPACE}"
+
+
+def describe_windows(
+    context: dg.AssetExecutionContext,
+    tickers: Sequence[str],
+    observations: Sequence[Observation],
+    rows: Mapping[Window, Sequence[Quote]],
+    quota: Quota | None,
+    folder: UPath,
+) -> None:
+    """Adds metadata: what each window holds and lacks, and what the run asked and what it cost.
+
+    Args:
+        context: of the run.
+        tickers: what was asked for.
+        observations: what was answered of the windows of the run.
+        rows: of these windows, of those of their sessions before them, and of the session before.
+        quota: what is left of it, if that is known.
+        folder: where the files are.
+    """
+    empty = {
+        window: why_empty(window, observation)
+        for observation in observations
+        for window in observation.windows
+        if not rows[window]
+    }
+    ran = {
+        **tell_filled(context, empty, sum(len(each.windows) for each in observations)),
+        **_describe_run(observations, quota),
+        "path": dg.MetadataValue.path(str(folder)),
+    }
+    sessions = Sessions(rows)
+    for observation in observations:
+        for window in observation.windows:
+            of_window, instruments = rows[window], sessions.at(window)
+            described = {  # the UI shows it in this order
+                HOLDS: holds(len(of_window), "quotes", empty.get(window, "")),
+                **(describe_market(window, instruments) if of_window else {}),
+                **_describe_window(window, of_window, observation, tickers),
+                **ran,
+            }
+            if of_window:
+                described["prices"] = prices_table(instruments)
+            context.add_asset_metadata(described, partition_key=window.key)
 
 
 def describe_market(window: Window, instruments: Sequence[Instrument]) -> dict[str, Any]:
@@ -51,7 +103,7 @@ def describe_market(window: Window, instruments: Sequence[Instrument]) -> dict[s
     return {"market": dg.MetadataValue.md("\n".join(lines)), **market}
 
 
-def describe_window(
+def _describe_window(
     window: Window, rows: Sequence[Quote], observation: Observation, tickers: Sequence[str]
 ) -> dict[str, Any]:
     """What a window holds, and which tickers of the watchlist it lacks."""
@@ -75,7 +127,7 @@ def describe_window(
     return described
 
 
-def describe_run(observations: Sequence[Observation], quota: Quota | None) -> dict[str, Any]:
+def _describe_run(observations: Sequence[Observation], quota: Quota | None) -> dict[str, Any]:
     """What the run asked and what it cost.
 
     Every window of a range has it in its metadata, so it must not grow with the range.

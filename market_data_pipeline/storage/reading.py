@@ -8,17 +8,28 @@ from datetime import date, datetime, timedelta
 from itertools import islice
 from typing import Any
 
+import dagster as dg
 from upath import UPath
 
 from market_data_pipeline.market.errors import ClearError
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import Window, key_of
+from market_data_pipeline.runs.checks import WARN, some
+from market_data_pipeline.runs.common import QUOTES
+from market_data_pipeline.runs.tables import table
 from market_data_pipeline.storage.quote_file import DamagedFileError, decode
 
 SUFFIX = ".parquet"
 # How many windows are read at once, at the most; object storage serves them side by side.
 _MOST_AT_ONCE = 128
 _LARGEST_FILE = 16 * 2**20
+
+FILES_READABLE = dg.AssetCheckSpec(
+    "files_readable",
+    asset=QUOTES,
+    description="Every stored file that the run has read is whole, and its values make sense. If "
+    "not: the run has gone on without its prices; restore it, or materialize its window again.",
+)
 
 
 class QuoteStoreError(ClearError):
@@ -138,6 +149,30 @@ class Reading:
         except DamagedFileError as error:
             self.damaged[key] = str(error)
             return None
+
+
+def files_readable(stored: Reading, windows: Sequence[Window]) -> dg.AssetCheckResult:
+    """Whether all files that were read are whole; `windows` are those that the run stores anew."""
+    replaced = stored.damaged.keys() & {window.key for window in windows}
+    rows = [{"window": key, "reason": why} for key, why in stored.damaged.items()]
+    sentences = [
+        f"{len(stored.damaged)} files cannot be read: {some(stored.damaged_files(), '; ')}.",
+        f"{len(replaced)} of them are replaced by this run and kept as `_….damaged`."
+        if replaced
+        else "",
+        "The others are left out: restore them, or materialize their windows again."
+        if len(replaced) < len(stored.damaged)
+        else "",
+    ]
+    return dg.AssetCheckResult(
+        check_name=FILES_READABLE.name,
+        passed=not stored.damaged,
+        severity=WARN,
+        description=(
+            " ".join(filter(None, sentences)) if stored.damaged else "Every file is readable."
+        ),
+        metadata={"damaged": table(rows)} if rows else {},
+    )
 
 
 def is_local(folder: UPath) -> bool:
