@@ -20,7 +20,7 @@ from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, sessions_from
 from market_data_pipeline.runs.checks import of_window, some
 from market_data_pipeline.runs.common import ONE_RUN_A_RANGE, OWNERS, WINDOWS, failing_clearly
 from market_data_pipeline.runs.tables import column_schema
-from market_data_pipeline.runs.turn import turn
+from market_data_pipeline.runs.turn import B3, turn
 from market_data_pipeline.settings import settings
 from market_data_pipeline.storage.quote_store import QuoteStore
 
@@ -53,7 +53,7 @@ def official_close(
     """
     keys, stored, unexpected = list(context.partition_keys), set[str](), list[str]()
     found, troubles = defaultdict[str, list[str]](list), dict[str, FileError]()
-    with failing_clearly(), turn(context, "market_data_b3"):
+    with failing_clearly(), turn(context, B3):
         ours = {key: _last_trusted(quote_store, key) for key in keys}
         wanted = {*load_watchlist(settings().watchlist_file).tickers}.union(*ours.values())
         for sessions in _files(b3, keys, wanted, troubles):

@@ -17,7 +17,7 @@ from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, TradingWindow
 T = TypeVar("T", Quote, History)
 # Why a ticker has no row in a window.
 REASONS = (*get_args(Gap), "failed")
-# Stocks close at 17:00 while New York has daylight saving time, and at 17:55 otherwise.
+# Stocks close at 17:00 while New York has daylight saving time, and at 18:00 otherwise.
 EARLIEST_CLOSE = time(17)
 
 

@@ -49,7 +49,7 @@ def last_due(window: Window, now: datetime) -> datetime:
     return again if again and again <= now else window.end
 
 
-def why_not_yet(instance: dg.DagsterInstance, instant: datetime) -> str | None:
+def why_paced(instance: dg.DagsterInstance, instant: datetime) -> str | None:
     """Why an observation is skipped to save quota, None if it is not.
 
     Args:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
-from market_data_pipeline.brapi.planning import last_due, why_not_yet
+from market_data_pipeline.brapi.planning import last_due, why_paced
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.b3_calendar import sessions_back
 from market_data_pipeline.market.windows import Window, in_sao_paulo, midnight
@@ -74,7 +74,7 @@ def _watch(
     if window is None:
         return dg.SkipReason("No window is due yet.")
     if not _is_there(instance, QUOTES, now):
-        if reason := why_not_yet(instance, last_due(window, now - GRACE)):
+        if reason := why_paced(instance, last_due(window, now - GRACE)):
             return dg.SkipReason(f"{window.key} was not due. {reason}")
         if cursor is None:
             return dg.SensorResult(skip_reason="The first run begins now.", cursor=STARTED)

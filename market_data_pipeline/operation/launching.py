@@ -11,7 +11,7 @@ from itertools import takewhile
 import dagster as dg
 from dagster import DagsterRunStatus as Status
 
-from market_data_pipeline.brapi.planning import CLOSING_GRACE, last_due, why_not_yet
+from market_data_pipeline.brapi.planning import CLOSING_GRACE, last_due, why_paced
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.windows import (
     EXCHANGE_TIMEZONE,
@@ -52,7 +52,7 @@ def every_window(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.Sk
         return dg.SkipReason(_why_closed(end))
     if clock.utc_now() >= window.end:
         return dg.SkipReason(f"Late: {window.key} has ended. `launch_missing` takes care of it.")
-    if reason := _why_not_now(context.instance, QUOTES, window, 0) or why_not_yet(
+    if reason := _why_blocked(context.instance, QUOTES, window, 0) or why_paced(
         context.instance, window.end
     ):
         return dg.SkipReason(reason)
@@ -86,14 +86,14 @@ def launch_missing(
     if stored_at is None or (
         live and due > window.end and not _has_close(window, due, quote_store)
     ):
-        reason = _why_not_now(instance, QUOTES, window, since) or why_not_yet(instance, due)
+        reason = _why_blocked(instance, QUOTES, window, since) or why_paced(instance, due)
         if reason is None:
             return dg.SensorResult([dg.RunRequest(partition_key=window.key)])
         reasons.append(reason)
     requests = []
     for asset in _downstream(context) if live else ():
         if (last_materialized(instance, asset, window) or 0) < since:
-            if reason := _why_not_now(instance, asset, window, since):
+            if reason := _why_blocked(instance, asset, window, since):
                 reasons.append(reason)
             else:
                 requests.append(dg.RunRequest(partition_key=window.key, asset_selection=[asset]))
@@ -122,7 +122,7 @@ def _downstream(context: dg.SensorEvaluationContext) -> Sequence[dg.AssetKey]:
     )
 
 
-def _why_not_now(
+def _why_blocked(
     instance: dg.DagsterInstance, asset: dg.AssetKey, window: Window, since: float
 ) -> str | None:
     """Why no run is launched for a window of an asset: one is in progress, or has just failed.

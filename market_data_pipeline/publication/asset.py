@@ -147,7 +147,7 @@ def _publish(
         HOLDS: holds(len(due), "events", reason),
         **publication.metadata(kafka.settings.kafka_topic),
         ROW_COUNT: len(due),
-        "withheld": len(quotes) - len(due),
+        "withheld": len(publication.withheld),
         "reason": reason,
         SECONDS_AFTER: round((clock.utc_now() - window.end).total_seconds(), 1),
         "publish_milliseconds": milliseconds,

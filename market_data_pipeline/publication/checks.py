@@ -46,14 +46,15 @@ def every_quote_delivered(
         publications: those of each, by this run and by earlier ones.
         published: how many events this run sent.
     """
-    live = [window for window in quotes if any(each.source == "live" for each in quotes[window])]
-    never = [window for window in live if not publications[window]]
-    later = {
+    lacking = {
         window: tickers
         for window in quotes
-        if publications[window] and (tickers := unpublished(quotes[window], publications[window]))
+        if (tickers := unpublished(quotes[window], publications[window]))
     }
-    withheld = [each.ticker for window in live for each in quotes[window] if not each.trusted]
+    never = [window for window in lacking if not publications[window]]
+    later = {window: tickers for window, tickers in lacking.items() if publications[window]}
+    live = [each for several in quotes.values() for each in several if each.source == "live"]
+    withheld = [each.ticker for each in live if not each.trusted]
     faults = [
         some([f"{window.key} was never sent ({_live_until(window)})" for window in never]),
         some(

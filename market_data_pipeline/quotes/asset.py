@@ -89,7 +89,7 @@ def quotes(
         tickers = [*watchlist.tickers]
         if watchlist.left_out:
             context.log.warning(watchlist.left_out)
-        # Kept until the rows are stored: rows of another run would be overwritten otherwise.
+        # Kept until the rows are stored: what they are compared with must not change before.
         with turn(context, BRAPI):
             entered = monotonic()
             stored = quote_store.reading()

@@ -1,4 +1,4 @@
-"""Everything that this project uses of Dagster beyond its documented interface.
+"""What this project uses of Dagster that no document of Dagster promises, and nothing else has.
 
 An upgrade of Dagster may break these; `test_dagster_internals.py` says which.
 """

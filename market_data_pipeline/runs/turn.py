@@ -20,7 +20,7 @@ from sqlalchemy.exc import OperationalError
 
 from market_data_pipeline.runs.dagster_internals import postgres_url
 
-BRAPI, KAFKA = "market_data_brapi", "market_data_kafka"
+BRAPI, KAFKA, B3 = "market_data_brapi", "market_data_kafka", "market_data_b3"
 SECONDS_BETWEEN_LINES = 60.0
 # A wait is in slices, so that a run can be terminated while it waits.
 SLICE_SECONDS = 1
@@ -43,7 +43,7 @@ def turn(context: dg.AssetExecutionContext, name: str) -> Iterator[None]:
 
     Args:
         context: of the step; its log says that it waits.
-        name: `BRAPI` or `KAFKA`.
+        name: `BRAPI`, `KAFKA` or `B3`.
     """
     url = postgres_url(context.instance)
     lock = _on_postgres(url, name) if url else _in_a_file(context.instance, name)

@@ -1,7 +1,6 @@
 """Imports run one way, between folders too."""
 
 import ast
-from graphlib import TopologicalSorter
 from pathlib import Path
 
 from market_data_pipeline_tests.supervised import ROOT
@@ -22,11 +21,29 @@ def imported(path: Path) -> set[str]:
     return names - {room(path)}
 
 
-def test_imports_between_folders_run_one_way() -> None:
-    below: dict[str, set[str]] = {}
-    for path in PACKAGE.rglob("*.py"):
-        below.setdefault(room(path), set()).update(imported(path))
+# From the bottom to the top; what stands side by side knows nothing of each other.
+FLOORS = (
+    {"settings"},
+    {"market"},
+    {"runs"},
+    {"brapi", "storage"},
+    {"b3", "operation", "publication"},
+    {"quotes"},
+    {"report"},
+    {"definitions"},
+)
 
-    assert len(below) > 5
-    order = list(TopologicalSorter(below).static_order())  # raises if there is a circle
-    assert order[-1] == "definitions"
+
+def test_a_folder_imports_only_from_those_below_it() -> None:
+    floor = {name: number for number, names in enumerate(FLOORS) for name in names}
+    paths = [path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem in floor]
+
+    upwards = [
+        f"{path.relative_to(PACKAGE)} imports from {name}"
+        for path in paths
+        for name in imported(path)
+        if floor[name] >= floor[room(path)]
+    ]
+
+    assert {room(path) for path in paths} == floor.keys()
+    assert upwards == []

@@ -209,6 +209,22 @@ def test_a_price_that_never_reached_the_topic_is_missing_there(
     assert checks(result)["every_quote_delivered"] == (False, why)
 
 
+def test_a_window_whose_prices_are_all_withheld_lacks_none_on_the_topic(
+    stored: Pipeline,
+) -> None:
+    stored.sandbox.faults = [
+        Fault(fields={"regularMarketPrice": 9_000}, without=["regularMarketPreviousClose"])
+    ]
+
+    result = stored.run(SECOND)
+
+    passed, why = checks(result)["every_quote_delivered"]
+    assert passed
+    assert "Withheld, as their prices have moved too far: " in why
+    reason = metadata(result, "kafka_publication")["reason"]
+    assert reason == "every quote is withheld or history"
+
+
 def test_a_range_of_a_year_is_told_from_what_is_published(stored: Pipeline) -> None:
     """Dagster answers 10,000 records at a time, and refuses to be asked for more."""
     days = (date(2026, 1, 2) + timedelta(days=n) for n in range(365))
