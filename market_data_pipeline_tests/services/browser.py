@@ -47,8 +47,8 @@ class DagsterPages:
         page.on("pageerror", lambda error: self._complain(str(error)))
 
     def lineage(self) -> Page:
-        """The graph of all assets."""
-        return self._open("asset-groups", "mongo_price_history")
+        """The graph of the assets of a window: *Lineage*, group `market_data`."""
+        return self._open(f"locations/{LOCATION}/asset-groups/market_data", "mongo_price_history")
 
     def asset(self, name: str, view: str = "overview", **query: str) -> Page:
         """The page of an asset: its overview, partitions, checks, …"""
