@@ -19,7 +19,7 @@ from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, sessions_from
 from market_data_pipeline.runs.checks import of_window, some
 from market_data_pipeline.runs.common import ONE_RUN_A_RANGE, OWNERS, WINDOWS, failing_clearly
-from market_data_pipeline.runs.tables import column_schema
+from market_data_pipeline.runs.tables import ROW_COUNT, column_schema
 from market_data_pipeline.runs.turn import B3, turn
 from market_data_pipeline.settings import settings
 from market_data_pipeline.storage.quote_store import QuoteStore
@@ -64,7 +64,7 @@ def official_close(
                 save(quote_store, mongo, key, sessions[key], context.run.run_id)
                 checks.compare(ours[key], sessions[key], found, f"{key} " * (len(keys) > 1))
                 stored.add(key)
-                described: dict[str, Any] = {"dagster/partition_row_count": len(sessions[key])}
+                described: dict[str, Any] = {ROW_COUNT: len(sessions[key])}
                 context.log_event(
                     dg.AssetMaterialization(OFFICIAL_CLOSE, partition=key, metadata=described)
                 )

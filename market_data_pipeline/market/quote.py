@@ -103,7 +103,7 @@ class Quote:
         return self.decision != "withheld"
 
 
-_KINDS = {str: "string", float: "double", int: "int64", AwareDatetime: "timestamp", bool: "bool"}
+_KINDS = {str: "string", float: "double", int: "int64", AwareDatetime: "timestamp"}
 
 
 def _kind(hint: Any) -> str:

@@ -23,6 +23,7 @@ from market_data_pipeline.runs.run_history import (
     materialized,
     runs_of,
 )
+from market_data_pipeline.runs.tables import ROW_COUNT
 
 # A run takes half a minute; in the worst case, five.
 GRACE = timedelta(minutes=10)
@@ -140,5 +141,5 @@ def _last_sessions(instance: dg.DagsterInstance, key: dg.AssetKey, due: Window) 
 
 def _rows(event: dg.AssetMaterialization) -> bool:
     """Whether it counts anything. One that was reported by hand has no count and is trusted."""
-    count = event.metadata.get("dagster/partition_row_count")
+    count = event.metadata.get(ROW_COUNT)
     return count is None or bool(count.value)

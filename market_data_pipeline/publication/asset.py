@@ -30,10 +30,10 @@ from market_data_pipeline.runs.common import (
     windows_of,
 )
 from market_data_pipeline.runs.filling import HOLDS, holds, tell_filled
+from market_data_pipeline.runs.tables import ROW_COUNT
 from market_data_pipeline.runs.turn import KAFKA, turn
 from market_data_pipeline.storage.quote_store import QuoteStore
 
-ROW_COUNT = "dagster/partition_row_count"
 SECONDS_AFTER = "seconds_after_window_end"
 
 

@@ -24,7 +24,7 @@ from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
 from market_data_pipeline.quotes.session import Instrument, Sessions, breadth
 from market_data_pipeline.runs.filling import HOLDS, holds, tell_filled
-from market_data_pipeline.runs.tables import table
+from market_data_pipeline.runs.tables import ROW_COUNT, table
 
 MOVERS = 5
 # Points of a sparkline: the previous close, and the windows since.
@@ -110,7 +110,7 @@ def _describe_window(
     covered = {quote.requested_ticker for quote in rows}.intersection(tickers)
     missing = {why: each for why, each in missing_in(window, observation).items() if each}
     described: dict[str, Any] = {
-        "dagster/partition_row_count": len(rows),
+        ROW_COUNT: len(rows),
         "quotes": len(rows),
         "coverage_percent": round(len(covered) / len(tickers) * 100, 1),
         "withheld": sum(not quote.trusted for quote in rows),

@@ -7,6 +7,9 @@ import dagster as dg
 
 from market_data_pipeline.market.quote import COLUMNS
 
+# Dagster's name for the rows of a partition.
+ROW_COUNT = "dagster/partition_row_count"
+
 
 def column_schema(columns: Mapping[str, tuple[str, str]] = COLUMNS) -> dg.TableSchema:
     """Columns by type and description; by default those of a quote."""

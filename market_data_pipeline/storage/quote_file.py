@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from market_data_pipeline.market.quote import COLUMNS, ROWS, Quote, as_row
 from market_data_pipeline.market.windows import LONGEST_INTERVAL, start_of
 
-_TYPES = {"timestamp": pa.timestamp("ms", tz="UTC"), "bool": pa.bool_()}
+_TYPES = {"timestamp": pa.timestamp("ms", tz="UTC")}
 _SCHEMA = pa.schema(
     pa.field(name, _TYPES.get(kind) or kind, metadata={"description": text})
     for name, (kind, text) in COLUMNS.items()

@@ -80,7 +80,7 @@ def test_the_example_has_every_setting() -> None:
 
 def test_the_table_of_the_document_is_that_of_the_code() -> None:
     contracts = (ROOT / "docs" / "contracts.md").read_text("utf-8")
-    types = {"int64": "integer", "timestamp": "date", "bool": "boolean"}
+    types = {"int64": "integer", "timestamp": "date"}
 
     for name, (kind, text) in COLUMNS.items():
         row = rf"\| `{name}` \| {types.get(kind, kind)}( or null)? \| {re.escape(text)} \|"
