@@ -34,7 +34,7 @@ from market_data_pipeline_tests.record.helpers import (
 from market_data_pipeline_tests.supervised import wait_until
 
 Later = Callable[[float], None]
-NOWHERE = "mongodb://127.0.0.1:1"
+NOWHERE = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=500"
 OTHERS = [Fault(ticker=ticker, status=404) for ticker in ("PETR4", "BBAS3", "HGLG11")]
 CENTS = Fault(
     ticker=VICTIM, fields={"regularMarketPrice": 9_000}, without=["regularMarketPreviousClose"]

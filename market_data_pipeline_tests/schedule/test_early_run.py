@@ -108,7 +108,7 @@ def test_a_service_that_is_away_is_told_before_the_window_ends_and_costs_no_pric
     pipeline: Pipeline, waiting: Clock
 ) -> None:
     waiting.set(END - timedelta(seconds=50))
-    pipeline.mongo_uri = "mongodb://127.0.0.1:1"
+    pipeline.mongo_uri = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=500"
     with pipeline.without_kafka():
         result = pipeline.run(LIVE_ON_TUESDAY)
 

@@ -83,8 +83,8 @@ def test_a_live_window_costs_few_requests_and_runs_again(
 
     assert pipeline.run(LATER).success
 
-    # What is there, what to merge with, the audit, and the publication twice, before and in its turn;
-    # the one earlier window, and one look for more; whether it can be written, and the window.
+    # What is there, what to merge with, the audit, and the publication, before and in its turn; the
+    # one earlier window, and one look for more; whether it can be written, and the window.
     assert storage.counted() == {"GET": 5 + 1, "LIST": 1, "PUT": 2, "DELETE": 1}
     assert len(pipeline.events()) == 100
     before = storage.objects(bucket)

@@ -79,8 +79,8 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     server_selection_timeout_seconds: float = Field(
         default=10.0,
         gt=0,
-        description="How long to look for a server before it is given up. Goes before the same"
-        " option in `uri`.",
+        description="How long to look for a server before it is given up. The same option of `uri`"
+        " goes before it.",
     )
     client_options: dict[str, Any] = Field(
         default_factory=dict,
@@ -193,12 +193,12 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return client
 
     def _options(self) -> dict[str, Any]:
-        options = {
-            "serverSelectionTimeoutMS": round(self.server_selection_timeout_seconds * 1000),
-            **self.client_options,
-        }
+        options = dict(self.client_options)
         given = _parts(self.uri).options if self.uri else {}
         given |= {name.lower(): value for name, value in self.client_options.items()}
+        if "serverselectiontimeoutms" not in given:
+            seconds = self.server_selection_timeout_seconds
+            options["serverSelectionTimeoutMS"] = round(seconds * 1000)
         if "sockettimeoutms" not in given:
             # Not timeoutMS: with it, pymongo does not pass wtimeoutMS on.
             limit = str(given.get("timeoutms", ""))  # pymongo itself refuses what is no number

@@ -154,6 +154,12 @@ def test_host_and_port(uri: str) -> None:
     mongo.close()
 
 
+def test_the_address_says_how_long_a_server_is_looked_for(uri: str) -> None:
+    mongo = MongoResource(uri=f"{uri}{'&' if '?' in uri else '/?'}serverSelectionTimeoutMS=1234")
+    assert mongo.get_client().options.server_selection_timeout == 1.234
+    mongo.close()
+
+
 def test_a_uri_from_the_environment(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_MONGO", uri)
     mongo = MongoResource(uri=dg.EnvVar("SOME_MONGO"), database="x")
