@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any
 
 import requests
@@ -21,8 +20,8 @@ query Report($start: Float!) {
   } } } } }
 }
 """
-# What it launches so soon after the start is the run at startup.
-SENSOR, STARTUP_SECONDS = "launch_missing", 120
+# The first run that it launches is the run at startup, unless it skips that one.
+SENSOR = "launch_missing"
 ENDED = {"SUCCESS": "finished", "FAILURE": "has failed", "CANCELED": "was canceled"}
 # What an asset counts, by the names that it may have in the metadata.
 COUNTS = ("published", "dagster/partition_row_count", "dagster/row_count")
@@ -36,7 +35,7 @@ def news(address: str, start: float) -> Iterator[str]:
         try:
             url, no_proxy = f"{address}/graphql", {"http": ""}
             answer = requests.post(url, json=query, timeout=10, proxies=no_proxy)
-            for key, line in lines(address, answer.json()["data"], start):
+            for key, line in lines(address, answer.json()["data"], SENSOR in told):
                 if key not in told:
                     told |= {key, SENSOR} if line.startswith("Startup") else {key}
                     yield line
@@ -46,13 +45,14 @@ def news(address: str, start: float) -> Iterator[str]:
         time.sleep(0.5)
 
 
-def lines(address: str, data: dict[str, Any], start: float) -> Iterator[tuple[str, str]]:
-    """A line for each run that has ended, with its id; or that no run was needed at startup."""
-    started = False
+def lines(address: str, data: dict[str, Any], started: bool) -> Iterator[tuple[str, str]]:
+    """A line for each run that has ended, with its id; or that no run was needed at startup.
+
+    `started` says that the run at startup has ended or was skipped.
+    """
     for run in reversed(data["runsOrError"]["results"]):
         tags = {tag["key"]: tag["value"] for tag in run["tags"]}
-        soon = (run["startTime"] or start) < start + STARTUP_SECONDS
-        startup = soon and tags.get("dagster/sensor_name") == SENSOR
+        startup = not started and tags.get("dagster/sensor_name") == SENSOR
         started |= startup
         if run["status"] in ENDED:
             yield run["runId"], _line(run, tags, startup, f"{address}/runs/{run['runId']}")
@@ -69,15 +69,16 @@ def _line(run: dict[str, Any], tags: dict[str, str], startup: bool, page: str) -
     ends = [tags.get(f"dagster/asset_partition_range_{end}", "") for end in ("start", "end")]
     what = f"Windows {' to '.join(ends)}" if any(ends) else f"Run {run['runId'][:8]}"
     if window:
-        what = f"Window {datetime.fromisoformat(window):%a %d %b %H:%M}"
+        what = f"Window {window}"
     if startup:
         what = "Startup run"
     if run["status"] != "SUCCESS":
         return f"{what} {ENDED[run['status']]}. See why at {page}"
     assets = _assets(run)
     if startup:
+        count = "1 asset" if len(assets) == 1 else f"{len(assets)} assets"
         return (
-            f"{what} finished: {len(assets)} assets materialized for {window} "
+            f"{what} finished: {count} materialized for {window} "
             f"({', '.join(assets)}).\n  See it at {page}, and the events with `make tail`."
         )
     seconds = run["endTime"] - run["startTime"]

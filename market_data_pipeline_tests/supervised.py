@@ -80,6 +80,16 @@ class Supervisor:
             assert time.monotonic() < patience, self.output
             time.sleep(0.1)
 
+    def first_window(self) -> str:
+        """Waits for the first run that materializes quotes, and returns the key of its window.
+
+        It is the run at startup, but not in the minute before a window ends.
+        """
+        self.wait_for("quotes: ")
+        found = re.search(r"(?:materialized for|Window) (\S+-\d{4})\b.*quotes: ", self.output)
+        assert found, self.output
+        return found[1]
+
     def end(self, signal_number: int) -> int:
         """Sends it a signal and returns its exit status."""
         self.process.send_signal(signal_number)

@@ -30,8 +30,9 @@ from market_data_pipeline.runs.run_history import (
 from market_data_pipeline.storage.quote_store import QuoteStore
 
 JOB = "market_data_job"
-# Until this long after its end, a window is left to the run of the schedule.
-TIME_OF_THE_SCHEDULE = timedelta(seconds=20)
+# More than the schedule needs to launch a run. A tick with less time before the end of its window
+# launches none, so that `launch_missing` and it never launch the same window.
+TIME_TO_LAUNCH = timedelta(seconds=10)
 # Seconds from a run that failed to the next one of the same asset and window; then no more.
 DELAYS = (30, 60, 120, 240, *[480] * 3, *[3600] * 12)
 
@@ -50,8 +51,8 @@ def every_window(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.Sk
     window = WINDOWS.ending_at(end)
     if window is None:
         return dg.SkipReason(_why_closed(end))
-    if clock.utc_now() >= window.end:
-        return dg.SkipReason(f"Late: {window.key} has ended. `launch_missing` takes care of it.")
+    if clock.utc_now() > window.end - TIME_TO_LAUNCH:
+        return dg.SkipReason(f"Late: `launch_missing` launches {window.key} after its end.")
     if reason := _why_blocked(context.instance, QUOTES, window, 0) or why_paced(
         context.instance, window.end
     ):
@@ -76,8 +77,6 @@ def launch_missing(
     window = WINDOWS.last_ended(now)
     if window is None:
         return dg.SkipReason(f"No window has ended yet. {_next_window(now)}")
-    if now < window.end + TIME_OF_THE_SCHEDULE:
-        return dg.SkipReason(f"{window.key} has just ended: its run is the schedule's.")
     live = WINDOWS.is_live(window, now)
     if live and not WINDOWS.is_live(window, now + LAUNCH_AHEAD):
         return dg.SkipReason(f"{window.key} is live for less than a minute. {_next_window(now)}")

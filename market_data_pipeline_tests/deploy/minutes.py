@@ -42,7 +42,7 @@ launching.every_window._cron_schedule = (
     "* * * * *" if MINUTES == 1 else f"{MINUTES - 1}-59/{MINUTES} * * * *"
 )
 if MINUTES == 1:
-    launching.TIME_OF_THE_SCHEDULE = timedelta(seconds=5)
+    launching.TIME_TO_LAUNCH = timedelta(seconds=2)
     launching.DELAYS = (5, 5, 10, *[20] * 16)
     launching.launch_missing._min_interval = 5
 

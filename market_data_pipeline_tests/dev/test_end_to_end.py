@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import sqlite3
 import subprocess
@@ -90,10 +89,8 @@ def documents(env: dict[str, str], start: datetime | None = None) -> list[dict[s
 def begin(checkout: Path, env: dict[str, str]) -> list[dict[str, Any]]:
     """Starts it for the first time: what it has stored by then of the window that it says."""
     with make_dev(checkout, env) as supervisor:
-        # The window that is checked is that of the run at startup; another may end meanwhile.
-        finished = re.search(r"3 assets materialized for (\S+) ", supervisor.output)
-        assert finished, supervisor.output
-        made_up = documents(env, trading_windows().from_key(finished[1]).start)
+        # Another window may end meanwhile.
+        made_up = documents(env, trading_windows().from_key(supervisor.first_window()).start)
         check_prices(made_up)
         check_events(checkout, env, made_up)
     return made_up
@@ -114,7 +111,7 @@ def test_nothing_is_lost_when_brapi_is_another_for_a_while(
         # It is not Brapi's own, so that it has to be allowed to reach the sinks.
         real = {"BRAPI_TOKEN": "right", "PUBLISH_MADE_UP_PRICES": "true"}
         with make_dev(checkout, env | real | {"BRAPI_BASE_URL": brapi.url}) as supervisor:
-            assert "Startup run finished" in supervisor.output
+            supervisor.first_window()
             of_brapi = documents(env)
         assert brapi.requests
         assert {each["ticker"] for each in of_brapi} == set(TICKERS)

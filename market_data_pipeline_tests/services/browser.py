@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -15,7 +14,6 @@ from playwright.sync_api import ConsoleMessage, Locator, Page, sync_playwright
 from market_data_pipeline_tests.supervised import ROOT, Supervisor, settings
 
 LOCATION = "market_data_pipeline.definitions"
-FINISHED = re.compile(r"3 assets materialized for (\S+) ")
 PATIENCE_MS = 60_000
 ARGUMENTS = [
     "--headless",
@@ -120,16 +118,14 @@ def dagster_in_a_browser(
     environment = {**settings(folder / "state"), "BRAPI_PLAN": plan}
     supervisor = Supervisor(folder, environment)
     try:
-        supervisor.wait_for("Startup run ")
-        finished = FINISHED.search(supervisor.output)
-        assert finished, supervisor.output
+        window = supervisor.first_window()
         base = f"http://127.0.0.1:{environment['DAGSTER_PORT']}"
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
             page = browser.new_page(
                 viewport={"width": width, "height": height}, timezone_id="America/Sao_Paulo"
             )
-            yield DagsterPages(page, base, finished[1])
+            yield DagsterPages(page, base, window)
             browser.close()
     finally:
         supervisor.end(signal.SIGTERM)
