@@ -25,6 +25,7 @@ from market_data_pipeline.publication.client import given_properties, variable
 from market_data_pipeline.publication.event import FORMAT_NOT_CHOSEN
 from market_data_pipeline.publication.kafka import Kafka
 from market_data_pipeline.quotes.asset import quotes
+from market_data_pipeline.quotes.checks import check_record
 from market_data_pipeline.report.session_report import (
     every_session,
     session_report,
@@ -141,7 +142,7 @@ market_data_job = dg.define_asset_job(
 
 defs = dg.Definitions(
     assets=[*ASSETS, session_report_asset, official_close],
-    asset_checks=[fresh, topic_keeps_prices],
+    asset_checks=[check_record, topic_keeps_prices, fresh],
     jobs=[market_data_job, session_report, official_close_job],
     schedules=[every_window, every_session, every_evening],
     sensors=[launch_missing, alerts, watch_freshness],

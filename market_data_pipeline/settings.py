@@ -29,7 +29,7 @@ KAFKA_CONFIG = "KAFKA_CONFIG_"
 # Variables in the files of compose and of the instance that are not settings.
 DEPLOYMENT = ("MARKET_DATA_STATE", "MONGO_PASSWORD", "MONGO_ROOT_PASSWORD")
 # Prefixes that no other program uses.
-OURS = ("BRAPI_", "MARKET_DATA_")
+OUR_PREFIXES = ("BRAPI_", "MARKET_DATA_")
 NO_SECRET = SecretStr("")
 LONGEST = 86_400  # seconds
 
@@ -271,10 +271,10 @@ def misspelled(environ: Mapping[str, str]) -> dict[str, str]:
         known = name in names() or name in DEPLOYMENT or name.startswith(KAFKA_CONFIG)
         if known or not environ[name].strip():
             continue
-        cutoff = 0.6 if name.startswith(OURS) else 0.85
+        cutoff = 0.6 if name.startswith(OUR_PREFIXES) else 0.85
         if meant := difflib.get_close_matches(name, names(), n=1, cutoff=cutoff):
             said[name] = f"{name} is not a setting, nothing reads it: did you mean {meant[0]}?"
-        elif name.startswith(OURS):
+        elif name.startswith(OUR_PREFIXES):
             said[name] = f"{name} is not a setting, nothing reads it."
     return said
 

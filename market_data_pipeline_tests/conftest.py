@@ -105,12 +105,14 @@ class Pipeline:
     def definitions(self) -> dg.Definitions:
         # Imported here: a test may have changed the settings.
         from market_data_pipeline.definitions import ASSETS, resources
+        from market_data_pipeline.quotes.checks import check_record
 
         mongo = MongoResource(
             uri=self.mongo_uri, database=DATABASE, server_selection_timeout_seconds=2
         )
         return dg.Definitions(
             assets=ASSETS,
+            asset_checks=[check_record],
             resources={**resources(self.settings()), "mongo": mongo},
             executor=dg.in_process_executor,
         )

@@ -11,8 +11,7 @@ from dagster_mongo import MongoResource
 
 from market_data_pipeline.b3 import checks
 from market_data_pipeline.b3.client import B3History, FileError
-from market_data_pipeline.b3.cotahist import COLUMNS, Closes
-from market_data_pipeline.b3.stored import OFFICIAL_CLOSE, save
+from market_data_pipeline.b3.cotahist import COLUMNS
 from market_data_pipeline.market import b3_calendar, clock
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.watchlist import load_watchlist
@@ -22,6 +21,7 @@ from market_data_pipeline.runs.common import ONE_RUN_A_RANGE, OWNERS, WINDOWS, f
 from market_data_pipeline.runs.tables import ROW_COUNT, column_schema
 from market_data_pipeline.runs.turn import B3, turn
 from market_data_pipeline.settings import settings
+from market_data_pipeline.storage.official_close import OFFICIAL_CLOSE, Closes, save
 from market_data_pipeline.storage.quote_store import QuoteStore
 
 SESSIONS = sessions_from(b3_calendar.FIRST_DAY)

@@ -7,12 +7,11 @@ from typing import Any
 
 import dagster as dg
 
-from market_data_pipeline.b3.cotahist import Closes
-from market_data_pipeline.b3.stored import OFFICIAL_CLOSE
 from market_data_pipeline.market.price_guard import ROUND_FACTORS
 from market_data_pipeline.market.quote import SANDBOX, Quote
 from market_data_pipeline.market.windows import close_of, midnight
 from market_data_pipeline.runs.checks import ERROR, NAMED, some
+from market_data_pipeline.storage.official_close import OFFICIAL_CLOSE, Closes
 
 CLOSES_MATCH = dg.AssetCheckSpec(
     "closes_match",

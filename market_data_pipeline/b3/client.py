@@ -11,10 +11,11 @@ from zipfile import ZipFile
 import requests
 from urllib3.exceptions import HTTPError
 
-from market_data_pipeline.b3.cotahist import Closes, read
+from market_data_pipeline.b3.cotahist import read
 from market_data_pipeline.market.errors import ClearError
 from market_data_pipeline.market.quote import SANDBOX
 from market_data_pipeline.settings import settings
+from market_data_pipeline.storage.official_close import Closes
 
 ATTEMPTS = 3
 SECONDS, SOCKET_SECONDS = 300, 60

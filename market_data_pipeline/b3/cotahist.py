@@ -5,6 +5,7 @@ from datetime import date
 from typing import Any, BinaryIO
 
 from market_data_pipeline.market.quote import SANDBOX
+from market_data_pipeline.storage.official_close import Closes
 
 LENGTH = 245
 FIELDS = {
@@ -28,8 +29,6 @@ FIELDS = {
 COLUMNS = {name: field[2:] for name, field in FIELDS.items()} | {
     "origin": ("string", f"Host that served the file; {SANDBOX} for made-up prices")
 }
-
-Closes = dict[str, dict[str, Any]]  # B3's records in a session, by ticker
 
 
 def read(file: BinaryIO, wanted: Iterable[str], origin: str) -> dict[str, Closes]:

@@ -188,10 +188,10 @@ def missing_in(window: Window, observation: Observation) -> dict[str, list[str]]
 
 def why_empty(window: Window, observation: Observation) -> str:
     """The most common reason for a window to have no row, in words."""
-    return explain(_commonest(window, observation), observation.plan)
+    return explain_gap(_commonest(window, observation), observation.plan)
 
 
-def explain(gap: str, plan: Plan) -> str:
+def explain_gap(gap: str, plan: Plan) -> str:
     """In words, a reason for tickers to have no row."""
     words = {
         "plan": f"the {plan.name} plan has daily bars only",

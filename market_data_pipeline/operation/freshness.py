@@ -27,7 +27,7 @@ from market_data_pipeline.runs.tables import ROW_COUNT
 
 # A run takes half a minute; in the worst case, five.
 GRACE = timedelta(minutes=10)
-SESSIONS = 5
+LAST_SESSIONS = 5
 STARTED = "started"
 
 
@@ -124,7 +124,7 @@ def _result(instance: dg.DagsterInstance, key: dg.AssetKey, now: datetime) -> dg
 
 def _last_sessions(instance: dg.DagsterInstance, key: dg.AssetKey, due: Window) -> str:
     """How many windows of the last sessions are missing or empty, and which."""
-    windows = [WINDOWS.next_ending(midnight(sessions_back(due.day, SESSIONS - 1)))]
+    windows = [WINDOWS.next_ending(midnight(sessions_back(due.day, LAST_SESSIONS - 1)))]
     while windows[-1] < due:
         windows.append(WINDOWS.after(windows[-1]))
     found = materializations(instance, key, windows)
@@ -136,7 +136,7 @@ def _last_sessions(instance: dg.DagsterInstance, key: dg.AssetKey, due: Window) 
         if each
     ]
     lacking = " and ".join(parts) or "none is missing or empty"
-    return f"Of the {len(windows)} windows of the last {SESSIONS} sessions, {lacking}."
+    return f"Of the {len(windows)} windows of the last {LAST_SESSIONS} sessions, {lacking}."
 
 
 def _rows(event: dg.AssetMaterialization) -> bool:

@@ -80,7 +80,7 @@ def given_properties(settings: Settings) -> dict[str, str]:
     return {name: value.get_secret_value() for name, value in given.items()}
 
 
-def connection(settings: Settings) -> dict[str, Any]:
+def connection_properties(settings: Settings) -> dict[str, Any]:
     """The properties that any client of the cluster needs. Raises as `given_properties`."""
     given = given_properties(settings)
     # What matters comes through the error callback: the log repeats it many times a second.
@@ -96,7 +96,7 @@ def producer_properties(settings: Settings) -> dict[str, Any]:
         # With the default of 100 ms the first connection alone waits for 50 ms.
         "reconnect.backoff.ms": 10,
         "reconnect.backoff.max.ms": 1000,
-        **connection(settings),
+        **connection_properties(settings),
         "acks": "all",
         "enable.idempotence": True,
         "message.timeout.ms": bound_ms,

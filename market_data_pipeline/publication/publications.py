@@ -12,7 +12,7 @@ import dagster as dg
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import Window
 from market_data_pipeline.runs.common import PUBLICATION
-from market_data_pipeline.runs.run_history import materializations, told
+from market_data_pipeline.runs.run_history import materializations, value_of
 
 # Keys of the metadata of a window.
 PUBLISHED, TOPIC, OBSERVED_AT, WITHHELD = "published", "topic", "observed_at", "withheld_tickers"
@@ -49,16 +49,17 @@ def publications(
     """The publications of each of some windows to a topic, the newest first; there may be none."""
     found = materializations(instance, PUBLICATION, windows)
     return {
-        window: [_recorded(each) for each in events if told(each, TOPIC) == topic]
+        window: [_recorded(each) for each in events if value_of(each, TOPIC) == topic]
         for window, events in found.items()
     }
 
 
 def _recorded(event: dg.AssetMaterialization) -> Publication:
     # Older versions did not record when the prices were observed, nor whose were withheld.
-    seconds = told(event, OBSERVED_AT)
+    seconds = value_of(event, OBSERVED_AT)
     newest = datetime.fromtimestamp(seconds, UTC) if seconds else datetime.max.replace(tzinfo=UTC)
-    return Publication(told(event, PUBLISHED), newest, frozenset(told(event, WITHHELD) or ()))
+    withheld = frozenset(value_of(event, WITHHELD) or ())
+    return Publication(value_of(event, PUBLISHED), newest, withheld)
 
 
 def unpublished(quotes: Iterable[Quote], published: Sequence[Publication]) -> list[str]:

@@ -13,7 +13,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its stubs d
     NewTopic,
 )
 
-from market_data_pipeline.publication.client import Client, connection
+from market_data_pipeline.publication.client import Client, connection_properties
 from market_data_pipeline.publication.errors import PublicationError
 from market_data_pipeline.settings import Settings
 
@@ -63,7 +63,7 @@ def configuration(settings: Settings, timeout: float) -> dict[str, str]:
             cluster does not answer within `timeout` seconds.
         PublicationError: a setting cannot be used.
     """
-    admin = AdminClient(connection(settings))
+    admin = AdminClient(connection_properties(settings))
     if _is_stand_in(admin.list_topics(timeout=timeout)):
         return {}
     asked = ConfigResource(ConfigResource.Type.TOPIC, settings.kafka_topic)
@@ -83,7 +83,7 @@ def _exists(metadata: ClusterMetadata, settings: Settings) -> bool:
 def _create(client: Client, cluster: ClusterMetadata) -> None:
     """Creates the topic; where the cluster refuses CONFIGURATION, with the cluster's own."""
     settings, name = client.settings, client.settings.kafka_topic
-    properties = connection(settings)
+    properties = connection_properties(settings)
     properties["error_cb"] = client.note_complaint
     admin = AdminClient(properties)
     timeout = max(0.1, client.seconds_left())  # a negative one waits forever

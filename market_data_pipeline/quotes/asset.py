@@ -26,7 +26,7 @@ from market_data_pipeline.market.price_guard import LOOK_BACK_SESSIONS, accept, 
 from market_data_pipeline.market.quote import Quote, by_window
 from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline.market.windows import LARGEST_CLOCK_SKEW, LAUNCH_AHEAD, Window, duration
-from market_data_pipeline.quotes.checks import QUOTES_CHECKS, check_quotes
+from market_data_pipeline.quotes.checks import OF_THE_ANSWERS, check_answers
 from market_data_pipeline.quotes.metadata import describe_windows
 from market_data_pipeline.quotes.session import stored_sessions
 from market_data_pipeline.runs.common import (
@@ -65,7 +65,7 @@ class QuotesConfig(dg.Config):
     group_name=GROUP,
     owners=OWNERS,
     kinds={"brapi", "parquet"},
-    check_specs=QUOTES_CHECKS,
+    check_specs=OF_THE_ANSWERS,
     metadata={"dagster/column_schema": column_schema()},
 )
 def quotes(
@@ -115,16 +115,7 @@ def quotes(
     of_sessions = {**earlier, **{window: grouped[window] for window in windows}}
     describe_windows(context, tickers, observations, of_sessions, quota, quote_store.folder)
     yield dg.MaterializeResult(
-        check_results=check_quotes(
-            windows,
-            rows,
-            observations,
-            watchlist,
-            stored,
-            brapi.plan.delay_minutes,
-            quota,
-            quote_store,
-        ),
+        check_results=check_answers(windows, rows, observations, watchlist, stored)
     )
 
 

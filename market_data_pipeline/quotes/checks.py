@@ -2,16 +2,13 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 import dagster as dg
 
-from market_data_pipeline.b3.stored import corporate_action
 from market_data_pipeline.brapi.observe import (
     EARLIEST_CLOSE,
-    REASONS,
     Observation,
     cannot_be_filled,
     failures_of,
@@ -19,16 +16,18 @@ from market_data_pipeline.brapi.observe import (
     why_empty,
 )
 from market_data_pipeline.brapi.planning import shortage
-from market_data_pipeline.brapi.quota import Quota
+from market_data_pipeline.brapi.quota import Quota, last_recorded
+from market_data_pipeline.brapi.resource import Brapi
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.price_guard import LARGEST_FACTOR, explain
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.watchlist import Watchlist
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window, duration
 from market_data_pipeline.runs.checks import ERROR, NAMED, WARN, of_window, some
-from market_data_pipeline.runs.common import QUOTES, WINDOWS
-from market_data_pipeline.runs.filling import filled, in_words
-from market_data_pipeline.runs.tables import table
+from market_data_pipeline.runs.common import QUOTES, WINDOWS, failing_clearly, windows_of
+from market_data_pipeline.runs.filling import as_ranges, filled
+from market_data_pipeline.runs.tables import table, table_if_any
+from market_data_pipeline.storage.official_close import corporate_action
 from market_data_pipeline.storage.quote_store import QuoteStore
 from market_data_pipeline.storage.reading import FILES_READABLE, Reading, files_readable
 
@@ -78,82 +77,78 @@ QUOTA_LASTS = dg.AssetCheckSpec(
     description="The quota lasts for all but two sessions of the windows until Brapi renews it. If "
     "not: find out who else uses the token, shorten the watchlist, or move to a larger plan.",
 )
-QUOTES_CHECKS = [
-    ALL_TICKERS_QUOTED,
-    WATCHLIST_FREE_OF_RENAMES,
-    PRICES_PLAUSIBLE,
-    QUOTES_RECENT,
-    OBSERVED_IN_TIME,
-    QUOTA_LASTS,
-    FILES_READABLE,
-]
+OF_THE_ANSWERS = [ALL_TICKERS_QUOTED, WATCHLIST_FREE_OF_RENAMES, FILES_READABLE]
+OF_THE_RECORD = [PRICES_PLAUSIBLE, QUOTES_RECENT, OBSERVED_IN_TIME, QUOTA_LASTS]
 
 
-def check_quotes(
+def check_answers(
     windows: Sequence[Window],
     rows: Sequence[Quote],
     observations: Sequence[Observation],
     watchlist: Watchlist,
     stored: Reading,
-    delay_minutes: int,
-    quota: Quota | None,
-    store: QuoteStore,
 ) -> list[dg.AssetCheckResult]:
-    """The results of the checks of `quotes` for the windows of one run.
+    """The results of the checks that only the run which asked can evaluate.
 
     Args:
-        windows: the windows, in the order of time.
+        windows: the windows of the run, in the order of time.
         rows: what is stored of them now.
         observations: what the run observed, and why quotes are missing.
         watchlist: what was asked for, and the lines that are left out.
         stored: what the run has read of the stored windows.
-        delay_minutes: how late the plan's quotes may be.
-        quota: what is left of it, if that is known.
-        store: has B3's own prices, which may explain why a price has moved.
     """
-    live = [quote for quote in rows if quote.source == "live"]
-    delay = timedelta(minutes=delay_minutes)
-    quoted = Counter(quote.window_start for quote in rows)
     results = [
-        _all_tickers_quoted(quoted, observations, rows),
+        _all_tickers_quoted(observations, rows),
         _watchlist_free_of_renames(watchlist, observations),
-        _prices_plausible(rows, store),
-        _quotes_recent(live, delay),
-        _observed_in_time(live, delay),
-        _quota_lasts(quota, clock.utc_now()),
         files_readable(stored, windows),
     ]
     return [of_window(result, windows) for result in results]
 
 
+# After the sinks: no price waits for it.
+@dg.multi_asset_check(specs=OF_THE_RECORD, op_tags={"dagster/priority": "-1"})
+def check_record(
+    context: dg.AssetCheckExecutionContext,
+    brapi: dg.ResourceParam[Brapi],
+    quote_store: dg.ResourceParam[QuoteStore],
+) -> Iterator[dg.AssetCheckResult]:
+    """What the stored rows of the run's windows show; without a partition, of the last window."""
+    now = clock.utc_now()
+    if context.has_partition_key or context.has_partition_key_range:
+        windows = windows_of(context)
+    else:
+        windows = [*filter(None, [WINDOWS.last_ended(now)])]
+    with failing_clearly():
+        rows = quote_store.reading().rows_of([window.key for window in windows])
+    live = [quote for quote in rows if quote.source == "live"]
+    delay = timedelta(minutes=brapi.plan.delay_minutes)
+    for result in (
+        _prices_plausible(rows, quote_store),
+        _quotes_recent(live, delay),
+        _observed_in_time(live, delay),
+        _quota_lasts(last_recorded(context.instance, now), now),
+    ):
+        yield of_window(result, windows)
+
+
 def _all_tickers_quoted(
-    quoted: Mapping[datetime, int], observations: Sequence[Observation], rows: Sequence[Quote]
+    observations: Sequence[Observation], rows: Sequence[Quote]
 ) -> dg.AssetCheckResult:
     failures = failures_of(observations)
+    asked = dict(sorted((window, each) for each in observations for window in each.windows))
+    quoted = Counter(quote.window for quote in rows)
     kept = {
         quote.requested_ticker
-        for observation in observations
         for quote in rows
-        if quote.window in observation.windows and quote.requested_ticker in observation.failures
+        if quote.requested_ticker in asked[quote.window].failures
     }
-    coverage = sorted(
-        (window, quoted.get(window.start, 0), missing_in(window, observation))
-        for observation in observations
-        for window in observation.windows
-    )
-    empty = {
-        window: observation
-        for observation in observations
-        for window in observation.windows
-        if not quoted.get(window.start)
-    }
-    lacking = [each for each, asked in sorted(empty.items()) if not cannot_be_filled(each, asked)]
-    reasons = {window: why_empty(window, observation) for window, observation in empty.items()}
+    empty = {window: why_empty(window, asked[window]) for window in asked if not quoted[window]}
+    lacking = [window for window in empty if not cannot_be_filled(window, asked[window])]
     sentences = [
         f"{len(failures)} tickers failed: {some(list(failures))}." if failures else "",
         f"An earlier quote is kept for {len(kept)} of them." if kept else "",
-        f"{filled(reasons, len(coverage))}." if empty else "",
-        f"Materialize again: {in_words(lacking)}." if lacking else "",
+        f"{filled(empty, len(asked))}." if empty else "",
+        f"Materialize again: {as_ranges(lacking)}." if lacking else "",
     ]
     return dg.AssetCheckResult(
         check_name=ALL_TICKERS_QUOTED.name,
@@ -164,9 +159,9 @@ def _all_tickers_quoted(
             "failed": failures,
             "coverage": table(
                 [
-                    {"window": window.key, "quotes": rows}
-                    | {reason: some(missing[reason]) for reason in REASONS}
-                    for window, rows, missing in coverage
+                    {"window": window.key, "quotes": quoted[window]}
+                    | {why: some(each) for why, each in missing_in(window, asked[window]).items()}
+                    for window in asked
                 ]
             ),
         },
@@ -211,20 +206,22 @@ def _prices_plausible(rows: Sequence[Quote], store: QuoteStore) -> dg.AssetCheck
             if withheld
             else f"All {len(rows)} prices are plausible."
         ),
-        metadata={NAMED: sorted(quote.ticker for quote in withheld)}
-        | _rows(
-            "withheld",
-            [
-                {
-                    "ticker": quote.ticker,
-                    "window": quote.window.key,
-                    "price": quote.price,
-                    "reference_price": quote.reference_price,
-                    "previous_close": quote.previous_close,
-                }
-                for quote in withheld[:MOST_ROWS]
-            ],
-        ),
+        metadata={
+            NAMED: sorted(quote.ticker for quote in withheld),
+            **table_if_any(
+                "withheld",
+                [
+                    {
+                        "ticker": quote.ticker,
+                        "window": quote.window.key,
+                        "price": quote.price,
+                        "reference_price": quote.reference_price,
+                        "previous_close": quote.previous_close,
+                    }
+                    for quote in withheld[:MOST_ROWS]
+                ],
+            ),
+        },
     )
 
 
@@ -247,7 +244,7 @@ def _quotes_recent(live: Sequence[Quote], delay: timedelta) -> dg.AssetCheckResu
             if late
             else f"All {len(live)} live quotes are recent."
         ),
-        metadata=_rows(
+        metadata=table_if_any(
             "late",
             [
                 {"ticker": quote.ticker, "updated_at": quote.updated_at.isoformat()}
@@ -300,8 +297,3 @@ def _is_late(quote: Quote, delay: timedelta) -> bool:
     close = datetime.combine(day, EARLIEST_CLOSE, EXCHANGE_TIMEZONE)
     due = min(end, close) - delay - (end - start)
     return quote.updated_at < due and due >= WINDOWS.of_session(day)[0].start
-
-
-def _rows(name: str, records: list[dict[str, Any]]) -> dict[str, Any]:
-    """A table in the metadata, if it has a row."""
-    return {name: table(records)} if records else {}

@@ -14,7 +14,7 @@ from upath import UPath
 
 from market_data_pipeline.brapi.observe import (
     Observation,
-    explain,
+    explain_gap,
     failures_of,
     missing_in,
     why_empty,
@@ -24,7 +24,7 @@ from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
 from market_data_pipeline.quotes.session import Instrument, Sessions, breadth
 from market_data_pipeline.runs.filling import HOLDS, holds, tell_filled
-from market_data_pipeline.runs.tables import ROW_COUNT, table
+from market_data_pipeline.runs.tables import ROW_COUNT, table, table_if_any
 
 MOVERS = 5
 # Points of a sparkline: the previous close, and the windows since.
@@ -117,7 +117,7 @@ def _describe_window(
         **{f"tickers_without_row ({why})": len(each) for why, each in missing.items()},
     }
     if missing:
-        reasons = (f"{why}: {explain(why, observation.plan)}" for why in missing)
+        reasons = (f"{why}: {explain_gap(why, observation.plan)}" for why in missing)
         described["without_row"] = "; ".join(reasons)
     if live := [quote for quote in rows if quote.source == "live"]:
         latest = max(quote.observed_at for quote in live) - window.end
@@ -133,6 +133,7 @@ def _describe_run(observations: Sequence[Observation], quota: Quota | None) -> d
     Every window of a range has it in its metadata, so it must not grow with the range.
     """
     failures = failures_of(observations)
+    reasons = [{"ticker": ticker, "reason": why} for ticker, why in failures.items()]
     described: dict[str, Any] = {
         "failures": len(failures),
         "requests": sum(each.requests for each in observations),
@@ -142,10 +143,7 @@ def _describe_run(observations: Sequence[Observation], quota: Quota | None) -> d
         described["quota_left"] = quota.left
         # The day that Brapi counts from, which begins at midnight UTC.
         described["quota"] = f"{quota.left:,} of {quota.limit:,} until {quota.until:%-d %b}"
-    if failures:
-        reasons = [{"ticker": ticker, "reason": why} for ticker, why in failures.items()]
-        described["failed"] = table(reasons)
-    return described
+    return described | table_if_any("failed", reasons)
 
 
 def prices_table(instruments: Sequence[Instrument]) -> dg.TableMetadataValue:

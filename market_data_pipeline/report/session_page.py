@@ -8,12 +8,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from market_data_pipeline.b3.cotahist import Closes
 from market_data_pipeline.market.price_guard import explain
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
 from market_data_pipeline.quotes.metadata import clock_time, heights, percent, price, volume
 from market_data_pipeline.quotes.session import Instrument, median_changes
+from market_data_pipeline.storage.official_close import Closes
 
 
 def page(

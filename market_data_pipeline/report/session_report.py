@@ -13,7 +13,6 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from market_data_pipeline.b3.stored import official_closes
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window, duration, sessions_from
@@ -33,7 +32,8 @@ from market_data_pipeline.runs.common import (
     WINDOWS,
     failing_clearly,
 )
-from market_data_pipeline.runs.run_history import materializations, told
+from market_data_pipeline.runs.run_history import materializations, value_of
+from market_data_pipeline.storage.official_close import official_closes
 from market_data_pipeline.storage.quote_store import QuoteStore
 
 session_report_asset = dg.AssetSpec(
@@ -155,7 +155,7 @@ def _describe(
     starts = {quote.window_start for quote in rows}
     with_prices = [window for window in windows if window.start in starts]
     asked = materializations(instance, QUOTES, windows)
-    quotas = [told(event, "quota") for window in windows for event in asked[window][:1]]
+    quotas = [value_of(event, "quota") for window in windows for event in asked[window][:1]]
     seconds = _seconds_to_topic(instance, windows)
     return {
         **describe_market(windows[-1], instruments),
@@ -178,7 +178,7 @@ def _coverage(windows: Sequence[Window], with_prices: Sequence[Window]) -> str:
 def _seconds_to_topic(instance: dg.DagsterInstance, windows: Sequence[Window]) -> list[float]:
     """From the end of each published window to its publication."""
     published = [
-        [told(event, SECONDS_AFTER) for event in events if told(event, PUBLISHED)]
+        [value_of(event, SECONDS_AFTER) for event in events if value_of(event, PUBLISHED)]
         for events in materializations(instance, PUBLICATION, windows).values()
     ]
     return [min(seconds) for seconds in published if seconds]

@@ -41,7 +41,7 @@ class Service(Protocol):
         """Connects; returns a sentence that says what is wrong and what to do, or an empty text."""
 
 
-def windows_of(context: dg.AssetExecutionContext) -> list[Window]:
+def windows_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> list[Window]:
     """The windows of the run's partitions, in the order of time."""
     return [WINDOWS.from_key(key) for key in context.partition_keys]
 

@@ -47,7 +47,7 @@ def filled(empty: Mapping[Window, str], count: int, verb: str = "filled") -> str
     return f"{count - len(empty)} of {count} windows {verb}" + (f": {because}" if because else "")
 
 
-def in_words(windows: Sequence[Window]) -> str:
+def as_ranges(windows: Sequence[Window]) -> str:
     """Windows, in the order of time, as the *Materialize* dialog takes them: keys and ranges.
 
     A range, `[first...last]`, is of windows that follow each other without a gap.

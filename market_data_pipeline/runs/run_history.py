@@ -76,7 +76,7 @@ def windows_of_run(run: dg.DagsterRun) -> str:
     return f" for {' to '.join(dict.fromkeys((first, last)))}" if first and last else ""
 
 
-def told(event: dg.AssetMaterialization, name: str) -> Any:
+def value_of(event: dg.AssetMaterialization, name: str) -> Any:
     """A value of the metadata of a materialization; None if it is not there."""
     return event.metadata[name].value if name in event.metadata else None
 

@@ -21,6 +21,11 @@ def column_schema(columns: Mapping[str, tuple[str, str]] = COLUMNS) -> dg.TableS
     )
 
 
+def table_if_any(name: str, records: list[dict[str, Any]]) -> dict[str, dg.TableMetadataValue]:
+    """Metadata with a table of that name, unless it would be empty."""
+    return {name: table(records)} if records else {}
+
+
 def table(records: list[dict[str, Any]]) -> dg.TableMetadataValue:
     """A table of the UI; every record has the same keys."""
     return dg.MetadataValue.table([dg.TableRecord(record) for record in records])

@@ -47,7 +47,7 @@ KEPT = {
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, tzinfo=UTC)
 
 # The fields by which documents of this pipeline are recognized.
-OURS = {"requested_ticker", "observed_at", "created_at"}
+OUR_FIELDS = {"requested_ticker", "observed_at", "created_at"}
 
 Documents = Collection[dict[str, Any]]
 
@@ -166,7 +166,7 @@ def _find(documents: Documents, windows: Sequence[Window]) -> Iterator[dict[str,
     starts = {window.start for window in windows}
     span = {"$gte": windows[0].start, "$lte": windows[-1].start}
     for each in documents.find({"window_start": span}):
-        if each.keys() >= OURS and each["window_start"] in starts:
+        if each.keys() >= OUR_FIELDS and each["window_start"] in starts:
             yield each
 
 

@@ -20,7 +20,7 @@ from market_data_pipeline.market.quote import Quote, merge
 from market_data_pipeline.market.windows import start_of
 from market_data_pipeline.runs.common import QUOTES
 from market_data_pipeline.storage.quote_file import encode
-from market_data_pipeline.storage.reading import QuoteStoreError, Reading, in_words, is_local
+from market_data_pipeline.storage.reading import QuoteStoreError, Reading, errors_in_words, is_local
 
 _MOST_NAMED = 10
 # More than a window takes.
@@ -64,7 +64,7 @@ class QuoteStore:
 
     def folder_of(self, key: dg.AssetKey) -> UPath:
         """Where the files of an asset are."""
-        with in_words("found", self.path):
+        with errors_in_words("found", self.path):
             folder = UPath(self.path)
             if is_local(folder):
                 folder = UPath(Path(folder.path).expanduser())
@@ -83,7 +83,7 @@ class QuoteStore:
         folder = self.folder
         encode([])  # for its first table PyArrow imports pandas: now, rather than when prices wait
         if is_local(folder):
-            with in_words("written", folder):
+            with errors_in_words("written", folder):
                 path = Path(folder.path)
                 there = next(each for each in (path, *path.parents) if os.path.lexists(each))
                 with _unfinished(there / "probe", os.urandom(_ROOM * windows)):
@@ -99,7 +99,7 @@ class QuoteStore:
             QuoteStoreError: they cannot be written.
         """
         folder, parents = self.folder, {path.parent for path in contents}
-        with in_words("written", folder):
+        with errors_in_words("written", folder):
             if not folder.fs.async_impl:  # an object storage has no folders, only buckets
                 for parent in parents:
                     parent.mkdir(parents=True, exist_ok=True)
@@ -184,7 +184,7 @@ class QuoteStore:
 def _set_aside(path: UPath) -> None:
     """Renames a damaged file, so that it is not a window's and readers of Parquet skip it."""
     aside = path.with_name(f"_{path.name}.{uuid4().hex[:8]}.damaged")
-    with in_words("written", path.parent):
+    with errors_in_words("written", path.parent):
         # An object is overwritten next; the user may not be allowed to remove it.
         (path.fs.mv if is_local(path) else path.fs.cp_file)(path.path, aside.path)
     dg.get_dagster_logger().warning(f"{path} is damaged: it is kept as {aside.name}.")

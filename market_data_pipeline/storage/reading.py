@@ -16,7 +16,7 @@ from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import Window, key_of
 from market_data_pipeline.runs.checks import WARN, some
 from market_data_pipeline.runs.common import QUOTES
-from market_data_pipeline.runs.tables import table
+from market_data_pipeline.runs.tables import table_if_any
 from market_data_pipeline.storage.quote_file import DamagedFileError, decode
 
 SUFFIX = ".parquet"
@@ -61,7 +61,7 @@ class Reading:
             QuoteStoreError: the storage cannot be read.
         """
         if unread := [key for key in keys if key not in self._rows]:
-            with in_words("read", self._folder):
+            with errors_in_words("read", self._folder):
                 paths = [self.path_of(key).path for key in unread]
                 # The range spares s3fs a request for the size.
                 contents = self._folder.fs.cat_ranges(paths, 0, _LARGEST_FILE, on_error="return")
@@ -125,7 +125,7 @@ class Reading:
         month = date.fromisoformat(f"{before[:7]}-01")
         while month >= oldest.replace(day=1):
             if month not in self._names:
-                with in_words("listed", self._folder):
+                with errors_in_words("listed", self._folder):
                     found = self._folder.glob(f"{month:%Y-%m}-*{SUFFIX}")
                     self._names[month] = [path.name.removesuffix(SUFFIX) for path in found]
             # All keys have the form of `before` and are local times: their order is that of time.
@@ -171,7 +171,7 @@ def files_readable(stored: Reading, windows: Sequence[Window]) -> dg.AssetCheckR
         description=(
             " ".join(filter(None, sentences)) if stored.damaged else "Every file is readable."
         ),
-        metadata={"damaged": table(rows)} if rows else {},
+        metadata=table_if_any("damaged", rows),
     )
 
 
@@ -181,7 +181,7 @@ def is_local(folder: UPath) -> bool:
 
 
 @contextmanager
-def in_words(done: str, folder: UPath | str) -> Iterator[None]:
+def errors_in_words(done: str, folder: UPath | str) -> Iterator[None]:
     """Turns errors of file systems and object storages into a sentence without a traceback.
 
     Raises:

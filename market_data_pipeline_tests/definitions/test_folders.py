@@ -27,8 +27,7 @@ FLOORS = (
     {"market"},
     {"runs"},
     {"brapi", "storage"},
-    {"b3", "operation", "publication"},
-    {"quotes"},
+    {"b3", "operation", "publication", "quotes"},
     {"report"},
     {"definitions"},
 )

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from market_data_pipeline.publication.client import connection, without_values
+from market_data_pipeline.publication.client import connection_properties, without_values
 from market_data_pipeline.publication.errors import PublicationError
 from market_data_pipeline.settings import Settings
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
@@ -19,7 +19,7 @@ def test_variables_become_properties(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_CONFIG_SECURITY_PROTOCOL", "SASL_SSL")
     monkeypatch.setenv("KAFKA_CONFIG_SASL_PASSWORD", PASSWORD)
     monkeypatch.setenv("KAFKA_CONFIG_SSL_CA_LOCATION", " ")
-    properties = connection(Settings())
+    properties = connection_properties(Settings())
     assert {name: value for name, value in properties.items() if "s" in name.split(".")[0]} == {
         "bootstrap.servers": "localhost:9092",
         "security.protocol": "SASL_SSL",
@@ -44,7 +44,7 @@ def test_what_the_guarantees_rest_on_cannot_be_overridden(
 ) -> None:
     monkeypatch.setenv(variable, "1")
     with pytest.raises(PublicationError, match=f"^{variable} may not be set: .*{advice}"):
-        connection(Settings())
+        connection_properties(Settings())
 
 
 @pytest.mark.parametrize(

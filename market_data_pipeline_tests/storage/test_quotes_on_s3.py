@@ -83,9 +83,10 @@ def test_a_live_window_costs_few_requests_and_runs_again(
 
     assert pipeline.run(LATER).success
 
-    # What is there, what to merge with, the audit, and the publication, before and in its turn; the
-    # one earlier window, and one look for more; whether it can be written, and the window.
-    assert storage.counted() == {"GET": 5 + 1, "LIST": 1, "PUT": 2, "DELETE": 1}
+    # What is there, what to merge with, the audit, the publication, before and in its turn, and the
+    # checks; the one earlier window, and one look for more; whether it can be written, and the
+    # window.
+    assert storage.counted() == {"GET": 6 + 1, "LIST": 1, "PUT": 2, "DELETE": 1}
     assert len(pipeline.events()) == 100
     before = storage.objects(bucket)
     assert before.keys() == {key(LIVE_ON_TUESDAY), key(LATER)}
@@ -107,7 +108,7 @@ def test_a_range_is_one_object_a_window(
 
     windows = 16 + 10
     assert len(storage.objects(bucket)) == windows
-    assert storage.counted() == {"GET": 1 + 4 * windows, "LIST": 4, "PUT": 1 + windows, "DELETE": 1}
+    assert storage.counted() == {"GET": 1 + 5 * windows, "LIST": 4, "PUT": 1 + windows, "DELETE": 1}
     assert {document["source"] for document in pipeline.documents()} == {"live", "intraday"}
 
 

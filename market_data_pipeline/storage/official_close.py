@@ -1,15 +1,15 @@
-"""Where the official prices are: a Parquet file for each session, and the collection."""
+"""B3's official prices: a Parquet file for each session, and the collection."""
 
 import re
 from datetime import UTC, date, datetime
 from io import BytesIO
+from typing import Any
 
 import dagster as dg
 from dagster_mongo import MongoResource, ensure_indexes
 from pymongo import IndexModel, UpdateOne
 from upath import UPath
 
-from market_data_pipeline.b3.cotahist import Closes
 from market_data_pipeline.market.b3_calendar import sessions_back
 from market_data_pipeline.market.quote import SANDBOX
 from market_data_pipeline.runs.common import QUOTES
@@ -18,6 +18,8 @@ from market_data_pipeline.storage.quote_store import MadeUpPricesError, QuoteSto
 OFFICIAL_CLOSE = dg.AssetKey([*QUOTES.path[:-1], "official_close"])
 COLLECTION = "official_close"
 INDEXES = [IndexModel([("ticker", 1), ("session", 1)]), IndexModel([("session", 1)])]
+
+Closes = dict[str, dict[str, Any]]  # B3's records in a session, by ticker
 
 
 def official_closes(store: QuoteStore, day: date) -> Closes:
