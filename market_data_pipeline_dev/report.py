@@ -56,9 +56,7 @@ def lines(address: str, data: dict[str, Any], started: bool) -> Iterator[tuple[s
         started |= startup
         if run["status"] in ENDED:
             yield run["runId"], _line(run, tags, startup, f"{address}/runs/{run['runId']}")
-    if started:
-        return
-    for repository in data["repositoriesOrError"]["nodes"]:
+    for repository in () if started else data["repositoriesOrError"]["nodes"]:
         for sensor in repository["sensors"]:
             for tick in sensor["sensorState"]["ticks"] if sensor["name"] == SENSOR else ():
                 yield SENSOR, f"Startup run skipped: {tick['skipReason']} See {address}"

@@ -13,7 +13,7 @@ from urllib3.exceptions import HTTPError
 
 from market_data_pipeline.b3.cotahist import read
 from market_data_pipeline.market.errors import ClearError
-from market_data_pipeline.market.quote import SANDBOX
+from market_data_pipeline.market.quote import origin_of
 from market_data_pipeline.settings import settings
 from market_data_pipeline.storage.official_close import Closes
 
@@ -93,8 +93,7 @@ class B3History:
                     raise ValueError("it is too large")
                 if time.monotonic() > until:
                     raise OSError(f"it took more than {SECONDS} s")
-        made_up = response.headers.get("Server", "").startswith(SANDBOX)
-        return SANDBOX if made_up else str(urlsplit(url).hostname)
+        return origin_of(str(urlsplit(url).hostname), response.headers)
 
 
 def _unpacked(file: IO[bytes], wanted: Iterable[str], origin: str) -> dict[str, Closes]:

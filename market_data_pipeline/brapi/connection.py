@@ -20,7 +20,7 @@ from urllib3.exceptions import HTTPError
 
 from market_data_pipeline.brapi.errors import RunError, TemporaryError
 from market_data_pipeline.brapi.texts import Texts
-from market_data_pipeline.market.quote import SANDBOX
+from market_data_pipeline.market.quote import origin_of
 
 NOT_SET = (
     "BRAPI_TOKEN is not set. Put your token into .env (BRAPI_TOKEN=…) or the environment of the "
@@ -104,9 +104,8 @@ class Connection:
                 allow_redirects=False,
             ) as response:
                 headers = response.headers
-                sandbox = headers.get("Server", "").startswith(SANDBOX)
                 return Reply(
-                    origin=SANDBOX if sandbox else self.host,
+                    origin=origin_of(self.host, headers),
                     status=response.status_code,
                     content=_content(response, question.largest, until),
                     retry_after=_retry_after(headers.get("Retry-After")),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from itertools import chain
@@ -16,7 +16,7 @@ from market_data_pipeline.market.windows import Window
 Source = Literal["live", "intraday", "daily"]
 Decision = Literal["clear", "withheld", "accepted"]
 
-# The sandbox's name in the header `Server`: the origin of a made-up price.
+# The origin of a made-up price.
 SANDBOX = "brapi-sandbox"
 
 # The types that stored values must have; none is converted.
@@ -123,6 +123,11 @@ ROWS = TypeAdapter(list[Quote])
 
 _DEFAULTS: dict[str, Any] = {"decision": "clear"}
 _NAMES = tuple(field.name for field in fields(Quote))
+
+
+def origin_of(host: str, headers: Mapping[str, str]) -> str:
+    """The origin of what a host answered with these headers: the sandbox says that it is one."""
+    return SANDBOX if headers.get("Server", "").startswith(SANDBOX) else host
 
 
 def as_row(quote: Quote) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from market_data_pipeline.publication.client import Client
 from market_data_pipeline.publication.errors import FENCED, PublicationError, described
 from market_data_pipeline.publication.event import Event
 from market_data_pipeline.publication.topic import find_or_create
+from market_data_pipeline.runs.checks import some
 from market_data_pipeline.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -25,8 +26,6 @@ Offsets = dict[int, tuple[int, int]]
 _FULL_QUEUE_SECONDS = 0.05
 _ABORT_SECONDS = 5.0
 _PURGED = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
-# How many events an error names.
-_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -176,7 +175,6 @@ class _Publication:
 
     def _not_acknowledged(self, count: int, error: KafkaError | None) -> PublicationError:
         keys = [*self._pending.values()]
-        more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
         fate = (
             "the transaction is rolled back and consumers see none of them"
             if self._settings.transactional_id
@@ -184,7 +182,7 @@ class _Publication:
         )
         return self._client.failure(
             f"{len(keys)} of {count} events were not acknowledged by Kafka at "
-            f"{self._settings.kafka_bootstrap_servers}, {', '.join(keys[:_NAMED])}{more}; {fate}",
+            f"{self._settings.kafka_bootstrap_servers}, {some(keys, most=5)}; {fate}",
             error,
         )
 

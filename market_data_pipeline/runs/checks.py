@@ -29,7 +29,7 @@ def of_window(result: dg.AssetCheckResult, windows: Sequence[Window]) -> dg.Asse
     return result.with_metadata({**result.metadata, WINDOW: windows[-1].key})
 
 
-def some(texts: Sequence[str], between: str = ", ") -> str:
-    """The first ten texts, and how many more there are."""
-    shown = between.join(texts[:10])
-    return shown if len(texts) <= 10 else f"{shown} and {len(texts) - 10} more"
+def some(texts: Sequence[str], between: str = ", ", most: int = 10) -> str:
+    """The first texts, `most` of them, and how many more there are."""
+    shown = between.join(texts[:most])
+    return shown if len(texts) <= most else f"{shown} and {len(texts) - most} more"

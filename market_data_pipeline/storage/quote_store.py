@@ -18,11 +18,11 @@ from upath import UPath
 from market_data_pipeline.market.errors import ClearError
 from market_data_pipeline.market.quote import Quote, merge
 from market_data_pipeline.market.windows import start_of
+from market_data_pipeline.runs.checks import some
 from market_data_pipeline.runs.common import QUOTES
 from market_data_pipeline.storage.quote_file import encode
 from market_data_pipeline.storage.reading import QuoteStoreError, Reading, errors_in_words, is_local
 
-_MOST_NAMED = 10
 # More than a window takes.
 _ROOM = 2**15
 # An unfinished file that is older (in seconds) is that of a run that was killed.
@@ -153,7 +153,7 @@ class QuoteStore:
             )
         dg.get_dagster_logger().warning(
             f"Left out, as a sandbox made them up: {len(made_up)} of {len(quotes)} prices, of "
-            f"{', '.join(sorted({quote.ticker for quote in made_up})[:_MOST_NAMED])}. Materialize "
+            f"{some(sorted({quote.ticker for quote in made_up}))}. Materialize "
             "`quotes` again for real ones."
         )
         return [quote for quote in quotes if self.may_leave(quote)]
