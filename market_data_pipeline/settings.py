@@ -1,14 +1,10 @@
-"""Every setting: an environment variable, its type, its default and what it is for.
-
-python -m market_data_pipeline.settings    # the table of docs/configuration.md
-"""
+"""Every setting: an environment variable, its type, its default and what it is for."""
 
 from __future__ import annotations
 
 import difflib
 import os
 import re
-import sys
 from collections.abc import Mapping
 from datetime import date
 from functools import cache
@@ -32,6 +28,9 @@ DEPLOYMENT = ("MARKET_DATA_STATE", "MONGO_PASSWORD", "MONGO_ROOT_PASSWORD")
 OUR_PREFIXES = ("BRAPI_", "MARKET_DATA_")
 NO_SECRET = SecretStr("")
 LONGEST = 86_400  # seconds
+INTERVALS_IN_MINUTES = (5, 10, 15, 20, 30, 60)
+# The days of the bundled calendar.
+FIRST_DAY, LAST_DAY = date(1986, 1, 2), date(2036, 12, 31)
 
 
 class SettingError(ValueError):
@@ -55,6 +54,12 @@ def _local(path: str) -> str:
     return path
 
 
+def _interval(minutes: int) -> int:
+    if minutes not in INTERVALS_IN_MINUTES:
+        raise ValueError
+    return minutes
+
+
 _SERVER = r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d{1,5})?"
 _BROKER = rf"(\w+://)?{_SERVER}"
 _SECONDS = f"a number such as 0.5, {LONGEST} at the most"
@@ -65,12 +70,16 @@ Seconds = Annotated[float, Field(gt=0, le=LONGEST), _SECONDS]
 Pause = Annotated[float, Field(ge=0, le=LONGEST), _SECONDS]
 Share = Annotated[float, Field(ge=0, le=1), "a number from 0 to 1 such as 0.5"]
 Whole = Annotated[int, "a whole number such as 30"]
+Interval = Annotated[
+    int, AfterValidator(_interval), f"one of {', '.join(map(str, INTERVALS_IN_MINUTES))}"
+]
 Port = Annotated[int, Field(ge=1, le=65535), "a port such as 3000"]
 Day = Annotated[
     date,
     # pydantic itself takes a number for a date.
     BeforeValidator(lambda value: date.fromisoformat(str(value))),
-    "a date such as 2026-01-02",
+    Field(ge=FIRST_DAY, le=LAST_DAY),
+    f"a date from {FIRST_DAY} to {LAST_DAY}",
 ]
 WebAddress = Annotated[
     str,
@@ -187,7 +196,7 @@ class Settings(BaseSettings):
     watchlist_file: File = _setting(
         "", "the tickers, one a line, or a spreadsheet saved as CSV", shown="the 50 instruments"
     )
-    sync_interval_minutes: Whole = _setting(30, "length of a window: 5, 10, 15, 20, 30 or 60", gt=0)
+    sync_interval_minutes: Interval = _setting(30, "length of a window: 5, 10, 15, 20, 30 or 60")
     partitions_start: Day = _setting(
         date(2026, 1, 2),
         "first day with windows; Dagster's percentages count all windows since then",
@@ -279,18 +288,6 @@ def misspelled(environ: Mapping[str, str]) -> dict[str, str]:
     return said
 
 
-def table() -> str:
-    """All settings as a table in Markdown."""
-    lines = ["| variable | default | |", "| --- | --- | --- |"]
-    for name, field in Settings.model_fields.items():
-        default = str(field.default).lower() if field.annotation is bool else field.default
-        shown = _extra(name, "shown")
-        shown = f"`{default}`" if shown is None else shown
-        variable = _extra(name, "variable") or name.upper()
-        lines.append(f"| `{variable}` | {shown} | {field.description} |")
-    return "\n".join(lines) + "\n"
-
-
 def _extra(name: str, key: str) -> Any:
     extra: Any = Settings.model_fields[name].json_schema_extra
     return extra.get(key)
@@ -301,7 +298,3 @@ def _expected(name: str) -> str:
     if get_origin(field.annotation) is Literal:
         return "one of " + ", ".join(filter(None, get_args(field.annotation)))
     return next(each for each in field.metadata if isinstance(each, str))
-
-
-if __name__ == "__main__":
-    sys.stdout.write(table())

@@ -9,17 +9,17 @@ import exchange_calendars
 
 from market_data_pipeline.market import b3_calendar
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE
+from market_data_pipeline.settings import FIRST_DAY, LAST_DAY
 
 FILE = Path(b3_calendar.__file__).with_name("b3_calendar.csv")
 
 
 def exceptions() -> Iterator[tuple[date, time | None]]:
     """What `b3_calendar.openings` is to say, from the calendar `BVMF` of exchange_calendars."""
-    first, last = b3_calendar.FIRST_DAY, b3_calendar.LAST_DAY
-    calendar = exchange_calendars.get_calendar("BVMF", start=str(first), end=str(last))
+    calendar = exchange_calendars.get_calendar("BVMF", start=str(FIRST_DAY), end=str(LAST_DAY))
     opens = calendar.schedule["open"].dt.tz_convert(EXCHANGE_TIMEZONE.key)
     hours = {each.date(): each.time() for each in opens}
-    days = (first + timedelta(days=n) for n in range((last - first).days + 1))
+    days = (FIRST_DAY + timedelta(days=n) for n in range((LAST_DAY - FIRST_DAY).days + 1))
     for day in days:
         opening = hours.get(day)
         if day.weekday() < 5 and opening != b3_calendar.OPENING:

@@ -20,11 +20,11 @@ from market_data_pipeline.runs.checks import of_window, some
 from market_data_pipeline.runs.common import ONE_RUN_A_RANGE, OWNERS, WINDOWS, failing_clearly
 from market_data_pipeline.runs.tables import ROW_COUNT, column_schema
 from market_data_pipeline.runs.turn import B3, turn
-from market_data_pipeline.settings import settings
+from market_data_pipeline.settings import FIRST_DAY, settings
 from market_data_pipeline.storage.official_close import OFFICIAL_CLOSE, Closes, save
 from market_data_pipeline.storage.quote_store import QuoteStore
 
-SESSIONS = sessions_from(b3_calendar.FIRST_DAY)
+SESSIONS = sessions_from(FIRST_DAY)
 # Of a year: for more sessions, the file of the year is asked for.
 MOST_FILES = 40
 OVERDUE, RECENT = timedelta(days=2), timedelta(days=7)

@@ -13,7 +13,8 @@ from datetime import date, time, timedelta
 from functools import cache
 from importlib import resources
 
-FIRST_DAY, LAST_DAY = date(1986, 1, 2), date(2036, 12, 31)
+from market_data_pipeline.settings import FIRST_DAY
+
 OPENING, CLOSING = time(10), time(18)
 
 

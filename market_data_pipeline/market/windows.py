@@ -17,11 +17,10 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from market_data_pipeline.market import b3_calendar, clock
-from market_data_pipeline.settings import settings
+from market_data_pipeline.settings import INTERVALS_IN_MINUTES, LAST_DAY, settings
 
 EXCHANGE_TIMEZONE = ZoneInfo("America/Sao_Paulo")
 KEY_FORMAT = "%Y-%m-%dT%H:%M%z"
-INTERVALS_IN_MINUTES = (5, 10, 15, 20, 30, 60)
 LONGEST_INTERVAL = timedelta(minutes=max(INTERVALS_IN_MINUTES))
 FIRST_HOUR, LAST_HOUR = b3_calendar.OPENING.hour, b3_calendar.CLOSING.hour
 DEFAULT_FIRST_DAY = date(2026, 1, 2)
@@ -57,18 +56,10 @@ class TradingWindows:
 
     Args:
         interval_minutes: length of a window; one of 5, 10, 15, 20, 30 and 60.
-        first_day: the first day that has windows.
-
-    Raises:
-        ValueError: the interval is not one of those, or `first_day` lies outside the calendar.
+        first_day: the first day that has windows; one of the calendar's.
     """
 
     def __init__(self, interval_minutes: int = 30, first_day: date = DEFAULT_FIRST_DAY) -> None:
-        if interval_minutes not in INTERVALS_IN_MINUTES:
-            allowed = ", ".join(map(str, INTERVALS_IN_MINUTES))
-            raise ValueError(
-                f"SYNC_INTERVAL_MINUTES is {interval_minutes}: set it to one of {allowed}."
-            )
         self.interval = timedelta(minutes=interval_minutes)
         self.first_day = first_day
         minutes = "0" if interval_minutes == 60 else f"*/{interval_minutes}"
@@ -143,9 +134,7 @@ class TradingWindows:
             for window in self.of_session(day):
                 if window.end > instant:
                     return window
-        raise ValueError(
-            f"The bundled B3 calendar ends on {b3_calendar.LAST_DAY}; upgrade this package."
-        )
+        raise ValueError(f"The bundled B3 calendar ends on {LAST_DAY}; upgrade this package.")
 
     def is_last(self, window: Window) -> bool:
         """Whether a window (one of `of_session`) is the last of its session."""
@@ -209,7 +198,7 @@ def trading_windows() -> TradingWindows:
     """The windows that the environment asks for (SYNC_INTERVAL_MINUTES, PARTITIONS_START).
 
     Raises:
-        ValueError: a setting is invalid; the message says what to set.
+        SettingError: a setting is invalid.
     """
     return TradingWindows(settings().sync_interval_minutes, settings().partitions_start)
 
@@ -264,18 +253,13 @@ def midnight(day: date) -> datetime:
 
 def _weekdays(first: date) -> Iterable[date]:
     """The weekdays from one on, to the end of the calendar."""
-    count = (b3_calendar.LAST_DAY - first).days + 1
+    count = (LAST_DAY - first).days + 1
     days = (first + timedelta(days=n) for n in range(count))
     return (day for day in days if day.weekday() < 5)
 
 
 def _openings(first_day: date) -> dict[date, time]:
     """When each session from `first_day` on opens, in São Paulo."""
-    if not b3_calendar.FIRST_DAY <= first_day <= b3_calendar.LAST_DAY:
-        raise ValueError(
-            f"PARTITIONS_START is {first_day}: set it to a day from {b3_calendar.FIRST_DAY} on; "
-            f"the bundled B3 calendar ends on {b3_calendar.LAST_DAY}."
-        )
     exceptions = b3_calendar.openings()
     openings = ((day, exceptions.get(day, b3_calendar.OPENING)) for day in _weekdays(first_day))
     return {day: opening for day, opening in openings if opening}

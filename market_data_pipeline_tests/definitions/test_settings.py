@@ -57,7 +57,14 @@ REFUSED = {
         "simplecache::sftp://me:s3cr3t@host/quotes",
         "https://example.com/quotes?sig=s3cr3t",
     ),
-    "PARTITIONS_START": ("set it to a date such as 2026-01-02.", "yesterday", "20260"),
+    "SYNC_INTERVAL_MINUTES": ("set it to one of 5, 10, 15, 20, 30, 60.", "0", "7", "45", "1h"),
+    "PARTITIONS_START": (
+        "set it to a date from 1986-01-02 to 2036-12-31.",
+        "yesterday",
+        "20260",
+        "1985-12-31",
+        "2037-01-01",
+    ),
     "ASSET_KEY_PREFIX": ("set it to letters, digits and underscores, such as funds.", "blue-chips"),
     "DAGSTER_URL": (ADDRESS, "https://me:s3cr3t@dagster.example"),
 }

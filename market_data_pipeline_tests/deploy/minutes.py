@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from market_data_pipeline import settings
 from market_data_pipeline.brapi import plans
 from market_data_pipeline.market import b3_calendar, clock, windows
 
@@ -31,7 +32,7 @@ dg.TimeWindowPartitionsDefinition._get_current_timestamp = (  # type: ignore[met
 )
 clock.utc_now = lambda: datetime.now(UTC) - BACK
 b3_calendar.openings = dict  # type: ignore[assignment]
-windows.INTERVALS_IN_MINUTES = (MINUTES,)  # type: ignore[assignment]
+settings.INTERVALS_IN_MINUTES = (MINUTES,)  # type: ignore[assignment]
 windows.LAUNCH_AHEAD = AHEAD
 plans.BAR_MINUTES = (MINUTES,)  # type: ignore[assignment]
 plans.PLANS["pro"] = dataclasses.replace(plans.PLANS["pro"], delay_minutes=0)

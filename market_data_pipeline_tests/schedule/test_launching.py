@@ -10,12 +10,12 @@ from market_data_pipeline.brapi.quota import Quota, record
 from market_data_pipeline.definitions import defs
 from market_data_pipeline.market.windows import (
     EXCHANGE_TIMEZONE,
-    INTERVALS_IN_MINUTES,
     LAUNCH_AHEAD,
     TradingWindows,
 )
 from market_data_pipeline.operation import freshness, launching
 from market_data_pipeline.runs.common import GROUP, WINDOWS
+from market_data_pipeline.settings import INTERVALS_IN_MINUTES
 from market_data_pipeline_tests.conftest import at
 from market_data_pipeline_tests.schedule.conftest import ASSETS, Operation, Status
 
