@@ -16,7 +16,9 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from market_data_pipeline.market.watchlist import WatchlistError, load_watchlist
+from market_data_pipeline.market.errors import ClearError
+from market_data_pipeline.market.watchlist import load_watchlist
+from market_data_pipeline.publication.client import given_properties
 from market_data_pipeline.settings import SettingError, Settings, misspelled
 from market_data_pipeline_dev import mongo
 from market_data_pipeline_dev.kafka import embedded_kafka
@@ -32,6 +34,7 @@ from market_data_pipeline_dev.settings import (
 MONGO = ("MONGO_URI", "MONGO_HOST")
 KAFKA = ("KAFKA_BOOTSTRAP_SERVERS",)
 PUBLISH = "PUBLISH_MADE_UP_PRICES"
+NO_LOGIN = "It has no login: whoever reaches it, also a web page in your browser, can launch runs."
 # Not the warning at every start that asks for nothing.
 IS_NEWS = re.compile(rb"(?!.*No cursor for event type)").match
 
@@ -39,11 +42,12 @@ IS_NEWS = re.compile(rb"(?!.*No cursor for event type)").match
 class Deployment:
     """Dagster and its stand-ins, as the settings ask for them.
 
-    Raises a SettingError, or a WatchlistError, if it could not be started so.
+    Raises a SettingError, or a ClearError, if it could not be started so.
     """
 
     def __init__(self, given: Settings) -> None:
         refuse_made_up_prices(given)
+        given_properties(given)  # raises if a property may not be set
         self._given, self._state = given, state_of_brapi(given)
         self._added, self.children = dict[str, str](), list[Child]()
         self._parts = contextlib.ExitStack()
@@ -66,8 +70,7 @@ class Deployment:
         say(f"  MongoDB  {self._start_mongo()}")
         say(f"  Kafka    {self._start_kafka()}")
         say(f"  Dagster  {self.address}, its log is {self._start_dagster()}")
-        login = "It has no login: whoever reaches it, also a web page in your browser, can"
-        say(f"           {login} launch runs.")
+        say(f"           {NO_LOGIN}")
 
     def stop(self) -> None:
         """Ends everything, the last started first, each within a bound."""
@@ -80,9 +83,8 @@ class Deployment:
         port = str(self._given.sandbox_port)
         command = [sys.executable, "-m", "brapi_sandbox", "--port", port]
         command += ["--plan", self._given.brapi_plan, "--tickers", ",".join(self._tickers)]
-        self._watch_over(
-            Child("The Brapi sandbox", command, None, self._state.parent / "sandbox.log")
-        )
+        log = self._state.parent / "sandbox.log"
+        self._watch_over(Child("The Brapi sandbox", command, None, log))
         address = f"http://127.0.0.1:{port}"
         self._added |= {"BRAPI_BASE_URL": address, "BRAPI_TOKEN": "sandbox"}
         if not configured(self._given, ["B3_HISTORY_URL"]):
@@ -225,7 +227,7 @@ def main() -> int:
             if stand_ins_file(given).exists():
                 _close_orphans(state_of_brapi(given) / "dagster")
             return _run(deployment)
-    except (SettingError, WatchlistError) as error:
+    except (SettingError, ClearError) as error:
         sys.stderr.write(f"{error}\n")
     except OSError as error:
         sys.stderr.write(f"{error.filename} cannot be used: {error.strerror}.\n")

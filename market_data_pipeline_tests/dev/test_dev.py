@@ -185,6 +185,11 @@ def test_a_taken_port(refusal: pytest.CaptureFixture[str], env: dict[str, str], 
     ("name", "value", "sentence"),
     [
         ("SYNC_INTERVAL_MINUTES", "7", "SYNC_INTERVAL_MINUTES cannot be used: set it to one of 5,"),
+        (
+            "KAFKA_CONFIG_ACKS",
+            "1",
+            "KAFKA_CONFIG_ACKS may not be set: the publication's guarantees",
+        ),
         ("DAGSTER_PORT", "http", "DAGSTER_PORT cannot be used: set it to a port such as 3000.\n"),
         ("SANDBOX_PORT", "0", "SANDBOX_PORT cannot be used: set it to a port such as 3000.\n"),
         ("WATCHLIST_FILE", "/no/list.csv", "WATCHLIST_FILE /no/list.csv cannot be read"),
