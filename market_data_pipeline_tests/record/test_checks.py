@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import dagster as dg
 import pymongo
 import pytest
 from brapi_sandbox.faults import Fault
@@ -57,6 +58,29 @@ def test_all_is_well(after_a_window: Pipeline) -> None:
         "history_equals_quotes",
         "every_quote_delivered",
     }
+
+
+def test_no_price_waits_for_the_checks_of_what_is_stored(pipeline: Pipeline) -> None:
+    with pipeline.without_kafka():
+        result = pipeline.run(LIVE_ON_TUESDAY)
+
+    begun = [event.step_key for event in result.all_events if event.is_step_start]
+    assert begun == ["quotes", "kafka_publication", "mongo_price_history", "check_record"]
+    assert checks(result)["prices_plausible"] == (True, "All 50 prices are plausible.")
+
+
+def test_the_checks_of_what_is_stored_can_be_executed_alone(after_a_window: Pipeline) -> None:
+    from market_data_pipeline.quotes.checks import check_record
+
+    alone = dg.define_asset_job("alone", dg.AssetSelection.checks(check_record))
+    definitions = dg.Definitions.merge(after_a_window.definitions(), dg.Definitions(jobs=[alone]))
+    after_a_window.run(NEXT)
+
+    result = definitions.resolve_job_def("alone").execute_in_process(
+        instance=after_a_window.instance
+    )
+
+    assert checks(result)["quotes_recent"] == (True, "All 50 live quotes are recent.")
 
 
 def test_a_wrong_price_is_stored_and_withheld_and_no_measure_until_it_is_accepted(
