@@ -9,7 +9,7 @@ from dagster_mongo import MongoResource, ensure_indexes
 from pymongo import IndexModel, UpdateOne
 from upath import UPath
 
-from market_data_pipeline.b3.cotahist import Closes
+from market_data_pipeline.b3.cotahist import COLUMNS, Closes
 from market_data_pipeline.market.b3_calendar import sessions_back
 from market_data_pipeline.market.quote import SANDBOX
 from market_data_pipeline.runs.common import QUOTES
@@ -22,13 +22,16 @@ INDEXES = [IndexModel([("ticker", 1), ("session", 1)]), IndexModel([("session", 
 
 def official_closes(store: QuoteStore, day: date) -> Closes:
     """B3's records of a session by ticker; none if they are not stored, or cannot be read."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
+    schema = pa.schema([pa.field(name, kind) for name, (kind, _) in COLUMNS.items()])
     try:
         content = BytesIO(_path(store, f"{day}").read_bytes())
-        return {row["ticker"]: row for row in pq.read_table(content).to_pylist()}
-    except (OSError, ValueError):
+        rows = pq.read_table(content).select(schema.names).cast(schema).to_pylist()
+    except Exception:  # PyArrow has many kinds of them
         return {}
+    return {row["ticker"]: row for row in rows if None not in row.values()}
 
 
 def corporate_action(store: QuoteStore, ticker: str, day: date) -> str:
