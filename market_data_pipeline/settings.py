@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import date
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from pydantic import (
     AfterValidator,
@@ -43,7 +43,7 @@ def _setting(default: Any, text: str, *, shown: str | None = None, **bounds: Any
 
 
 def _without_password(address: str) -> str:
-    if re.search(r"://[^/]*:[^/]*@|://.*[?]", address):
+    if re.search(r"://.*:.*@|://.*[?]", address):
         raise ValueError
     return address
 
@@ -125,7 +125,7 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        frozen=True, hide_input_in_errors=True, validate_default=False
+        frozen=True, hide_input_in_errors=True, validate_default=False, enable_decoding=False
     )
 
     brapi_token: SecretStr = _setting(
@@ -180,9 +180,11 @@ class Settings(BaseSettings):
     )
     kafka_timeout_seconds: Seconds = _setting(60.0, "seconds for publishing a window")
     kafka_create_topic: Flag = _setting(True, "whether a missing topic is created")
-    kafka_topic_partitions: Whole = _setting(4, "partitions of a topic created here", ge=1)
+    kafka_topic_partitions: Whole = _setting(
+        4, "partitions of a topic created here", ge=1, lt=2**31
+    )
     kafka_topic_replication_factor: Whole = _setting(
-        -1, "replicas of a topic created here", shown="the broker's"
+        -1, "replicas of a topic created here", shown="the broker's", ge=-1, lt=2**15
     )
     b3_history_url: WebAddress = _setting(
         "https://bvmf.bmfbovespa.com.br/InstDados/SerHist",
@@ -225,7 +227,9 @@ class Settings(BaseSettings):
     sandbox_port: Port = _setting(8790, "`make dev`: port of the sandbox")
     embedded_mongo_port: Port = _setting(27117, "`make dev`: port of the embedded MongoDB")
     market_data_home: str = _setting(".dev", "`make dev`: folder of its state")
-    kafka_client_properties: dict[str, SecretStr] = Field(
+    kafka_client_properties: Annotated[
+        dict[str, SecretStr], f"nothing; each property has a variable of its own, {KAFKA_CONFIG}…"
+    ] = Field(
         default_factory=_kafka_config,
         description="any other librdkafka property: `KAFKA_CONFIG_SECURITY_PROTOCOL=SASL_SSL`",
         json_schema_extra={"shown": "", "variable": f"{KAFKA_CONFIG}…"},
@@ -254,7 +258,9 @@ class Settings(BaseSettings):
     @property
     def mongo_database(self) -> str:
         """The database: MONGO_DB, or that of MONGO_URI."""
-        of_uri = unquote(urlsplit(self.mongo_uri.get_secret_value()).path.strip("/"))
+        # A password may contain what is no part of an address elsewhere, such as `[`.
+        address = self.mongo_uri.get_secret_value().partition("://")[2].partition("?")[0]
+        of_uri = unquote(address.partition("/")[2].strip("/"))
         return self.mongo_db or of_uri.partition(".")[0] or "market_data_db"
 
     def is_set(self, name: str) -> bool:

@@ -11,7 +11,6 @@ from dagster_mongo import MongoResource
 
 from market_data_pipeline.b3 import checks
 from market_data_pipeline.b3.client import B3History, FileError
-from market_data_pipeline.b3.cotahist import COLUMNS
 from market_data_pipeline.market import b3_calendar, clock
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.watchlist import load_watchlist
@@ -21,7 +20,7 @@ from market_data_pipeline.runs.common import ONE_RUN_A_RANGE, OWNERS, WINDOWS, f
 from market_data_pipeline.runs.tables import ROW_COUNT, column_schema
 from market_data_pipeline.runs.turn import B3, turn
 from market_data_pipeline.settings import FIRST_DAY, settings
-from market_data_pipeline.storage.official_close import OFFICIAL_CLOSE, Closes, save
+from market_data_pipeline.storage.official_close import COLUMNS, OFFICIAL_CLOSE, Closes, save
 from market_data_pipeline.storage.quote_store import QuoteStore
 
 SESSIONS = sessions_from(FIRST_DAY)

@@ -98,7 +98,8 @@ class B3History:
 
 def _unpacked(file: IO[bytes], wanted: Iterable[str], origin: str) -> dict[str, Closes]:
     with ZipFile(file) as archive:
-        members = [each for each in archive.infolist() if "COTAHIST" in each.filename.upper()]
+        names = {each: each.filename.rpartition("/")[2].upper() for each in archive.infolist()}
+        members = [each for each, name in names.items() if name.startswith("COTAHIST")]
         if len(members) != 1 or members[0].file_size > LARGEST_FILE:
             raise ValueError(f"it holds {len(members)} files of prices, or one that is too large")
         with archive.open(members[0]) as member:

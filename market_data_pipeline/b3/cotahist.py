@@ -4,31 +4,27 @@ from collections.abc import Iterable
 from datetime import date
 from typing import Any, BinaryIO
 
-from market_data_pipeline.market.quote import SANDBOX
-from market_data_pipeline.storage.official_close import Closes
+from market_data_pipeline.storage.official_close import COLUMNS, Closes
 
 LENGTH = 245
 FIELDS = {
-    "ticker": (12, 24, "string", "B3's symbol of the day"),
-    "session": (2, 10, "string", "Day of the session, 2026-11-23"),
-    "isin": (230, 242, "string", "ISIN"),
-    "name": (27, 39, "string", "Short name"),
-    "kind": (39, 49, "string", "Kind of security, and flags of the day such as ED, EB, EG"),
-    "open": (56, 69, "double", "First price; prices are as traded, in BRL for one unit"),
-    "high": (69, 82, "double", "Highest price"),
-    "low": (82, 95, "double", "Lowest price"),
-    "average": (95, 108, "double", "Average price"),
-    "close": (108, 121, "double", "Last price"),
-    "volume": (152, 170, "int64", "Shares or units traded, after-market included"),
-    "volume_brl": (170, 188, "double", "BRL traded, after-market included"),
-    "trades": (147, 152, "int64", "Trades"),
-    "quote_factor": (210, 217, "int64", "Units that B3 quotes the price of"),
-    "distribution": (242, 245, "int64", "Number that changes with each corporate action"),
+    "ticker": (12, 24),
+    "session": (2, 10),
+    "isin": (230, 242),
+    "name": (27, 39),
+    "kind": (39, 49),
+    "open": (56, 69),
+    "high": (69, 82),
+    "low": (82, 95),
+    "average": (95, 108),
+    "close": (108, 121),
+    "volume": (152, 170),
+    "volume_brl": (170, 188),
+    "trades": (147, 152),
+    "quote_factor": (210, 217),
+    "distribution": (242, 245),
 }
-"""The columns of a record (from 0), type and description of each of its fields."""
-COLUMNS = {name: field[2:] for name, field in FIELDS.items()} | {
-    "origin": ("string", f"Host that served the file; {SANDBOX} for made-up prices")
-}
+"""Where each field of a record begins (from 0) and ends."""
 
 
 def read(file: BinaryIO, wanted: Iterable[str], origin: str) -> dict[str, Closes]:
@@ -70,14 +66,19 @@ def read(file: BinaryIO, wanted: Iterable[str], origin: str) -> dict[str, Closes
 
 
 def _record(line: bytes, number: int) -> dict[str, Any]:
-    texts = {name: line[each[0] : each[1]].decode("latin-1") for name, each in FIELDS.items()}
-    record: dict[str, Any] = {name: text.strip() for name, text in texts.items()}
-    for name, (_, _, kind, _) in FIELDS.items():
-        if kind != "string":
-            record[name] = int(texts[name]) if texts[name].isdecimal() else None
+    text = "".join(char if char.isprintable() else " " for char in line.decode("latin-1"))
+    record: dict[str, Any] = {}
+    for name, (start, end) in FIELDS.items():
+        field = text[start:end]
+        if COLUMNS[name][0] == "string":
+            record[name] = field.strip()
+        else:
+            record[name] = int(field) if field.isdecimal() else None
     factor = record["quote_factor"]
     if None in record.values() or not factor:
         raise ValueError(f"line {number} ({record['ticker']}) lacks a number")
+    if not 0 < record["low"] <= record["close"] <= record["high"]:
+        raise ValueError(f"line {number} ({record['ticker']}) has a close out of its range")
     for name in ("open", "high", "low", "average", "close"):
         record[name] /= 100 * factor  # of integers: the double that is nearest to the price
     return record | {"session": _day(line[2:10]), "volume_brl": record["volume_brl"] / 100}

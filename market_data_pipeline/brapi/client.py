@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Generic, Self, TypeVar
 
@@ -201,7 +201,9 @@ class BrapiClient:
             try:
                 found |= self._read(request, outcome, read)
             except (TemporaryError, TickerError) as error:
-                pause = error.retry_after if isinstance(error, TemporaryError) else None
+                pause = None
+                if isinstance(error, TemporaryError) and error.too_many:
+                    pause = error.retry_after
                 if pause is not None and not self._queue.hold(pause):
                     waiting.clear()  # those under way already count, so wait for them
                     ended_because = (
@@ -226,8 +228,10 @@ class BrapiClient:
         """The answer for each ticker of a request, or the reason for none."""
         if isinstance(outcome, BaseException):
             raise outcome
-        self.account.note(outcome)
         body, batch = self._connection.json(outcome), request.batch
+        if not isinstance(body, Mapping):
+            outcome = replace(outcome, quota_left=None)  # of a proxy: it is not the token's
+        self.account.note(outcome)
         if outcome.status != 200 or is_error(body):
             # This answer may lack the header that an earlier one had.
             left = self.account.left if outcome.quota_left is None else outcome.quota_left

@@ -32,6 +32,8 @@ TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 # too: to one for this many bytes of the largest answer.
 BYTES_A_MARK = 12
 TOO_LARGE = "the answer is larger than anything that was asked for"
+# What requests and the libraries below it raise.
+FAILURES = (requests.RequestException, HTTPError, OSError, ValueError, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,8 @@ class Connection:
         """Sends one request; `seconds` limit each wait for the socket, and the whole body.
 
         Raises:
-            TemporaryError: it took longer, the connection failed, or the body was cut, too large
-                or packed in a way that was not asked for.
+            TemporaryError: it took longer, the connection failed, or a body of status 200 was cut,
+                too large or packed in a way that was not asked for.
         """
         until = time.monotonic() + seconds
         try:
@@ -104,17 +106,23 @@ class Connection:
                 allow_redirects=False,
             ) as response:
                 headers = response.headers
+                try:
+                    content = _content(response, question.largest, until)
+                except (*FAILURES, TemporaryError):
+                    if response.status_code == 200:
+                        raise
+                    content = bytearray()  # what the status and the headers say is known
                 return Reply(
                     origin=origin_of(self.host, headers),
                     status=response.status_code,
-                    content=_content(response, question.largest, until),
+                    content=content,
                     retry_after=_retry_after(headers.get("Retry-After")),
                     quota_limit=_rate_limit(headers, "limit"),
                     quota_left=_rate_limit(headers, "remaining"),
                 )
         except (requests.Timeout, TimeoutError):
             raise TemporaryError(f"no answer within {seconds:.3g} s") from None
-        except (requests.RequestException, HTTPError, OSError, ValueError, zlib.error) as error:
+        except FAILURES as error:
             raise TemporaryError(f"the connection failed: {_cause(error)}") from None
 
     def json(self, reply: Reply) -> Any:
@@ -144,8 +152,8 @@ class _Bearer(AuthBase):
 
 
 def _content(response: requests.Response, largest: int, until: float) -> bytearray:
-    packing = response.headers.get("Content-Encoding", "identity").strip().lower()
-    if packing not in ("identity", "gzip"):
+    packing = response.headers.get("Content-Encoding", "").strip().lower().removeprefix("x-")
+    if packing not in ("", "identity", "gzip"):
         raise TemporaryError("the answer is packed in a way that was not asked for")
     gzip = zlib.decompressobj(wbits=31) if packing == "gzip" else None
     content = bytearray()
@@ -154,7 +162,8 @@ def _content(response: requests.Response, largest: int, until: float) -> bytearr
         content += gzip.decompress(chunk, largest + 1 - len(content)) if gzip else chunk
         if time.monotonic() >= until:
             raise TimeoutError
-        if len(content) > largest:
+        # What follows the end of a packed body is kept, too.
+        if len(content) + len(gzip.unused_data if gzip else b"") > largest:
             raise TemporaryError(TOO_LARGE)
     if gzip and not gzip.eof:
         raise TemporaryError("the answer was cut")

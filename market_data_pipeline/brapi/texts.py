@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -9,6 +10,8 @@ from typing import Any
 LONGEST_TEXT = 1_000
 # A shorter token is no secret, and may be a part of any word.
 SHORTEST_SECRET = 8
+# Of one character of the token, as `_in_any_form` finds it.
+LONGEST_FORM = 14
 
 
 class Texts:
@@ -19,7 +22,9 @@ class Texts:
     """
 
     def __init__(self, token: str) -> None:
-        self._shortest = len(token) if len(token) >= SHORTEST_SECRET else LONGEST_TEXT + 1
+        self._shortest = len(token) if len(token) >= SHORTEST_SECRET else math.inf
+        # A token that begins in what is used is found whole.
+        self._looked_at = LONGEST_TEXT + LONGEST_FORM * len(token)
         self._token = re.compile("".join(map(_in_any_form, token)), re.IGNORECASE)
 
     def clean(self, value: Any) -> Any:
@@ -40,11 +45,13 @@ class Texts:
         return value
 
     def _text(self, text: str) -> str:
-        text = text[:LONGEST_TEXT]
+        text = text[: self._looked_at]
         if not text.isprintable():
             text = "".join(char if char.isprintable() else " " for char in text)
         # No form of the token is shorter than the token.
-        return text if len(text) < self._shortest else self._token.sub("***", text)
+        if len(text) >= self._shortest:
+            text = self._token.sub("***", text)
+        return text[:LONGEST_TEXT]
 
 
 def _in_any_form(char: str) -> str:

@@ -19,18 +19,41 @@ OFFICIAL_CLOSE = dg.AssetKey([*QUOTES.path[:-1], "official_close"])
 COLLECTION = "official_close"
 INDEXES = [IndexModel([("ticker", 1), ("session", 1)]), IndexModel([("session", 1)])]
 
+COLUMNS = {
+    "ticker": ("string", "B3's symbol of the day"),
+    "session": ("string", "Day of the session, 2026-11-23"),
+    "isin": ("string", "ISIN"),
+    "name": ("string", "Short name"),
+    "kind": ("string", "Kind of security, and flags of the day such as ED, EB, EG"),
+    "open": ("double", "First price; prices are as traded, in BRL for one unit"),
+    "high": ("double", "Highest price"),
+    "low": ("double", "Lowest price"),
+    "average": ("double", "Average price"),
+    "close": ("double", "Last price"),
+    "volume": ("int64", "Shares or units traded, after-market included"),
+    "volume_brl": ("double", "BRL traded, after-market included"),
+    "trades": ("int64", "Trades"),
+    "quote_factor": ("int64", "Units that B3 quotes the price of"),
+    "distribution": ("int64", "Number that changes with each corporate action"),
+    "origin": ("string", f"Host that served the file; {SANDBOX} for made-up prices"),
+}
+"""Type and description of each field of a record."""
+
 Closes = dict[str, dict[str, Any]]  # B3's records in a session, by ticker
 
 
 def official_closes(store: QuoteStore, day: date) -> Closes:
     """B3's records of a session by ticker; none if they are not stored, or cannot be read."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
+    schema = pa.schema([pa.field(name, kind) for name, (kind, _) in COLUMNS.items()])
     try:
         content = BytesIO(_path(store, f"{day}").read_bytes())
-        return {row["ticker"]: row for row in pq.read_table(content).to_pylist()}
-    except (OSError, ValueError):
+        rows = pq.read_table(content).select(schema.names).cast(schema).to_pylist()
+    except Exception:  # PyArrow has many kinds of them
         return {}
+    return {row["ticker"]: row for row in rows if None not in row.values()}
 
 
 def corporate_action(store: QuoteStore, ticker: str, day: date) -> str:

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from market_data_pipeline.market.quote import COLUMNS, ROWS, Quote, as_row
+from market_data_pipeline.market.quote import COLUMNS, ROWS, Quote, as_row, merge
 from market_data_pipeline.market.windows import LONGEST_INTERVAL, start_of
 
 _TYPES = {"timestamp": pa.timestamp("ms", tz="UTC")}
@@ -30,7 +30,7 @@ def encode(quotes: list[Quote]) -> bytes:
 
 
 def decode(content: bytes, key: str) -> list[Quote]:
-    """The rows of a Parquet file; those of older versions have fewer columns.
+    """The rows of a Parquet file, merged; those of older versions have fewer columns.
 
     Args:
         content: the file.
@@ -51,7 +51,7 @@ def decode(content: bytes, key: str) -> list[Quote]:
     for number, quote in enumerate(quotes, 1):
         if not quote.window_start == start < quote.window_end <= start + LONGEST_INTERVAL:
             raise DamagedFileError(f"row {number} is of another window")
-    return quotes
+    return merge(quotes)
 
 
 def _records(content: bytes) -> list[dict[str, object]]:

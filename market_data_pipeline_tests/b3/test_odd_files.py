@@ -61,6 +61,14 @@ UNUSABLE: dict[str, tuple[bytes | int, str]] = {
     "nothing": (zipped(""), "it ends after 0 records"),
     "a price without digits": (zipped(WHOLE.replace("00004110", "0000411-")), "lacks a number"),
     "a factor of 0": (zipped(cotahist(record(factor=0))), "line 2 (PETR4) lacks a number"),
+    "a close of 0": (
+        zipped(cotahist(record(close=0.0, low=0.0))),
+        "line 2 (PETR4) has a close out of its range",
+    ),
+    "a close above the highest price": (
+        zipped(cotahist(record(close=411.0, high=41.5))),
+        "line 2 (PETR4) has a close out of its range",
+    ),
     "a record after the end": (zipped(WHOLE + LINES[1]), "line 5 is no record"),
     "HTML with status 200": (b"<html>Manutencao</html>", "not a zip file"),
     "the text without a ZIP": (WHOLE.encode(), "not a zip file"),
@@ -98,6 +106,11 @@ READ: dict[str, tuple[bytes, float]] = {
         zipped(WHOLE, "SerHist/COTAHIST_D17112026.TXT", **{"LEIAME.TXT": "leia"}),
         41.10,
     ),
+    "packed again, with a folder": (zipped(WHOLE, **{"COTAHIST/": ""}), 41.10),
+    "packed again on a Mac": (
+        zipped(WHOLE, **{"__MACOSX/._COTAHIST_D17112026.TXT": "Mac OS X"}),
+        41.10,
+    ),
     "fractional market, options, forwards": (
         zipped(
             cotahist(
@@ -131,6 +144,14 @@ def test_what_is_whole_is_read(name: str, b3: FileServer) -> None:
     (found,) = B3History(b3.url).sessions("2026-11-17", ["PETR4"]).values()
 
     assert found["PETR4"]["close"] == close
+
+
+def test_characters_that_cannot_be_printed_are_left_out(b3: FileServer) -> None:
+    b3.files[NAME] = zipped(cotahist(record(name="PETRO\0\x1b[31m", kind="ON\x85   NM")))
+
+    (found,) = B3History(b3.url).sessions("2026-11-17", ["PETR4"]).values()
+
+    assert (found["PETR4"]["name"], found["PETR4"]["kind"]) == ("PETRO  [31m", "ON    NM")
 
 
 def test_nothing_is_stored_of_a_file_that_is_cut_and_the_others_of_its_range_are(

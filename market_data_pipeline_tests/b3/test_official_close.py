@@ -392,3 +392,27 @@ def test_the_page_of_the_session_has_it_beside_ours(
     assert '<th class="number">B3\'s close</th>' in html
     cells = re.findall(r'<td class="number">([\d.]+)</td>', html)
     assert cells == ["40.60", "41.10", "157.90", "158.40"]
+
+
+@pytest.mark.parametrize(
+    "foreign", [{"a": [1]}, {"ticker": ["PETR4"]}, {"kind": [None]}, {"close": ["41,10"]}]
+)
+def test_a_file_that_is_not_of_this_asset_costs_no_other_price(
+    foreign: dict[str, Any], closed: FileServer, pipeline: Pipeline, official: Official
+) -> None:
+    assert official().success
+    (path,) = (pipeline.folder / "official_close").iterdir()
+    frame = pd.read_parquet(path).head(1)
+    odd = frame.assign(**foreign) if foreign.keys() < {*frame} - {"ticker"} else foreign
+    pd.DataFrame(odd).to_parquet(path)
+    price = {"regularMarketPrice": 3.5, "regularMarketPreviousClose": 35.0}
+    pipeline.sandbox.faults = [Fault(ticker=str(frame["ticker"][0]), fields=price)]
+
+    result = pipeline.run(LAST)
+
+    assert result.success
+    assert not checks(result)["prices_plausible"][0]
+    assert len(pipeline.events()) == 3
+    assert session_report.execute_in_process(
+        instance=pipeline.instance, resources={"quote_store": pipeline.store}
+    ).success

@@ -1,9 +1,11 @@
 """The bounds that the client keeps, whatever the other side does: time, rate, plan, secret."""
 
+import gzip
+import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -18,7 +20,7 @@ from brapi_sandbox.sandbox import Sandbox, serve
 
 from market_data_pipeline.brapi import client as client_module
 from market_data_pipeline.brapi import request_queue
-from market_data_pipeline.brapi.client import Fetch, Progress
+from market_data_pipeline.brapi.client import ANSWER_OF_A_TICKER, Fetch, Progress
 from market_data_pipeline.brapi.errors import RunError
 from market_data_pipeline.market.windows import TradingWindows
 from market_data_pipeline_tests.brapi.table import TICKERS
@@ -138,6 +140,44 @@ def test_no_answer_raises_anything_of_the_library(
         outcome = fetch(url, ["ABEV3"])
 
     assert list(outcome.failures) == ["ABEV3"]
+
+
+@pytest.mark.parametrize(
+    ("packing", "pack"),
+    [(b"", bytes), (b"identity", bytes), (b"GZIP", gzip.compress), (b"x-gzip", gzip.compress)],
+)
+def test_a_packing_is_read_by_any_of_its_names(
+    packing: bytes, pack: Callable[[bytes], bytes]
+) -> None:
+    now = datetime.now(UTC).isoformat()
+    quote = {"symbol": "ABEV3", "regularMarketPrice": 12.5, "regularMarketTime": now}
+    body = pack(json.dumps({"results": [quote]}).encode())
+    with answering(b"HTTP/1.1 200 OK\r\nContent-Encoding: %b\r\n\r\n%b" % (packing, body)) as url:
+        outcome = fetch(url, ["ABEV3"])
+
+    assert outcome.failures == {}
+    assert outcome.answers["ABEV3"].price == 12.5
+
+
+def test_what_follows_a_packed_body_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "MAX_ATTEMPTS", 1)
+    body = gzip.compress(b'{"results": []}') + bytes(ANSWER_OF_A_TICKER + 1)
+    with answering(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + body) as url:
+        outcome = fetch(url, ["ABEV3"])
+
+    assert outcome.failures == {"ABEV3": "the answer is larger than anything that was asked for"}
+
+
+def test_a_page_of_a_proxy_says_nothing_of_the_quota(
+    pipeline: Pipeline, watchlist: SetWatchlist
+) -> None:
+    watchlist(TICKERS)
+    spent = {"x-ratelimit-limit": "10", "x-ratelimit-remaining": "0"}
+    pipeline.sandbox.faults = [Fault(ticker=TICKERS[1], status=503, body="<html>", headers=spent)]
+
+    told = metadata(pipeline.run(LIVE_ON_TUESDAY, select="quotes"), "quotes")
+
+    assert told["quota_left"] > 14_000
 
 
 def test_the_step_ends_in_time_with_what_it_has(
@@ -325,7 +365,7 @@ def escaped(token: str, form: str) -> str:
     return "".join(form.format(ord(char)) for char in token)
 
 
-@pytest.mark.parametrize("token", ["abcd/efgh+ijkl==", "plain-token_1.2~3"])
+@pytest.mark.parametrize("token", ["abcd/efgh+ijkl==", "plain-token_1.2~3", "long-Token" * 150])
 @pytest.mark.parametrize("form", ["{}", "{} is refused", "GET /api?token={}"])
 def test_a_body_that_repeats_the_token_is_not_repeated(
     token: str, form: str, sandbox: Sandbox

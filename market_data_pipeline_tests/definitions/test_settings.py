@@ -15,6 +15,7 @@ from market_data_pipeline_tests.supervised import ROOT
 
 EXAMPLE = re.findall(r"^# ([A-Z_]+)=", (ROOT / ".env.example").read_text("utf-8"), re.MULTILINE)
 ADDRESS = "set it to an address such as https://brapi.dev, without user, query and fragment."
+WHOLE = "set it to a whole number such as 30."
 SECONDS = "set it to a number such as 0.5, 86400 at the most."
 HOST = "set it to the name of a host; an address with a user belongs in MONGO_URI."
 BROKERS = "set it to host:port, several with commas between them; a user belongs in KAFKA_CONFIG_…."
@@ -33,7 +34,7 @@ REFUSED = {
         "https://brapi.dev?token=s3cr3t",
         "https://brapi.dev/#s3cr3t",
     ),
-    "BRAPI_TICKERS_PER_REQUEST": ("set it to a whole number such as 30.", "half", "-1"),
+    "BRAPI_TICKERS_PER_REQUEST": (WHOLE, "half", "-1"),
     "BRAPI_INTRADAY": ("set it to true or false.", "maybe"),
     "BRAPI_MIN_INTERVAL_SECONDS": (SECONDS, "-1"),
     "BRAPI_TIMEOUT_SECONDS": (SECONDS, "inf", "nan", "0"),
@@ -50,10 +51,19 @@ REFUSED = {
     ),
     "KAFKA_UPDATED_AT_FORMAT": ("set it to one of epoch, iso8601.", "text"),
     "KAFKA_CREATE_TOPIC": ("set it to true or false.", "maybe"),
+    "KAFKA_TOPIC_PARTITIONS": (WHOLE, "0", "2147483648", "9" * 30),
+    "KAFKA_TOPIC_REPLICATION_FACTOR": (WHOLE, "-2", "32768", "9" * 30),
+    "KAFKA_CLIENT_PROPERTIES": (
+        "set it to nothing; each property has a variable of its own, KAFKA_CONFIG_….",
+        "s3cr3t",
+        '{"sasl.password": "s3cr3t"}',
+        "[1]",
+    ),
     "WATCHLIST_FILE": ("set it to the path of a file.", "https://s3cr3t@example.com/list.csv"),
     "QUOTES_PATH": (
         FOLDER,
         "s3://key:s3cr3t@bucket/quotes",
+        "s3://key:s3/cr3t@bucket/quotes",
         "simplecache::sftp://me:s3cr3t@host/quotes",
         "https://example.com/quotes?sig=s3cr3t",
     ),
@@ -122,6 +132,8 @@ def test_what_is_wrong_is_one_sentence_at_start(
         ("mongodb://me:p%2Fw@one,two:27018/prices?w=1", "", "prices"),
         ("mongodb+srv://cluster.example.com/my%20prices", "", "my prices"),
         ("mongodb://db/prices", "others", "others"),
+        ("mongodb://me:p[s3cr3t]w@db/prices?w=1", "", "prices"),
+        ("mongodb://me:p]w#@[::1]:27017/prices", "", "prices"),
     ],
 )
 def test_the_database_is_that_of_mongo_db_or_of_the_uri(

@@ -18,7 +18,7 @@ import pytest
 from market_data_pipeline.market.quote import COLUMNS
 from market_data_pipeline.market.windows import trading_windows
 from market_data_pipeline.report.session_report import session_report
-from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
 from market_data_pipeline_tests.observed import checks, failure_of, logs
 from market_data_pipeline_tests.record.helpers import SECOND, THIRD, prices, row, times
 
@@ -224,3 +224,17 @@ def test_files_of_older_versions_have_fewer_columns(stored: Pipeline) -> None:
     assert stored.store.load([LIVE_ON_TUESDAY]) == older
     assert checks(stored.run(SECOND))["files_readable"] == (True, "Every file is readable.")
     assert len(pd.read_parquet(path_of(stored, SECOND).parent)) == 8
+
+
+def test_a_row_that_is_there_twice_is_one_price(stored: Pipeline, later: Later) -> None:
+    later(0.5)
+    price, sent = row(stored, LIVE_ON_TUESDAY, "PETR4").price, len(stored.events())
+    earlier = {"observed_at": TUESDAY_15_00 - timedelta(minutes=1), "price": price * 1.1}
+    damage(stored, LIVE_ON_TUESDAY, lambda _, rows: parquet([*rows, rows[0] | earlier, *rows]))
+
+    for sink in ("mongo_price_history", "kafka_publication"):
+        assert stored.run(LIVE_ON_TUESDAY, select=sink).success
+
+    assert [each["price"] for each in stored.documents({"ticker": "PETR4"})] == [price]
+    assert len(stored.events()) == sent + 4
+    assert prices(stored, "PETR4")[-1] == price
