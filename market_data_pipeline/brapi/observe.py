@@ -132,17 +132,26 @@ def observe_history(
 
 
 def as_stored(
-    plan: Plan, windows: Sequence[Window], rows: Sequence[Quote], tickers: Sequence[str]
+    plan: Plan,
+    windows: Sequence[Window],
+    rows: Sequence[Quote],
+    tickers: Sequence[str],
+    trading_windows: TradingWindows,
+    now: datetime,
 ) -> Observation:
     """What is stored of some windows, as if it had just been observed."""
     there = {quote.requested_ticker for quote in rows}
-    return Observation(
-        windows,
+    filled = {quote.window for quote in rows}
+    observation = Observation(
+        [window for window in windows if window not in filled],
         plan,
         list(rows),
         failures={each: "no quote is stored" for each in tickers if each not in there},
         answered_as={q.requested_ticker: q.ticker for q in rows if q.ticker != q.requested_ticker},
     )
+    note_unserved(observation, tickers, trading_windows, now)
+    observation.windows = windows
+    return observation
 
 
 def note_unserved(
