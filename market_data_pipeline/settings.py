@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from datetime import date
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -245,10 +245,8 @@ class Settings(BaseSettings):
     @property
     def mongo_database(self) -> str:
         """The database: MONGO_DB, or that of MONGO_URI."""
-        # Not urlsplit: a password may have characters that end an address of the web, or spoil it.
-        _, _, of_uri = self.mongo_uri.get_secret_value().partition("://")
-        path = of_uri.partition("?")[0].rpartition("@")[2].partition("/")[2]
-        return self.mongo_db or unquote(path).partition(".")[0] or "market_data_db"
+        of_uri = unquote(urlsplit(self.mongo_uri.get_secret_value()).path.strip("/"))
+        return self.mongo_db or of_uri.partition(".")[0] or "market_data_db"
 
     def is_set(self, name: str) -> bool:
         """Whether a variable has a value of its own."""
