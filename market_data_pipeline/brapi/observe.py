@@ -132,15 +132,24 @@ def observe_history(
 
 
 def as_stored(
-    plan: Plan, windows: Sequence[Window], rows: Sequence[Quote], tickers: Sequence[str]
+    plan: Plan,
+    windows: Sequence[Window],
+    rows: Sequence[Quote],
+    tickers: Sequence[str],
+    trading_windows: TradingWindows,
+    now: datetime,
 ) -> Observation:
     """What is stored of some windows, as if it had just been observed."""
     there = {quote.requested_ticker for quote in rows}
+    empty = {window: unserved(window, plan, trading_windows, now) for window in windows}
+    for quote in rows:
+        empty.pop(quote.window, None)
     return Observation(
         windows,
         plan,
         list(rows),
         failures={each: "no quote is stored" for each in tickers if each not in there},
+        gaps={window: dict.fromkeys(tickers, gap) for window, gap in empty.items() if gap},
         answered_as={q.requested_ticker: q.ticker for q in rows if q.ticker != q.requested_ticker},
     )
 

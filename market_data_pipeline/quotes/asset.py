@@ -97,8 +97,9 @@ def quotes(
             quote_store.try_writing(len(windows))
             if config.accept:
                 rows = _accept(context, quote_store, windows, config.accept)
-                observations = [as_stored(brapi.plan, windows, rows, tickers)]
-                quota = last_recorded(context.instance, clock.utc_now())
+                now = clock.utc_now()
+                observations = [as_stored(brapi.plan, windows, rows, tickers, WINDOWS, now)]
+                quota = last_recorded(context.instance, now)
             else:
                 if clock.utc_now() < windows[-1].end:
                     _prepare(context, brapi, services, windows[-1])

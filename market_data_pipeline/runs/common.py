@@ -14,6 +14,7 @@ from dagster_mongo import DagsterMongoError
 
 from market_data_pipeline.market.errors import ClearError
 from market_data_pipeline.market.windows import Window, trading_windows
+from market_data_pipeline.runs.run_history import covers, windows_of_run
 from market_data_pipeline.settings import settings
 
 # At every start Dagster warns that runs of a range are a preview. Tests check what they do.
@@ -42,8 +43,20 @@ class Service(Protocol):
 
 
 def windows_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> list[Window]:
-    """The windows of the run's partitions, in the order of time."""
-    return [WINDOWS.from_key(key) for key in context.partition_keys]
+    """The windows of the run's partitions, in the order of time.
+
+    Raises:
+        Failure: the partition, or the last one of a range, is not a window; or the range has none.
+    """
+    windows = [WINDOWS.from_key(key) for key in context.partition_keys]
+    # Where no window starts, Dagster takes the one that follows.
+    if not windows or not all(covers(context.run, window) for window in windows):
+        raise dg.Failure(
+            f"There is no window{windows_of_run(context.run)}: choose the key of a window, or a "
+            "range that ends with a window and begins before it.",
+            allow_retries=False,
+        )
+    return windows
 
 
 @contextmanager

@@ -1,16 +1,18 @@
 """The history of all quotes, for audit: one document for each instrument and window."""
 
 from collections.abc import Iterable, Iterator, Sequence, Set
+from contextlib import suppress
 from datetime import UTC
 from typing import Any
 
 import dagster as dg
 from bson import CodecOptions
 from dagster_mongo import DagsterMongoError, MongoDocumentsIOManager, MongoResource
+from pydantic import ValidationError
 from pymongo import DeleteOne, UpdateOne
 from pymongo.collection import Collection
 
-from market_data_pipeline.market.quote import Quote, as_row, by_window, from_row, merge
+from market_data_pipeline.market.quote import ROWS, Quote, as_row, by_window, from_row, merge
 from market_data_pipeline.market.windows import Window
 from market_data_pipeline.runs.checks import ERROR, of_window, some
 from market_data_pipeline.runs.common import (
@@ -161,13 +163,22 @@ def _collection(mongo: MongoResource) -> Documents:
     return mongo.get_collection(COLLECTION).with_options(codec_options=_CODEC)
 
 
-def _find(documents: Documents, windows: Sequence[Window]) -> Iterator[dict[str, Any]]:
-    """The documents of some windows that this pipeline wrote."""
+def _find(
+    documents: Documents, windows: Sequence[Window]
+) -> Iterator[tuple[dict[str, Any], Quote]]:
+    """The documents of some windows that this pipeline wrote, and their quotes.
+
+    One with an impossible value, such as no end of its window, is left out: another program has
+    changed it, and the next store of its quote replaces it.
+    """
     starts = {window.start for window in windows}
     span = {"$gte": windows[0].start, "$lte": windows[-1].start}
     for each in documents.find({"window_start": span}):
-        if each.keys() >= OUR_FIELDS and each["window_start"] in starts:
-            yield each
+        if each.keys() >= OUR_FIELDS:
+            with suppress(ValidationError):
+                (quote,) = ROWS.validate_python([as_row(from_row(each))])
+                if quote.window_start in starts:
+                    yield each, quote
 
 
 def _rank_others(documents: Documents, windows: Sequence[Window], rows: Iterable[Quote]) -> None:
@@ -177,8 +188,7 @@ def _rank_others(documents: Documents, windows: Sequence[Window], rows: Iterable
     """
     stored = {(quote.ticker, quote.window_start): quote for quote in rows}
     changes = []
-    for each in _find(documents, windows):
-        there = from_row(each)
+    for each, there in _find(documents, windows):
         row = stored.get((there.ticker, there.window_start), there)
         change = {"$set": {RANK: there.rank}}
         if row.window_end != there.window_end and merge([there], [row]) == [row]:
@@ -193,7 +203,7 @@ def _rank_others(documents: Documents, windows: Sequence[Window], rows: Iterable
 
 def _remove_replaced(documents: Documents, windows: Sequence[Window]) -> set[Quote]:
     """Removes documents of replaced symbols; returns the quotes of the others."""
-    found = {from_row(each): each for each in _find(documents, windows)}
+    found = {quote: each for each, quote in _find(documents, windows)}
     kept = {*merge(found)}
     replaced = [
         DeleteOne({"_id": found[quote]["_id"], RANK: found[quote].get(RANK)})

@@ -1,5 +1,7 @@
 """What is missing or wrong is one sentence in the run, and nothing is half written."""
 
+import pytest
+
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline, SetWatchlist
 from market_data_pipeline_tests.observed import checks, failure_of, logs
 
@@ -74,3 +76,33 @@ def test_no_broker_leaves_the_history(pipeline: Pipeline) -> None:
     pipeline.kafka.clear()
     assert pipeline.run(LIVE_ON_TUESDAY, select="kafka_publication").success
     assert len(pipeline.events()) == 50
+
+
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [
+        ("2026-11-02T10:00-0300", None),
+        ("2026-11-17T14:15-0300", None),
+        (LIVE_ON_TUESDAY, "2026-11-17T13:00-0300"),
+        ("2026-11-14T10:00-0300", "2026-11-15T17:30-0300"),
+        ("2026-11-13T17:00-0300", "2026-11-15T17:30-0300"),
+    ],
+    ids=["holiday", "within a window", "reversed", "weekend", "a weekend at its end"],
+)
+def test_partitions_that_are_no_windows(pipeline: Pipeline, first: str, last: str | None) -> None:
+    """Tags of a launch are not checked by Dagster; before, a shorter window may have started there.
+
+    It would take the window that follows.
+    """
+    result = pipeline.run(first, last)
+
+    assert f"There is no window for {first}" in failure_of(result)
+    assert pipeline.sandbox.requests == []
+    assert not pipeline.folder.exists()
+
+
+def test_a_range_may_begin_where_no_window_does(pipeline: Pipeline) -> None:
+    assert pipeline.run("2026-11-14T10:00-0300", "2026-11-16T10:00-0300", select="quotes").success
+    assert [*pipeline.store.folder.iterdir()] == [
+        pipeline.store.folder / "2026-11-16T10:00-0300.parquet"
+    ]

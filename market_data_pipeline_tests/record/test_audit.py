@@ -108,6 +108,32 @@ def test_a_document_of_another_program_is_left_alone(stored: Pipeline) -> None:
     assert foreign in stored.documents()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"$unset": {"window_end": ""}},
+        {"$set": {"window_end": None}},
+        {"$set": {"observed_at": None}},
+        {"$set": {"observed_at": "2026-11-17T18:30:05Z"}},
+        {"$set": {"ticker": ["VALE3"]}},
+        {"$set": {"decision": {"by": "me"}, "price": "49,01"}},
+    ],
+    ids=str,
+)
+def test_a_document_that_somebody_has_spoiled_is_replaced(
+    stored: Pipeline, change: dict[str, Any]
+) -> None:
+    assert stored.run(SECOND).success
+    before = document(stored)
+    with pymongo.MongoClient[dict[str, Any]](stored.mongo_uri) as client:
+        client["market_data_db"]["price_history"].update_one({"_id": before["_id"]}, change)
+
+    result = stored.run(SECOND, select="mongo_price_history")
+
+    assert checks(result)["history_equals_quotes"][0]
+    assert {**document(stored), "run_id": before["run_id"]} == before
+
+
 OLDER = {"$unset": {"rank": ""}}  # versions before wrote none
 
 

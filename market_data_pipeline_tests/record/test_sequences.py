@@ -104,6 +104,19 @@ def test_an_acceptance_asks_nothing_and_reaches_both_sinks(stored: Pipeline) -> 
     assert document["price"] == prices(stored)[1]
 
 
+def test_an_acceptance_in_a_range_says_why_a_window_of_it_is_empty(stored: Pipeline) -> None:
+    stored.sandbox.faults = [times(stored, 0.1)]
+    stored.run(SECOND)
+    empty = "2026-11-17T14:00-0300"
+    stored.run(empty)
+
+    result = stored.run(empty, SECOND, config={"quotes": {"accept": [VICTIM]}})
+
+    assert row(stored, SECOND).decision == "accepted"
+    assert metadata(result, "quotes", empty)["holds"] == "EMPTY: the free plan has daily bars only"
+    assert checks(result)["all_tickers_quoted"][0]
+
+
 @pytest.mark.parametrize("away", ["kafka_publication", "mongo_price_history"])
 def test_an_acceptance_is_not_lost_because_a_sink_is_away(stored: Pipeline, away: str) -> None:
     stored.sandbox.faults = [times(stored, 0.1)]

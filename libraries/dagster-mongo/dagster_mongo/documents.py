@@ -14,7 +14,7 @@ from bson.decimal128 import create_decimal128_context
 from bson.errors import BSONError
 
 from dagster_mongo.errors import MongoFrameError, MongoSettingsError
-from dagster_mongo.keys import as_utc, content_ids, key_ids
+from dagster_mongo.keys import as_utc, content_ids, key_ids, of_numpy
 from dagster_mongo.settings import Settings
 
 __all__ = ["CODEC", "ROW", "Document", "encode", "with_fields"]
@@ -62,7 +62,9 @@ def _as_bson(value: Any) -> Any:
             ) from None
     if type(value).__name__ == "NAType":  # of pandas, which may not be installed
         return None
-    if hasattr(value, "tolist"):  # NumPy's arrays and numbers
+    if (plain := of_numpy(value)) is not value:
+        return plain
+    if hasattr(value, "tolist"):  # pandas's arrays
         return value.tolist()
     raise TypeError(f"BSON has no {type(value).__name__} ({value!r}): convert it")
 

@@ -12,7 +12,7 @@ from bson import ObjectId
 
 from dagster_mongo.errors import MongoFrameError
 
-__all__ = ["as_utc", "content_ids", "identity", "key_ids"]
+__all__ = ["as_utc", "content_ids", "identity", "key_ids", "of_numpy"]
 
 _SHOWN = 5
 # Text that reads like another type's text, or like quoted text, is quoted.
@@ -73,11 +73,37 @@ def identity(id: Any) -> Hashable:
 
 
 def as_utc(value: Any) -> Any:
-    """A value as MongoDB has it: a date in UTC, to the millisecond; any other as it is."""
+    """A value as MongoDB has it: a date in UTC, to the millisecond; any other as it is.
+
+    Raises:
+        MongoFrameError: It is a value of NumPy that Python has none for.
+    """
+    try:
+        value = of_numpy(value)
+    except TypeError as error:
+        raise MongoFrameError(f"{error}.") from None
     if not isinstance(value, datetime):
         return value
     moment = value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+    if type(moment) is not datetime:  # pandas's has nanoseconds, too
+        moment = datetime.combine(moment.date(), moment.time(), UTC)
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def of_numpy(value: Any) -> Any:
+    """A value of NumPy, or an array of them, as Python's; any other as it is.
+
+    Raises:
+        TypeError: It is a duration, or a date that Python has not.
+    """
+    if type(value).__module__.partition(".")[0] != "numpy":
+        return value
+    kind = value.dtype.kind
+    dates = value.astype("datetime64[ms]") if kind == "M" else value
+    # NumPy's own conversion makes numbers of what is finer than a microsecond or out of range.
+    if kind in "mM" and any(isinstance(each, int) for each in dates.ravel().tolist()):
+        raise TypeError(f"BSON has no {type(value).__name__} ({value!r}): convert it")
+    return dates.tolist()
 
 
 def _refuse_repeated(ids: Sequence[Any], key: Sequence[str]) -> None:

@@ -29,6 +29,11 @@ def name_of(column: str, dtype: Any) -> str:
             f"Column {column!r} cannot be stored with its dtype {dtype}: convert it, for example"
             " with astype('object') or astype('str')."
         )
+    if isinstance(dtype, pd.DatetimeTZDtype) and not _is_known(dtype):
+        raise MongoFrameError(
+            f"Column {column!r} has a time zone without a name to load it by, {dtype.tz}: convert"
+            " it, for example with dt.tz_convert('America/Sao_Paulo') or dt.tz_convert('UTC')."
+        )
     if not isinstance(dtype, pd.CategoricalDtype):
         return str(dtype)
     categories = dtype.categories.tolist()
@@ -46,6 +51,14 @@ def parse(name: str) -> Any:
         return pd.api.types.pandas_dtype(name)
     _, categories, ordered = json.loads(name)
     return pd.CategoricalDtype(categories, ordered=ordered)
+
+
+def _is_known(dtype: pd.DatetimeTZDtype) -> bool:
+    """Whether its name is enough to make it anew."""
+    try:
+        return str(parse(str(dtype))) == str(dtype)
+    except TypeError:
+        return False
 
 
 def family_of(dtype: Any) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from bson import ObjectId
 
 from dagster_mongo.columns import kinds_of
 from dagster_mongo.errors import MongoFrameError, MongoLoadError
@@ -76,6 +77,8 @@ def to_frame(
 
 def _series(name: str, values: list[Any], dtype: str | None) -> pl.Series:
     wanted = None
+    if dtype is None:
+        values = [_plain(value) for value in values]
     try:
         kinds = kinds_of(values)
         wanted = _inferred(name, values, kinds) if dtype is None else parse(dtype)
@@ -109,7 +112,7 @@ def _inferred(name: str, values: list[Any], kinds: set[type]) -> pl.DataType:
     if kinds == {datetime}:
         return pl.Datetime("ms", "UTC")
     try:
-        return pl.Series(name, [_plain(value) for value in values], strict=True).dtype
+        return pl.Series(name, values, strict=True).dtype
     except (TypeError, pl.exceptions.PolarsError):
         raise TypeError("values of different types are no column of polars") from None
 
@@ -122,7 +125,7 @@ def _plain(value: Any) -> Any:
         return [_plain(inner) for inner in value]
     if isinstance(value, int) and not isinstance(value, bool):
         return int(value)
-    return str(value) if type(value).__module__.startswith("bson.") else value
+    return str(value) if isinstance(value, ObjectId) else value
 
 
 def _python(value: Any, dtype: Any) -> Any:

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from bson import ObjectId
@@ -49,6 +50,18 @@ def test_true_and_1_are_two_ids_and_1_and_its_float_are_one() -> None:
     assert len(key_ids([{"_id": id} for id in [True, 1, "1", {"a": 1}]], ["_id"])) == 4
     with pytest.raises(MongoFrameError, match="same key"):
         key_ids([{"_id": 1}, {"_id": 1.0}], ["_id"])
+
+
+def test_a_value_of_numpy_or_pandas_is_the_key_that_it_loads_as() -> None:
+    odd = [np.int64(1), np.bool_(True), np.float32(2.0), np.str_("a"), np.datetime64("2026-01-01")]
+    plain = [1, True, 2, "a", datetime(2026, 1, 1, tzinfo=UTC)]
+    for key in (["k"], ["_id"], ["k", "l"]):
+        rows = [[dict.fromkeys(key, value) for value in values] for values in (odd, plain)]
+        assert key_ids(rows[0], key) == key_ids(rows[1], key)
+    finer = {"k": pd.Timestamp("2026-01-01T00:00:00.000000999"), "l": 1}
+    assert key_ids([finer], ["k", "l"]) == ["2026-01-01T00:00:00Z|1"]
+    with pytest.raises(MongoFrameError, match="BSON has no timedelta64"):
+        key_ids([{"k": np.timedelta64(1, "ns")}], ["k"])
 
 
 def test_an_integer_column_that_becomes_float_doubles_nothing(uri: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from bson import ObjectId
 from polars.testing import assert_frame_equal
 
 from dagster_mongo import MongoFrameError, MongoLoadError, MongoPolarsIOManager
@@ -114,6 +115,12 @@ def test_what_cannot_be_stored_is_refused(uri: str, frame: object, message: str)
     direct = Direct(uri, MongoPolarsIOManager)
     with pytest.raises(MongoFrameError, match=message):
         direct.store(frame)
+
+
+def test_an_objectid_of_others_is_its_text(asset: Direct) -> None:
+    first, second = ObjectId(), ObjectId()
+    asset.collection().insert_one({"_id": first, "deep": [{"id": second}]})
+    assert asset.load().to_dicts() == [{"_id": str(first), "deep": [{"id": str(second)}]}]
 
 
 def test_large_integers_within_and_beside_other_values(asset: Direct) -> None:

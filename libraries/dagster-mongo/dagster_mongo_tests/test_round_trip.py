@@ -1,6 +1,6 @@
 """What is stored comes back as it was."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -8,10 +8,13 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
+from dateutil import tz
 
 from dagster_mongo import MongoFrameError, MongoLoadError, MongoSettingsError
 
 from .conftest import Store
+
+HOUR = timedelta(hours=1)
 
 
 def by_id(frame: pd.DataFrame) -> pd.DataFrame:
@@ -97,6 +100,50 @@ def test_numpy_and_missing_values_in_object_columns_become_plain_ones(store: Sto
     at = datetime(2026, 11, 23, 13, 0, 0, 1000)
     stored = [document["odd"] for document in store.documents().values()]
     assert stored == [5, 0.5, [1, 2], None, None, None, True, {"deep": [None, at]}]
+
+
+@pytest.mark.parametrize("unit", ["D", "s", "ms", "us", "ns"])
+def test_dates_of_numpy_are_dates_whatever_their_unit(store: Store, unit: str) -> None:
+    """NumPy's own conversion makes a number of nanoseconds."""
+    moment = np.datetime64("2026-11-23", unit)
+    odd = [moment, np.array([moment, np.datetime64("NaT", unit)]), {"deep": moment}]
+    store.store(pd.DataFrame({"_id": list("abc"), "odd": pd.Series(odd, dtype=object)}))
+    at = datetime(2026, 11, 23)
+    stored = [document["odd"] for document in store.documents().values()]
+    assert stored == [at, [at, None], {"deep": at}]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.timedelta64(1, "ns"),
+        np.timedelta64(1, "s"),
+        np.array([1], "timedelta64[ns]"),
+        np.datetime64("20000-01-01", "s"),
+    ],
+    ids=str,
+)
+def test_what_numpy_would_make_a_number_of_is_refused(store: Store, value: object) -> None:
+    frame = pd.DataFrame({"_id": ["a"], "odd": pd.Series([[value]], dtype=object)})
+    with pytest.raises(MongoFrameError, match="Row 0 cannot be stored: field 'odd'"):
+        store.store(frame)
+    assert store.documents() == {}
+
+
+@pytest.mark.parametrize(
+    "zone", [tz.gettz("America/Sao_Paulo"), tz.tzoffset(None, -10800), timezone(-HOUR, "UTC-1h")]
+)
+def test_a_zone_that_could_not_be_loaded_is_refused(store: Store, zone: Any) -> None:
+    moments = pd.to_datetime(["2026-11-23"]).tz_localize(zone)
+    with pytest.raises(MongoFrameError, match=r"Column 'at' has a time zone without a name"):
+        store.store(pd.DataFrame({"at": moments}))
+    assert store.documents() == {}
+
+
+def test_an_offset_comes_back(store: Store) -> None:
+    frame = pd.DataFrame({"at": pd.to_datetime(["2026-11-23"]).tz_localize(timezone(-3 * HOUR))})
+    store.store(frame)
+    pd.testing.assert_frame_equal(store.load(), frame)
 
 
 @pytest.mark.services
