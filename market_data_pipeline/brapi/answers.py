@@ -56,7 +56,7 @@ class UsageWindow:
 
 @dataclass(frozen=True)
 class History:
-    """The bars of an instrument in the order of their time, one for each start.
+    """The bars of an instrument in the order of their time, each once.
 
     `interval` is how long Brapi says that they are (`30m`; empty if it does not say), `observed_at`
     when it was asked, `origin` which host answered.
@@ -139,23 +139,28 @@ def read_history(result: Mapping[str, Any], asked: Asked) -> History:
 
     Raises:
         TickerError: it is of another instrument, or has no list of bars, or no usable name or
-            currency.
+            currency, or none of its bars can be used.
     """
     name, short_name = _names(result, asked.ticker)
     bars = result.get("historicalDataPrice")
     if not isinstance(bars, list):
         raise TickerError("the answer has no price history")
-    by_start: dict[datetime, Bar] = {}
+    read, odd = list[Bar](), list[Any]()
     for bar in bars:
         start = _instant(bar.get("date")) if isinstance(bar, Mapping) else None
-        if start is not None:
-            by_start[start] = Bar(start, _price(bar.get("close")), _volume(bar.get("volume")))
+        close = _price(bar.get("close")) if start else None
+        if start:
+            read.append(Bar(start, close, _volume(bar.get("volume"))))
+        if not start or (close is None and bar.get("close") is not None):
+            odd.append(bar)
+    if odd and all(bar.close is None for bar in read):
+        raise TickerError(f"unusable bar {_shown(odd[0])}")
     interval = result.get("usedInterval")
     return History(
         symbol=result["symbol"],
         name=name,
         short_name=short_name,
-        bars=tuple(by_start[start] for start in sorted(by_start)),
+        bars=tuple(sorted(dict.fromkeys(read), key=lambda bar: bar.start)),
         interval="" if interval is None else str(interval).strip().lower(),
         observed_at=asked.at,
         origin=asked.origin,
