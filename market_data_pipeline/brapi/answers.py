@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from market_data_pipeline.brapi.errors import TemporaryError, TickerError, is_error
+from market_data_pipeline.market.b3_calendar import OPENING, openings
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.watchlist import TICKER
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
@@ -114,7 +115,8 @@ def read_quote(result: Mapping[str, Any], asked: Asked, window: Window) -> Quote
     updated_at = _instant(result.get("regularMarketTime"))
     if updated_at is None or not EARLIEST_TIME < updated_at < asked.at + BRAPI_AHEAD_AT_MOST:
         raise TickerError(f"unusable market time {_shown(result.get('regularMarketTime'))}")
-    if updated_at.astimezone(EXCHANGE_TIMEZONE).date() < window.day:
+    opening = openings().get(window.day) or OPENING
+    if updated_at < datetime.combine(window.day, opening, EXCHANGE_TIMEZONE):
         local = updated_at.astimezone(EXCHANGE_TIMEZONE)
         raise TickerError(f"no price of this session: the last one is of {local:%Y-%m-%d %H:%M}")
     return Quote(
