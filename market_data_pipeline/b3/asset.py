@@ -10,7 +10,7 @@ import dagster as dg
 from dagster_mongo import MongoResource
 
 from market_data_pipeline.b3 import checks
-from market_data_pipeline.b3.client import B3History, FileError
+from market_data_pipeline.b3.client import B3Error, B3History, FileError
 from market_data_pipeline.market import b3_calendar, clock
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.watchlist import load_watchlist
@@ -107,7 +107,7 @@ def _files(
     b3: B3History, keys: Sequence[str], wanted: set[str], troubles: dict[str, FileError]
 ) -> Iterator[dict[str, Closes]]:
     """What B3 has of some sessions, and of the closed days before the last of them."""
-    now, periods = clock.utc_now(), list[str]()
+    now, periods, closed = clock.utc_now(), list[str](), set[str]()
     ended = [key for key in keys if key <= _last_session(now)]
     for year, several in groupby(ended, lambda key: key[:4]):
         days = [*several]
@@ -115,11 +115,16 @@ def _files(
     if keys[-1] > _last_session(now - RECENT):
         last = date.fromisoformat(keys[-1])
         before = b3_calendar.sessions_back(last, 1)
-        periods += [f"{day}" for day in sorted(b3_calendar.closed()) if before < day < last]
+        closed = {f"{day}" for day in b3_calendar.closed() if before < day < last}
+        periods += sorted(closed)
     for period in periods:
         try:
             yield b3.sessions(period, wanted)
-        except FileError as error:
+        except B3Error as error:
+            if period in closed:
+                continue  # there should be none, whatever B3 answers instead
+            if not isinstance(error, FileError):
+                raise
             troubles[period] = error
             # B3 keeps the files of single sessions for the running year only.
             if (year := period[:4]) < f"{now:%Y}" and year not in periods:

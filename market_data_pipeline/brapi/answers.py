@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from market_data_pipeline.brapi.errors import TemporaryError, TickerError, is_error
+from market_data_pipeline.market.b3_calendar import OPENING, openings
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.watchlist import TICKER
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
@@ -20,6 +21,8 @@ from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
 # B3's smallest price, and more than any instrument costs: another price is the source's fault.
 LOWEST_PRICE, HIGHEST_PRICE = 0.01, 1_000_000.0
 EARLIEST_TIME = datetime(2000, 1, 1, tzinfo=UTC)
+# How long before the opening B3's call begins, in which the first price is made.
+OPENING_CALL = timedelta(minutes=15)
 # How far Brapi's clock may be ahead of this one.
 BRAPI_AHEAD_AT_MOST = timedelta(minutes=1)
 LONGEST_NAME = 500
@@ -56,7 +59,7 @@ class UsageWindow:
 
 @dataclass(frozen=True)
 class History:
-    """The bars of an instrument in the order of their time, one for each start.
+    """The bars of an instrument in the order of their time, each once.
 
     `interval` is how long Brapi says that they are (`30m`; empty if it does not say), `observed_at`
     when it was asked, `origin` which host answered.
@@ -114,7 +117,8 @@ def read_quote(result: Mapping[str, Any], asked: Asked, window: Window) -> Quote
     updated_at = _instant(result.get("regularMarketTime"))
     if updated_at is None or not EARLIEST_TIME < updated_at < asked.at + BRAPI_AHEAD_AT_MOST:
         raise TickerError(f"unusable market time {_shown(result.get('regularMarketTime'))}")
-    if updated_at.astimezone(EXCHANGE_TIMEZONE).date() < window.day:
+    opening = openings().get(window.day) or OPENING
+    if updated_at < datetime.combine(window.day, opening, EXCHANGE_TIMEZONE) - OPENING_CALL:
         local = updated_at.astimezone(EXCHANGE_TIMEZONE)
         raise TickerError(f"no price of this session: the last one is of {local:%Y-%m-%d %H:%M}")
     return Quote(
@@ -139,23 +143,28 @@ def read_history(result: Mapping[str, Any], asked: Asked) -> History:
 
     Raises:
         TickerError: it is of another instrument, or has no list of bars, or no usable name or
-            currency.
+            currency, or none of its bars can be used.
     """
     name, short_name = _names(result, asked.ticker)
     bars = result.get("historicalDataPrice")
     if not isinstance(bars, list):
         raise TickerError("the answer has no price history")
-    by_start: dict[datetime, Bar] = {}
+    read, odd = list[Bar](), list[Any]()
     for bar in bars:
         start = _instant(bar.get("date")) if isinstance(bar, Mapping) else None
-        if start is not None:
-            by_start[start] = Bar(start, _price(bar.get("close")), _volume(bar.get("volume")))
+        close = _price(bar.get("close")) if start else None
+        if start:
+            read.append(Bar(start, close, _volume(bar.get("volume"))))
+        if not start or (close is None and bar.get("close") is not None):
+            odd.append(bar)
+    if odd and all(bar.close is None for bar in read):
+        raise TickerError(f"unusable bar {_shown(odd[0])}")
     interval = result.get("usedInterval")
     return History(
         symbol=result["symbol"],
         name=name,
         short_name=short_name,
-        bars=tuple(by_start[start] for start in sorted(by_start)),
+        bars=tuple(sorted(dict.fromkeys(read), key=lambda bar: bar.start)),
         interval="" if interval is None else str(interval).strip().lower(),
         observed_at=asked.at,
         origin=asked.origin,

@@ -12,7 +12,7 @@ have to prove the length.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 from math import gcd
@@ -27,7 +27,7 @@ Gap = Literal["no trade", "plan", "too far back", "off the grid", "too early", "
 `no trade`: the instrument was not traded in it. `plan`: the plan has no bar for it. `too far back`:
 the plan's history begins later. `off the grid`: bars begin within it, but none at its start.
 `too early`: it ended so recently that its bar may be incomplete. `other interval`: the bars are
-longer or shorter than was asked for, or their length is not known.
+longer or shorter than was asked for, their length is not known, or two of them contradict.
 """
 MINUTES_OF_A_DAY = 24 * 60
 # Starts may fit a longer interval by chance. If the chance is below one in this, the bars are
@@ -57,8 +57,11 @@ def bars_of_windows(
         minutes = int(bar_interval.removesuffix("m"))
         if _have_length([bar.start for bar in history.bars], minutes, bool(told)):
             by_start = {bar.start: bar for bar in traded}
+            twice = {bar.start for bar in traded if bar.close != by_start[bar.start].close}
             starts, size = list(by_start), timedelta(minutes=minutes)
-            return {window: _intraday_bar(window, size, by_start, starts) for window in windows}
+            return {
+                window: _intraday_bar(window, size, by_start, starts, twice) for window in windows
+            }
     return dict.fromkeys(windows, "other interval" if traded else "no trade")
 
 
@@ -104,9 +107,12 @@ def _intraday_bar(
     size: timedelta,
     by_start: Mapping[datetime, Bar],
     starts: Sequence[datetime],
+    twice: Set[datetime],
 ) -> Bar | Gap:
     grid = [window.start + size * number for number in range((window.end - window.start) // size)]
     bars = [by_start[start] for start in grid if start in by_start]
+    if bars and bars[-1].start in twice:
+        return "other interval"
     if not bars:
         first = bisect_left(starts, window.start)
         begins_in_it = first < len(starts) and starts[first] < window.end

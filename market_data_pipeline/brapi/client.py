@@ -9,8 +9,9 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
+from statistics import median_high
 from typing import Any, Generic, Self, TypeVar
 
 from market_data_pipeline.brapi.answers import (
@@ -63,19 +64,29 @@ class Fetch(Generic[T]):
 
 @dataclass
 class Account:
-    """How many of a client's requests the quota counted, and the quota by the answers."""
+    """The quota by the answers to a client."""
 
-    spent: int = 0
     limit: int | None = None
-    left: int | None = None
+    _said: list[int] = field(default_factory=list)
 
     def note(self, reply: Reply) -> None:
-        """Takes over what an answer says; the lowest rest, as answers come in any order."""
-        left = reply.quota_left
-        if left is not None:
-            self.spent += 1
+        """Takes over what an answer says."""
+        if reply.quota_left is not None:
+            self._said.append(reply.quota_left)
             self.limit = reply.quota_limit or self.limit
-            self.left = left if self.left is None else min(self.left, left)
+
+    @property
+    def spent(self) -> int:
+        """How many requests the quota counted."""
+        return len(self._said)
+
+    @property
+    def left(self) -> int | None:
+        """The lowest rest, as answers come in any order; one far below the others is an error."""
+        if not self._said:
+            return None
+        middle = median_high(self._said)
+        return min(left for left in self._said if left >= middle / 2 - self.spent)
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def _parse(text: str) -> Watchlist:
     lines: dict[str, int] = {}
     ignored: list[str] = []
     column: int | None = None
-    separator = ","
+    separator, headed = ",", False
     for number, line in enumerate(text.splitlines(), 1):
         if column is None:
             separator = next((each for each in "\t;" if each in line), ",")
@@ -98,11 +98,15 @@ def _parse(text: str) -> Watchlist:
         if not any(cells) or line.startswith("#") or cells == _SEPARATOR:
             continue
         if column is None and "TICKER" in cells:
-            column = cells.index("TICKER")
+            column, headed = cells.index("TICKER"), True
             continue
         if column is None:
             column = next((n for n, each in enumerate(cells) if TICKER.fullmatch(each)), None)
-        ticker = "".join(cells[column or 0 :][:1])
+        ticker, *others = cells[column or 0 :] or [""]
+        more = [] if headed else [each for each in others if TICKER.fullmatch(each)]
+        if more:
+            shown = ", ".join(more[:_MOST_SHOWN])
+            ignored.append(f"line {number}: {shown} after another ticker: use a line for each")
         if not TICKER.fullmatch(ticker):
             ignored.append(f"line {number}: {_refusal(ticker)}")
         elif ticker in lines:

@@ -292,6 +292,31 @@ def test_the_calendar_is_that_of_b3(
     assert b3.asked == ["COTAHIST_D23112026.ZIP", "COTAHIST_D20112026.ZIP"]  # a holiday
 
 
+@pytest.mark.parametrize(
+    ("day", "closed"), [("2026-11-23", "20112026"), ("2026-01-02", "31122025")]
+)
+@pytest.mark.parametrize("answer", [302, 403, 404, 500])
+def test_whatever_b3_answers_for_a_closed_day_costs_nothing(
+    day: str,
+    closed: str,
+    answer: int,
+    b3: FileServer,
+    official: Official,
+    set_clock: SetClock,
+) -> None:
+    set_clock(at(f"{day}T20:00"))
+    digits = day.replace("-", "")
+    text = cotahist(record(day=digits), day=digits)
+    b3.files[f"COTAHIST_D{digits[6:]}{digits[4:6]}{digits[:4]}.ZIP"] = zipped(text)
+    b3.files[f"COTAHIST_D{closed}.ZIP"] = answer
+
+    result = official(day)
+
+    assert result.success
+    assert checks(result)["calendar_matches"][0]
+    assert not [name for name in b3.asked if "_A" in name]
+
+
 def test_more_than_forty_sessions_of_a_year_are_one_request(
     b3: FileServer, pipeline: Pipeline, official: Official
 ) -> None:

@@ -168,12 +168,13 @@ def test_what_follows_a_packed_body_is_bounded_too(monkeypatch: pytest.MonkeyPat
     assert outcome.failures == {"ABEV3": "the answer is larger than anything that was asked for"}
 
 
-def test_a_page_of_a_proxy_says_nothing_of_the_quota(
-    pipeline: Pipeline, watchlist: SetWatchlist
+@pytest.mark.parametrize("odd", [{}, {"status": 503, "body": "<html>"}], ids=["answer", "page"])
+def test_one_odd_rest_is_not_that_of_the_quota(
+    odd: dict[str, Any], pipeline: Pipeline, watchlist: SetWatchlist
 ) -> None:
     watchlist(TICKERS)
-    spent = {"x-ratelimit-limit": "10", "x-ratelimit-remaining": "0"}
-    pipeline.sandbox.faults = [Fault(ticker=TICKERS[1], status=503, body="<html>", headers=spent)]
+    spent = {"x-ratelimit-limit": "15000", "x-ratelimit-remaining": "0"}
+    pipeline.sandbox.faults = [Fault(ticker=TICKERS[1], headers=spent, **odd)]
 
     told = metadata(pipeline.run(LIVE_ON_TUESDAY, select="quotes"), "quotes")
 

@@ -90,6 +90,13 @@ def test_a_line_that_is_no_ticker_costs_itself(tmp_path: Path, line: str, reason
     assert watchlist.left_out == f"Left out of the watchlist: line 3: {reason}."
 
 
+def test_tickers_side_by_side_are_named(tmp_path: Path) -> None:
+    watchlist = load_watchlist(written(tmp_path, "PETR4,VALE3,BBAS3\nHGLG11;oil\n"))
+
+    assert watchlist.tickers == ("PETR4",)
+    assert "line 1: VALE3, BBAS3 after another ticker: use a line for each; " in watchlist.left_out
+
+
 def test_what_b3_publishes_is_read(tmp_path: Path) -> None:
     watchlist = load_watchlist(written(tmp_path, OF_B3.encode("cp1252")))
 

@@ -265,12 +265,13 @@ def test_a_bar_with_nulls_fills_no_window(brapi: Brapi) -> None:
     assert volumes[MONDAYS[4].start] is None
 
 
+@pytest.mark.parametrize("later", [0, 60])
 def test_a_second_bar_of_nulls_does_not_erase_a_days_price(
-    make_brapi: Callable[..., Any],
+    make_brapi: Callable[..., Any], later: int
 ) -> None:
     with make_brapi("free") as brapi:
         [bar] = bars(brapi.sandbox, "PETR4", MONDAY, "1d")
-        empty = bar | {"date": bar["date"] + 60, "close": None}
+        empty = bar | {"date": bar["date"] + later, "close": None}
         brapi.sandbox.faults = answered_with("PETR4", [bar, empty])
 
         collection = brapi.history(MONDAYS[-1:], ("PETR4",))
@@ -326,3 +327,30 @@ def test_the_price_is_what_was_traded_not_what_dividends_made_of_it(
 
         collection = brapi.history([october], ("HGLG11",))
         assert filed(collection) == {("HGLG11", october): bar["close"]}
+
+
+def test_of_two_bars_that_contradict_neither_is_a_price(make_brapi: Callable[..., Any]) -> None:
+    for plan, interval in (("free", "1d"), ("pro", "30m")):
+        with make_brapi(plan) as brapi:
+            history = bars(brapi.sandbox, "PETR4", MONDAY, interval)
+            contradiction = history[-1] | {"close": history[-1]["close"] + 1}
+            brapi.sandbox.faults = answered_with("PETR4", [*history, *history, contradiction])
+            window = MONDAYS[-1] if plan == "free" else MONDAYS[len(history) - 1]
+
+            collection = brapi.history(MONDAYS if plan == "pro" else [window], ("PETR4",))
+
+            assert gaps_of(collection, "PETR4")[window] == "other interval"
+            assert len(collection.quotes) == len(history) - 1
+
+
+def test_bars_of_which_none_can_be_used_are_a_failure(make_brapi: Callable[..., Any]) -> None:
+    with make_brapi("free") as brapi:
+        ticker, other = TICKERS[:2]
+        (bar,) = bars(brapi.sandbox, ticker, MONDAY, "1d")
+        for change in ({"date": bar["date"] * 1000}, {"date": "2026-11-16"}, {"close": "35,50"}):
+            brapi.sandbox.faults = answered_with(ticker, [bar | change])
+
+            collection = brapi.history(MONDAYS[-1:], (ticker, other))
+
+            assert collection.failures[ticker].startswith("unusable bar {'date': ")
+            assert [quote.ticker for quote in collection.quotes] == [other]

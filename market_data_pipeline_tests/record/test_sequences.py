@@ -332,6 +332,10 @@ def test_a_move_that_explains_itself_says_so_and_how_to_accept_it(
             {"regularMarketTime": "2026-11-16T20:00:00.000Z"},
             "no price of this session: the last one is of 2026-11-16 17:00",
         ),
+        (
+            {"regularMarketTime": "2026-11-17T12:44:59.000Z"},
+            "no price of this session: the last one is of 2026-11-17 09:44",
+        ),
     ],
 )
 def test_an_odd_field_costs_its_ticker_alone(
