@@ -43,16 +43,21 @@ def decide(
     """
     stored = list(stored)
     known = set(stored)
-    before = {(ticker, quote.window_start): quote for quote in stored for ticker in quote.symbols}
-    last = dict(trusted)
+    before = {
+        (ticker, quote.made_up, quote.window_start): quote
+        for quote in stored
+        for ticker in quote.symbols
+    }
+    # Made-up and real prices are not compared.
+    last = {(ticker, quote.made_up): quote for ticker, quote in trusted.items()}
     kept = []
     for quote in merge(stored, new):
         if quote not in known:
-            there = [before.get((ticker, quote.window_start)) for ticker in quote.symbols]
+            there = [before.get((t, quote.made_up, quote.window_start)) for t in quote.symbols]
             quote = _decided(quote, there, _reference(quote, last))
         kept.append(quote)
         if quote.trusted:
-            last |= dict.fromkeys(quote.symbols, quote)
+            last |= {(ticker, quote.made_up): quote for ticker in quote.symbols}
     return kept
 
 
@@ -105,19 +110,14 @@ def plausible(price: float, reference: float) -> bool:
     return 1 / LARGEST_FACTOR <= price / reference <= LARGEST_FACTOR
 
 
-def _reference(quote: Quote, last: Mapping[str, Quote]) -> Quote | None:
+def _reference(quote: Quote, last: Mapping[tuple[str, bool], Quote]) -> Quote | None:
     """The last trusted row to compare with, under either of its symbols."""
-    found = _comparable(quote, [last.get(ticker) for ticker in quote.symbols])
+    found = filter(None, (last.get((ticker, quote.made_up)) for ticker in quote.symbols))
     return max(found, key=lambda each: each.window_start, default=None)
 
 
-def _comparable(quote: Quote, rows: Iterable[Quote | None]) -> list[Quote]:
-    """The rows that a quote may be compared with: made-up and real prices are not."""
-    return [each for each in rows if each and each.made_up == quote.made_up]
-
-
 def _decided(quote: Quote, there: Iterable[Quote | None], last: Quote | None) -> Quote:
-    for accepted in (each for each in _comparable(quote, there) if each.decision == "accepted"):
+    for accepted in (each for each in there if each and each.decision == "accepted"):
         if plausible(quote.price, accepted.price):
             # The price stays accepted when its window is observed again.
             return replace(quote, reference_price=accepted.reference_price, decision="accepted")

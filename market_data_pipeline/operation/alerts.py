@@ -189,8 +189,10 @@ def _checks(
     failing: Failing = {}
     passing = set()
     for key in sorted(context.repository_def.asset_graph.asset_check_keys):
-        evaluation = next(
-            (each for each in evaluations(context.instance, key) if _is_of(each, newest)), None
+        found = (each for each in evaluations(context.instance, key) if _is_of(each, newest))
+        # Of the newest window that has any, the last one: an earlier window may be checked again.
+        evaluation = max(
+            found, key=lambda each: start_of(str(each.metadata[WINDOW].value)), default=None
         )
         name = f"{key.asset_key.to_user_string()}: {key.name}"
         if evaluation and evaluation.passed:

@@ -9,7 +9,7 @@ import dagster as dg
 from bson import CodecOptions
 from dagster_mongo import DagsterMongoError, MongoDocumentsIOManager, MongoResource
 from pydantic import ValidationError
-from pymongo import DeleteOne, UpdateOne
+from pymongo import DeleteOne, ReadPreference, UpdateOne
 from pymongo.collection import Collection
 
 from market_data_pipeline.market.quote import ROWS, Quote, as_row, by_window, from_row, merge
@@ -160,7 +160,9 @@ def _describe(
 
 
 def _collection(mongo: MongoResource) -> Documents:
-    return mongo.get_collection(COLLECTION).with_options(codec_options=_CODEC)
+    # A secondary may not have yet what has just been written.
+    primary = ReadPreference.PRIMARY
+    return mongo.get_collection(COLLECTION).with_options(_CODEC, read_preference=primary)
 
 
 def _find(

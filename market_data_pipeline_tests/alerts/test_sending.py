@@ -16,6 +16,8 @@ from market_data_pipeline_tests.alerts.conftest import KEY, Answer, Chat, Mail, 
 from market_data_pipeline_tests.conftest import SetClock, at
 
 NEXT, BEFORE = "2026-11-17T15:00-0300", "2026-11-17T13:30-0300"
+JUST_BEFORE = "2026-11-17T14:00-0300"
+"""The window before KEY, which is the newest one until ten minutes after the end of KEY."""
 FAILS = f"*quotes: prices_plausible*\n> {KEY}: VALE3 moved."
 RESOLVED = "*Resolved: quotes: prices_plausible.*"
 NOTHING = "Nothing new; failing: none."
@@ -43,6 +45,8 @@ def test_a_check_that_fails_is_told_once_and_so_is_its_end(watch: Watch, chat: C
         ({"passed": True, "window": NEXT}, "15:31", [RESOLVED]),
         ({"passed": True, "window": BEFORE}, "15:31", []),
         ({"passed": False, "window": BEFORE, "named": ["PETR4"]}, "15:31", []),
+        ({"passed": True, "window": JUST_BEFORE}, "15:09", []),
+        ({"passed": False, "window": JUST_BEFORE, "named": ["PETR4"]}, "15:09", []),
         ({"passed": False, "named": ["VALE3"]}, "15:02", []),
         ({"passed": False, "named": ["PETR4", "VALE3"]}, "15:02", [FAILS]),
         ({"passed": False, "named": ["PETR4"]}, "15:02", [FAILS]),

@@ -108,6 +108,25 @@ def test_a_document_of_another_program_is_left_alone(stored: Pipeline) -> None:
     assert foreign in stored.documents()
 
 
+def test_what_has_just_been_written_is_read_from_the_primary(
+    stored: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever MONGO_URI says: a secondary may not have it yet, and the check would fail."""
+    find, preferences = Collection.find, set()
+
+    def noted(self: Any, *arguments: Any, **options: Any) -> Any:
+        preferences.add(self.read_preference.mongos_mode)
+        return find(self, *arguments, **options)
+
+    monkeypatch.setattr(Collection, "find", noted)
+    assert stored.run(SECOND, select="quotes").success
+    stored.mongo_uri += "/?readPreference=secondaryPreferred"
+
+    assert stored.run(SECOND, select="mongo_price_history").success
+
+    assert preferences == {"primary"}
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -161,6 +161,22 @@ def test_an_accepted_price_of_the_sandbox_says_nothing_of_a_real_one(pipeline: P
     assert decided.decision == "withheld"
 
 
+def test_a_made_up_price_of_the_sandbox_hides_no_real_one_from_the_guard(
+    pipeline: Pipeline,
+) -> None:
+    assert pipeline.run(LIVE_ON_TUESDAY).success
+    made_up = row(pipeline, LIVE_ON_TUESDAY)
+    first, second = made_up.window_start, made_up.window_start + HALF_AN_HOUR
+    before = replace(made_up, origin="brapi.dev", window_start=first - HALF_AN_HOUR)
+    cents = replace(
+        before, price=before.price * 100, window_start=second, previous_close=None, source="daily"
+    )
+
+    [*_, decided] = decide([made_up], [cents], {VICTIM: before})
+
+    assert (decided.decision, decided.reference_price) == ("withheld", before.price)
+
+
 def test_the_coverage_is_that_of_the_watchlist(pipeline: Pipeline, watchlist: SetWatchlist) -> None:
     assert pipeline.run(LIVE_ON_TUESDAY).success
     watchlist(["PETR4", "BBAS3"])

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 from pydantic import Field
+from pymongo import ReadPreference
 from pymongo.collection import Collection
 
 from dagster_mongo.documents import CODEC, Document, encode
@@ -130,7 +131,8 @@ class MongoIOManager(dg.ConfigurableIOManager):
         stored: Stored | None,
     ) -> Counter[str]:
         settings, part = place.settings, place.part
-        collection = self._collection(place)
+        # What a store has just written, a secondary may not have yet.
+        collection = self._collection(place, ReadPreference.PRIMARY)
         partitions = part.query() if part else {}
         if part and settings.key in ((), ("_id",)):
             refuse_ids_of_others(collection, documents, partitions)
@@ -168,8 +170,10 @@ class MongoIOManager(dg.ConfigurableIOManager):
         named = settings.database or self.database or self.schema_ or self.mongo.database_name
         return Place(settings, named, context.asset_key.to_user_string() if path else "", part)
 
-    def _collection(self, place: Place) -> Collection[Fields]:
-        database = self.mongo.get_client()[place.database]
+    def _collection(self, place: Place, read_preference: Any = None) -> Collection[Fields]:
+        database = self.mongo.get_client().get_database(
+            place.database, read_preference=read_preference
+        )
         collection = database[place.settings.collection].with_options(codec_options=CODEC)
         if not collection.write_concern.acknowledged:
             raise MongoSettingsError("w=0 would hide every failed write: remove it, or raise it.")

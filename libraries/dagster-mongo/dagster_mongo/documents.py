@@ -15,12 +15,10 @@ from bson.errors import BSONError
 
 from dagster_mongo.errors import MongoFrameError, MongoSettingsError
 from dagster_mongo.keys import as_utc, content_ids, key_ids, of_numpy
-from dagster_mongo.settings import Settings
+from dagster_mongo.settings import ROW, Settings
 
 __all__ = ["CODEC", "ROW", "Document", "encode", "with_fields"]
 
-# The number of a row in the DataFrame that was stored: a collection has no order of its own.
-ROW = "_row"
 _LARGEST = 16 * 1024 * 1024
 _LENGTH = struct.Struct("<i")
 _BID, _SPECIAL = struct.Struct("<QQ"), 0x6000000000000000

@@ -8,9 +8,11 @@ from pymongo import IndexModel
 
 from dagster_mongo.errors import MongoSettingsError
 
-__all__ = ["PREFIX", "Reading", "Settings", "without_prefix"]
+__all__ = ["PREFIX", "ROW", "Reading", "Settings", "without_prefix"]
 
 PREFIX = "mongo/"
+# The number of a row in the DataFrame that was stored: a collection has no order of its own.
+ROW = "_row"
 
 
 def _index(index: Any) -> IndexModel:
@@ -73,10 +75,11 @@ class Settings(_Metadata):
         given |= {"database": metadata["schema"]} if "schema" in metadata else {}
         settings = cls._checked(given | _prefixed(metadata))
         managed = [name for name in (settings.run_id, settings.created_at) if name]
-        taken = {"_id", settings.version, *settings.key}
+        taken = {"_id", ROW, settings.version, *settings.key}
         if len(set(managed)) < len(managed) or set(managed) & taken:
             raise MongoSettingsError(
-                "mongo/created_at and mongo/run_id name fields of their own, not the key's."
+                "mongo/created_at and mongo/run_id name fields of their own: not the key's, and not"
+                f" {ROW!r}."
             )
         if settings.version and settings.mode != "upsert":
             raise MongoSettingsError(

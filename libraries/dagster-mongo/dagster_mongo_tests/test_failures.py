@@ -82,6 +82,7 @@ def test_the_write_concern_of_the_address_holds(real_mongo: str) -> None:
         ({"indexes": [["n", 1]]}, "mongo/indexes cannot be"),
         ({"created_at": "at", "run_id": "at"}, "fields of their own"),
         ({"key": ["a"], "run_id": "a"}, "fields of their own"),
+        ({"run_id": "_row"}, "fields of their own"),
     ],
     ids=str,
 )

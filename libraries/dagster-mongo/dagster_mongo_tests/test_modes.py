@@ -7,10 +7,12 @@ from typing import Any
 import bson
 import pandas as pd
 import pytest
+from pymongo.collection import Collection
 
 from dagster_mongo import MongoFrameError
 
 from .conftest import Store
+from .direct import Direct
 
 
 def frame(**columns: Any) -> pd.DataFrame:
@@ -37,6 +39,32 @@ def test_a_replacement_deletes_what_the_frame_has_not(store: Store) -> None:
     assert store.documents().keys() == {"b", "c"}
     assert_counts(store.store(frame(_id=["a"], n=[1]).iloc[:0]), deleted=2)
     assert store.documents() == {}
+
+
+@pytest.mark.parametrize("mode", ["upsert", "replace"])
+def test_a_store_reads_from_the_primary_and_a_load_as_the_address_says(
+    uri: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A secondary lacks what was just written: rows that vanished would stay."""
+    preferences = set()
+    for name in ("find", "find_raw_batches"):
+        read = getattr(Collection, name)
+
+        def noted(self: Any, *arguments: Any, read: Any = read, **options: Any) -> Any:
+            preferences.add(self.read_preference.mongos_mode)
+            return read(self, *arguments, **options)
+
+        monkeypatch.setattr(Collection, name, noted)
+    direct = Direct(f"{uri}&readPreference=secondary", metadata={"mongo/mode": mode})
+    direct.metadata["mongo/key"] = ["k"]
+    for rows in (2, 1):
+        direct.store(frame(k=range(rows), n=1))
+    assert preferences == {"primary"}
+
+    preferences.clear()
+    direct.load()
+    assert preferences == {"secondary"}
+    direct.clean()
 
 
 def test_a_document_is_its_row_whole(store: Store) -> None:
