@@ -1,1 +1,1 @@
-"""The record of the quotes: Parquet files, and the documents in MongoDB."""
+"""The record of the quotes: Parquet files, the documents in MongoDB, and B3's own closes."""
