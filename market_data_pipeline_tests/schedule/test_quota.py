@@ -178,7 +178,7 @@ def test_what_a_failed_run_cost_is_recorded_for_the_pacing(pipeline: Pipeline) -
         (replace(QUOTA, left=500, until=at("2026-11-17T21:00")), LIVE_ON_TUESDAY, True),
         # What is asked now is whether it lasts from now on.
         (replace(QUOTA, left=9_000), "2026-09-01T17:30-0300", True),
-        (replace(QUOTA, left=8_000, kind="rolling-30d"), LIVE_ON_TUESDAY, True),
+        (replace(QUOTA, left=8_000, cost=46, kind="rolling-30d"), LIVE_ON_TUESDAY, True),
     ],
 )
 def test_a_quota_that_will_not_last_is_said(
