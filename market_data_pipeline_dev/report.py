@@ -66,8 +66,8 @@ def _line(run: dict[str, Any], tags: dict[str, str], startup: bool, page: str) -
     window = tags.get("dagster/partition")
     ends = [tags.get(f"dagster/asset_partition_range_{end}", "") for end in ("start", "end")]
     what = f"Window {window}" if window else f"Run {run['runId'][:8]}"
-    if startup or any(ends):
-        what = "Startup run" if startup else f"Windows {' to '.join(ends)}"
+    what = f"Windows {' to '.join(ends)}" if any(ends) else what
+    what = "Startup run" if startup else what
     if run["status"] != "SUCCESS":
         return f"{what} {ENDED[run['status']]}. See why at {page}"
     assets = _assets(run)

@@ -74,7 +74,7 @@ def official_close(
     if stored or unexpected or overdue:
         results.append(checks.calendar_matches(unexpected, overdue))
     for result in results:
-        yield of_window(result, windows) if windows else result
+        yield of_window(result, windows)
     if lacking:
         told = dict.fromkeys(f"{troubles.get(key) or troubles.get(key[:4], '')}" for key in lacking)
         why = some([*filter(None, told)], " ") or "it has not ended, or the year's file lacks it."

@@ -152,10 +152,12 @@ def read_history(result: Mapping[str, Any], asked: Asked) -> History:
     read, odd = list[Bar](), list[Any]()
     for bar in bars:
         start = _instant(bar.get("date")) if isinstance(bar, Mapping) else None
-        close = _price(bar.get("close")) if start else None
-        if start:
-            read.append(Bar(start, close, _volume(bar.get("volume"))))
-        if not start or (close is None and bar.get("close") is not None):
+        if start is None:
+            odd.append(bar)
+            continue
+        close = _price(bar.get("close"))
+        read.append(Bar(start, close, _volume(bar.get("volume"))))
+        if close is None and bar.get("close") is not None:
             odd.append(bar)
     if odd and all(bar.close is None for bar in read):
         raise TickerError(f"unusable bar {_shown(odd[0])}")

@@ -25,8 +25,9 @@ def as_evaluation(asset_key: dg.AssetKey, result: dg.AssetCheckResult) -> dg.Ass
 
 
 def of_window(result: dg.AssetCheckResult, windows: Sequence[Window]) -> dg.AssetCheckResult:
-    """The same result, with the window that it is about in the metadata."""
-    return result.with_metadata({**result.metadata, WINDOW: windows[-1].key})
+    """The same result, with the last window that it is about, if any, in the metadata."""
+    named = {WINDOW: windows[-1].key} if windows else {}
+    return result.with_metadata({**result.metadata, **named})
 
 
 def some(texts: Sequence[str], between: str = ", ", most: int = 10) -> str:

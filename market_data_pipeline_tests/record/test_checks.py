@@ -69,18 +69,28 @@ def test_no_price_waits_for_the_checks_of_what_is_stored(pipeline: Pipeline) -> 
     assert checks(result)["prices_plausible"] == (True, "All 50 prices are plausible.")
 
 
-def test_the_checks_of_what_is_stored_can_be_executed_alone(after_a_window: Pipeline) -> None:
+def alone(pipeline: Pipeline) -> dict[str, tuple[bool, str]]:
+    """What the checks of what is stored say if they are executed without the assets."""
     from market_data_pipeline.quotes.checks import check_record
 
-    alone = dg.define_asset_job("alone", dg.AssetSelection.checks(check_record))
-    definitions = dg.Definitions.merge(after_a_window.definitions(), dg.Definitions(jobs=[alone]))
+    job = dg.define_asset_job("alone", dg.AssetSelection.checks(check_record))
+    definitions = dg.Definitions.merge(pipeline.definitions(), dg.Definitions(jobs=[job]))
+    run = definitions.resolve_job_def("alone").execute_in_process(instance=pipeline.instance)
+    return checks(run)
+
+
+def test_the_checks_of_what_is_stored_can_be_executed_alone(after_a_window: Pipeline) -> None:
     after_a_window.run(NEXT)
 
-    result = definitions.resolve_job_def("alone").execute_in_process(
-        instance=after_a_window.instance
-    )
+    assert alone(after_a_window)["quotes_recent"] == (True, "All 50 live quotes are recent.")
 
-    assert checks(result)["quotes_recent"] == (True, "All 50 live quotes are recent.")
+
+def test_they_have_nothing_to_say_before_the_first_window_ends(
+    pipeline: Pipeline, set_clock: SetClock
+) -> None:
+    set_clock(datetime(2026, 1, 2, 13, 10, tzinfo=UTC))
+
+    assert alone(pipeline)["prices_plausible"] == (True, "All 0 prices are plausible.")
 
 
 def test_a_wrong_price_is_stored_and_withheld_and_no_measure_until_it_is_accepted(
