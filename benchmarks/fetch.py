@@ -11,7 +11,7 @@ import sys
 from datetime import UTC, datetime
 
 from benchmarks.stand_ins import INTERVAL, sandbox
-from market_data_pipeline.brapi.resource import Brapi
+from market_data_pipeline.brapi.client import Brapi
 from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline.market.windows import TradingWindows
 from market_data_pipeline.settings import Settings
@@ -31,7 +31,7 @@ def fetch_once(address: str, plan: str) -> tuple[int, float]:
         brapi_min_interval_seconds=INTERVAL,
     )
     with Brapi(settings).client() as client:
-        fetch = client.quotes(TICKERS, WINDOW, on_progress=lambda progress: None)
+        fetch = client.quotes(TICKERS, WINDOW)
     assert not fetch.failures, fetch.failures
     return fetch.requests, fetch.seconds
 

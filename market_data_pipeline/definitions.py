@@ -12,9 +12,9 @@ from dagster_mongo import MongoResource
 from pydantic import SecretStr
 
 from market_data_pipeline.b3.asset import every_evening, official_close, official_close_job
-from market_data_pipeline.b3.client import B3History
+from market_data_pipeline.b3.files import B3History
+from market_data_pipeline.brapi.client import Brapi
 from market_data_pipeline.brapi.connection import NOT_SET
-from market_data_pipeline.brapi.resource import Brapi
 from market_data_pipeline.market.watchlist import WatchlistError, load_watchlist
 from market_data_pipeline.operation.alerts import alerts
 from market_data_pipeline.operation.freshness import freshness

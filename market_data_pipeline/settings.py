@@ -21,6 +21,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from market_data_pipeline import ClearError
+
 KAFKA_CONFIG = "KAFKA_CONFIG_"
 # Variables in the files of compose and of the instance that are not settings.
 DEPLOYMENT = ("MARKET_DATA_STATE", "MONGO_PASSWORD", "MONGO_ROOT_PASSWORD")
@@ -33,7 +35,7 @@ INTERVALS_IN_MINUTES = (5, 10, 15, 20, 30, 60)
 FIRST_DAY, LAST_DAY = date(1986, 1, 2), date(2036, 12, 31)
 
 
-class SettingError(ValueError):
+class SettingError(ClearError):
     """A setting has an invalid value; the text names the setting, not the value."""
 
 
@@ -42,16 +44,13 @@ def _setting(default: Any, text: str, *, shown: str | None = None, **bounds: Any
     return Field(default, description=text, json_schema_extra={"shown": shown}, **bounds)
 
 
-def _without_password(address: str) -> str:
-    if re.search(r"://.*:.*@|://.*[?]", address):
-        raise ValueError
-    return address
+def _without(pattern: str) -> AfterValidator:
+    def checked(text: str) -> str:
+        if re.search(pattern, text):
+            raise ValueError
+        return text
 
-
-def _local(path: str) -> str:
-    if "://" in path:
-        raise ValueError
-    return path
+    return AfterValidator(checked)
 
 
 def _interval(minutes: int) -> int:
@@ -97,9 +96,9 @@ Brokers = Annotated[
     "host:port, several with commas between them; a user belongs in KAFKA_CONFIG_…",
 ]
 Name = Annotated[str, Field(pattern=r"^[^/@\s]*$"), "a name without slash, @ and space"]
-File = Annotated[str, AfterValidator(_local), "the path of a file"]
+File = Annotated[str, _without("://"), "the path of a file"]
 Folder = Annotated[
-    str, AfterValidator(_without_password), "a folder, or an address without password and query"
+    str, _without("://.*:.*@|://.*[?]"), "a folder, or an address without password and query"
 ]
 Prefix = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9_]*$"), "letters, digits and underscores, such as funds"
@@ -276,7 +275,9 @@ def settings() -> Settings:
 
 def names() -> tuple[str, ...]:
     """The variables of all settings, without librdkafka's (`KAFKA_CONFIG_…`)."""
-    return tuple(name.upper() for name in Settings.model_fields if not _extra(name, "variable"))
+    return tuple(
+        each.upper() for each in Settings.model_fields if each != "kafka_client_properties"
+    )
 
 
 def misspelled(environ: Mapping[str, str]) -> dict[str, str]:
@@ -292,11 +293,6 @@ def misspelled(environ: Mapping[str, str]) -> dict[str, str]:
         elif name.startswith(OUR_PREFIXES):
             said[name] = f"{name} is not a setting, nothing reads it."
     return said
-
-
-def _extra(name: str, key: str) -> Any:
-    extra: Any = Settings.model_fields[name].json_schema_extra
-    return extra.get(key)
 
 
 def _expected(name: str) -> str:

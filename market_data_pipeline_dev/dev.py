@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from market_data_pipeline.market.errors import ClearError
+from market_data_pipeline import ClearError
 from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline.publication.client import given_properties
 from market_data_pipeline.settings import SettingError, Settings, misspelled
@@ -42,7 +42,7 @@ IS_NEWS = re.compile(rb"(?!.*No cursor for event type)").match
 class Deployment:
     """Dagster and its stand-ins, as the settings ask for them.
 
-    Raises a SettingError, or a ClearError, if it could not be started so.
+    Raises a ClearError if it could not be started so.
     """
 
     def __init__(self, given: Settings) -> None:
@@ -227,7 +227,7 @@ def main() -> int:
             if stand_ins_file(given).exists():
                 _close_orphans(state_of_brapi(given) / "dagster")
             return _run(deployment)
-    except (SettingError, ClearError) as error:
+    except ClearError as error:
         sys.stderr.write(f"{error}\n")
     except OSError as error:
         sys.stderr.write(f"{error.filename} cannot be used: {error.strerror}.\n")

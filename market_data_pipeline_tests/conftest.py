@@ -23,7 +23,7 @@ from dagster._core.storage.runs import in_memory as runs_in_memory
 from dagster_mongo import MongoResource
 from sqlalchemy import Engine, event
 
-from market_data_pipeline.brapi.resource import Brapi
+from market_data_pipeline.brapi.client import Brapi
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE
 from market_data_pipeline.settings import Settings, settings

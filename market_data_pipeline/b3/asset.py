@@ -10,14 +10,13 @@ import dagster as dg
 from dagster_mongo import MongoResource
 
 from market_data_pipeline.b3 import checks
-from market_data_pipeline.b3.client import B3Error, B3History, FileError
+from market_data_pipeline.b3.files import B3Error, B3History, FileError
 from market_data_pipeline.market import b3_calendar, clock
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, sessions_from
-from market_data_pipeline.runs.checks import of_window, some
 from market_data_pipeline.runs.common import ONE_RUN_A_RANGE, OWNERS, WINDOWS, failing_clearly
-from market_data_pipeline.runs.tables import ROW_COUNT, column_schema
+from market_data_pipeline.runs.results import ROW_COUNT, column_schema, of_window, some
 from market_data_pipeline.runs.turn import B3, turn
 from market_data_pipeline.settings import FIRST_DAY, settings
 from market_data_pipeline.storage.official_close import COLUMNS, OFFICIAL_CLOSE, Closes, save

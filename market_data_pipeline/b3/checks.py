@@ -10,7 +10,7 @@ import dagster as dg
 from market_data_pipeline.market.price_guard import ROUND_FACTORS
 from market_data_pipeline.market.quote import SANDBOX, Quote
 from market_data_pipeline.market.windows import close_of, midnight
-from market_data_pipeline.runs.checks import ERROR, NAMED, some
+from market_data_pipeline.runs.results import ERROR, NAMED, some
 from market_data_pipeline.storage.official_close import OFFICIAL_CLOSE, Closes
 
 CLOSES_MATCH = dg.AssetCheckSpec(

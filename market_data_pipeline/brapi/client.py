@@ -9,10 +9,11 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import date
-from statistics import median_high
 from typing import Any, Generic, Self, TypeVar
+
+import dagster as dg
 
 from market_data_pipeline.brapi.answers import (
     Asked,
@@ -23,7 +24,7 @@ from market_data_pipeline.brapi.answers import (
     read_usage_window,
     results_by_ticker,
 )
-from market_data_pipeline.brapi.connection import Connection, Question, Reply
+from market_data_pipeline.brapi.connection import Account, Connection, Question, Reply
 from market_data_pipeline.brapi.errors import (
     BrapiError,
     OutageError,
@@ -32,16 +33,23 @@ from market_data_pipeline.brapi.errors import (
     is_error,
     refusal,
 )
-from market_data_pipeline.brapi.plans import Plan, batches
-from market_data_pipeline.brapi.request_queue import Outcome, Request, RequestQueue
+from market_data_pipeline.brapi.plans import PLANS, Plan, batches
+from market_data_pipeline.brapi.request_queue import (
+    MAX_OPEN_REQUESTS,
+    Outcome,
+    Request,
+    RequestQueue,
+)
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import Window
+from market_data_pipeline.settings import Settings
 
 T = TypeVar("T")
 Read = Callable[[Mapping[str, Any], Asked], T]
 
 MAX_ATTEMPTS = 4
 FIRST_BACKOFF_SECONDS = 1.0
+SECONDS_BETWEEN_PROGRESS_LINES = 5.0
 # After this many failures (5xx, time-outs, connections) before its first answer, Brapi is down.
 FAILURES_OF_A_BREAKDOWN = 12
 QUOTES, USAGE = "/api/quote/", "/api/v2/user/usage"
@@ -62,69 +70,65 @@ class Fetch(Generic[T]):
     seconds: float
 
 
-@dataclass
-class Account:
-    """The quota by the answers to a client."""
-
-    limit: int | None = None
-    _said: list[int] = field(default_factory=list)
-
-    def note(self, reply: Reply) -> None:
-        """Takes over what an answer says."""
-        if reply.quota_left is not None:
-            self._said.append(reply.quota_left)
-            self.limit = reply.quota_limit or self.limit
-
-    @property
-    def spent(self) -> int:
-        """How many requests the quota counted."""
-        return len(self._said)
-
-    @property
-    def left(self) -> int | None:
-        """The lowest rest, as answers come in any order; one far below the others is an error."""
-        if not self._said:
-            return None
-        middle = median_high(self._said)
-        return min(left for left in self._said if left >= middle / 2 - self.spent)
-
-
 @dataclass(frozen=True)
-class Progress:
-    """How far a fetch has come: tickers done (with or without an answer), failed, of how many."""
+class Brapi:
+    """Brapi, the source of B3's quotes, as the settings say; a resource of Dagster.
 
-    done: int
-    failed: int
-    total: int
-    seconds_left: float
+    Example:
+        ```python
+        import dagster as dg
+        from market_data_pipeline.brapi.client import Brapi
+        from market_data_pipeline.settings import Settings
+
+        @dg.asset
+        def usage(brapi: dg.ResourceParam[Brapi]) -> None:
+            with brapi.client() as client:
+                print(client.usage_window())
+
+        defs = dg.Definitions([usage], resources={"brapi": Brapi(Settings(brapi_token="…"))})
+        ```
+    """
+
+    settings: Settings
+
+    def client(self) -> BrapiClient:
+        """A client for one step, to be used in a `with` statement.
+
+        Raises:
+            RunError: the token cannot be used; the text says what to set.
+        """
+        return BrapiClient(self.settings, self.plan)
+
+    @property
+    def plan(self) -> Plan:
+        """The plan, with the settings that override it."""
+        return PLANS[self.settings.brapi_plan].adjusted(
+            tickers_per_request=self.settings.brapi_tickers_per_request or None,
+            intraday=self.settings.brapi_intraday,
+            longest_range=self.settings.brapi_longest_range or None,
+        )
 
 
 class BrapiClient:
     """A client of Brapi for one step; a context manager.
 
     Args:
-        connection: the connection to Brapi; closed with the client.
+        settings: the address, the token and the limits of time, which count from now.
         plan: what the token may ask for.
-        min_interval: seconds between the starts of two requests.
-        request_timeout: seconds for one request, from connecting to the last byte.
-        step_timeout: seconds from now within which every fetch of this client ends.
     """
 
-    def __init__(
-        self,
-        connection: Connection,
-        plan: Plan,
-        *,
-        min_interval: float,
-        request_timeout: float,
-        step_timeout: float,
-    ) -> None:
-        self._connection = connection
+    def __init__(self, settings: Settings, plan: Plan) -> None:
         self.plan = plan
-        self._min_interval = min_interval
+        self._interval = settings.brapi_min_interval_seconds
+        token = settings.brapi_token.get_secret_value()
+        self._connection = Connection(settings.brapi_base_url, token, MAX_OPEN_REQUESTS)
         self._queue = RequestQueue(
-            connection, min_interval, request_timeout, time.monotonic() + step_timeout
+            self._connection,
+            self._interval,
+            settings.brapi_timeout_seconds,
+            time.monotonic() + settings.brapi_step_timeout_seconds,
         )
+        self._told = time.monotonic()
         self.account = Account()
         self._answered = False
         self._breakdowns = 0
@@ -139,19 +143,15 @@ class BrapiClient:
         """Closes the connection."""
         self._connection.close()
 
-    def quotes(
-        self, tickers: Sequence[str], window: Window, on_progress: Callable[[Progress], None]
-    ) -> Fetch[Quote]:
+    def quotes(self, tickers: Sequence[str], window: Window) -> Fetch[Quote]:
         """The current quote of each ticker, filed under a window.
 
         Raises:
             RunError: the token, the plan or the quota refuses all requests.
         """
+        question = self._question(tickers, {})
         return self._fetch(
-            self._question(tickers, {}),
-            tickers,
-            lambda result, asked: read_quote(result, asked, window),
-            on_progress,
+            question, tickers, lambda result, asked: read_quote(result, asked, window)
         )
 
     def history(
@@ -160,7 +160,6 @@ class BrapiClient:
         days: tuple[date, date],
         today: date,
         window_minutes: int,
-        on_progress: Callable[[Progress], None],
     ) -> Fetch[History]:
         """The bars of each ticker from one day to another (both in São Paulo, both included);
         there may be more on either side.
@@ -173,7 +172,7 @@ class BrapiClient:
         parameters |= self.plan.history_span(*days, today)
         bars = self.plan.most_bars(*days, today, window_minutes)
         question = self._question(tickers, parameters, bars)
-        return self._fetch(question, tickers, read_history, on_progress)
+        return self._fetch(question, tickers, read_history)
 
     @property
     def requests(self) -> int:
@@ -196,13 +195,7 @@ class BrapiClient:
         largest = min(batch * ANSWER_OF_A_TICKER, ANSWER_WITHOUT_BARS) + batch * bars * BAR
         return Question(QUOTES, parameters, largest)
 
-    def _fetch(
-        self,
-        question: Question,
-        tickers: Sequence[str],
-        read: Read[T],
-        on_progress: Callable[[Progress], None],
-    ) -> Fetch[T]:
+    def _fetch(self, question: Question, tickers: Sequence[str], read: Read[T]) -> Fetch[T]:
         started, requests_before = time.monotonic(), self.requests
         found: dict[str, T | str] = {}
         ended_because = "no answer within the time of the step"
@@ -224,15 +217,23 @@ class BrapiClient:
                     waiting += again
                 else:
                     found |= dict.fromkeys(request.batch, str(error))
-            failed = sum(isinstance(each, str) for each in found.values())
-            seconds_left = (len(tickers) - len(found)) / size * self._min_interval
-            on_progress(Progress(len(found), failed, len(tickers), seconds_left))
+            self._tell_progress(found, len(tickers))
         ended = {ticker: found.get(ticker, ended_because) for ticker in tickers}
         return Fetch(
             answers={name: each for name, each in ended.items() if not isinstance(each, str)},
             failures={name: each for name, each in ended.items() if isinstance(each, str)},
             requests=self.requests - requests_before,
             seconds=time.monotonic() - started,
+        )
+
+    def _tell_progress(self, found: Mapping[str, object], tickers: int) -> None:
+        if time.monotonic() - self._told < SECONDS_BETWEEN_PROGRESS_LINES:
+            return
+        self._told = time.monotonic()
+        failed = sum(isinstance(each, str) for each in found.values())
+        seconds = (tickers - len(found)) / self.plan.tickers_per_request * self._interval
+        dg.get_dagster_logger().info(
+            f"{len(found)} of {tickers} tickers done, {failed} failed, about {seconds:.0f} s left"
         )
 
     def _read(self, request: Request, outcome: Outcome, read: Read[T]) -> dict[str, T | str]:

@@ -1,15 +1,17 @@
-"""One request to Brapi, and its answer."""
+"""One request to Brapi, and its answer, without the token in any text."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from statistics import median_high
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,7 +21,6 @@ from requests.auth import AuthBase
 from urllib3.exceptions import HTTPError
 
 from market_data_pipeline.brapi.errors import RunError, TemporaryError
-from market_data_pipeline.brapi.texts import Texts
 from market_data_pipeline.market.quote import origin_of
 
 NOT_SET = (
@@ -32,6 +33,12 @@ TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 # too: to one for this many bytes of the largest answer.
 BYTES_A_MARK = 12
 TOO_LARGE = "the answer is larger than anything that was asked for"
+# No text that is used is longer: names and messages have bounds of their own below it.
+LONGEST_TEXT = 1_000
+# A shorter token is no secret, and may be a part of any word.
+SHORTEST_SECRET = 8
+# Of one character of the token, as `_in_any_form` finds it.
+LONGEST_FORM = 14
 # What requests and the libraries below it raise.
 FAILURES = (requests.RequestException, HTTPError, OSError, ValueError, zlib.error)
 
@@ -60,6 +67,33 @@ class Reply:
     retry_after: float | None
     quota_limit: int | None
     quota_left: int | None
+
+
+@dataclass
+class Account:
+    """The quota by the answers to a client."""
+
+    limit: int | None = None
+    _said: list[int] = field(default_factory=list)
+
+    def note(self, reply: Reply) -> None:
+        """Takes over what an answer says."""
+        if reply.quota_left is not None:
+            self._said.append(reply.quota_left)
+            self.limit = reply.quota_limit or self.limit
+
+    @property
+    def spent(self) -> int:
+        """How many requests the quota counted."""
+        return len(self._said)
+
+    @property
+    def left(self) -> int | None:
+        """The lowest rest, as answers come in any order; one far below the others is an error."""
+        if not self._said:
+            return None
+        middle = median_high(self._said)
+        return min(left for left in self._said if left >= middle / 2 - self.spent)
 
 
 class Connection:
@@ -140,6 +174,46 @@ class Connection:
         self._session.close()
 
 
+class Texts:
+    """Cleans the texts of an answer.
+
+    Args:
+        token: is removed from the texts, in any form.
+    """
+
+    def __init__(self, token: str) -> None:
+        self._shortest = len(token) if len(token) >= SHORTEST_SECRET else math.inf
+        # A token that begins in what is used is found whole.
+        self._looked_at = LONGEST_TEXT + LONGEST_FORM * len(token)
+        self._token = re.compile("".join(map(_in_any_form, token)), re.IGNORECASE)
+
+    def clean(self, value: Any) -> Any:
+        """A parsed JSON value with each of its texts cleaned.
+
+        Characters that cannot be printed (control and format characters, line separators) become
+        spaces, and the token becomes `***`.
+
+        Raises:
+            RecursionError: it is nested too deeply.
+        """
+        if isinstance(value, str):
+            return self._text(value)
+        if isinstance(value, list):
+            return [self.clean(each) for each in value]
+        if isinstance(value, dict):
+            return {self._text(name): self.clean(each) for name, each in value.items()}
+        return value
+
+    def _text(self, text: str) -> str:
+        text = text[: self._looked_at]
+        if not text.isprintable():
+            text = "".join(char if char.isprintable() else " " for char in text)
+        # No form of the token is shorter than the token.
+        if len(text) >= self._shortest:
+            text = self._token.sub("***", text)
+        return text[:LONGEST_TEXT]
+
+
 class _Bearer(AuthBase):
     """Without an auth of its own, requests would let a .netrc replace the header."""
 
@@ -198,3 +272,10 @@ def _retry_after(value: str | None) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return max(0.0, wait.total_seconds())
+
+
+def _in_any_form(char: str) -> str:
+    """A pattern for a character as it is, or as JSON, an address or HTML may have escaped it."""
+    code = f"{ord(char):02x}"
+    in_html = rf"&#(?:0{{0,4}}{ord(char)}|x0{{0,4}}{code});"
+    return rf"\\{{0,4}}(?:{re.escape(char)}|u00{code}|%(?:25){{0,2}}{code}|{in_html})"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from market_data_pipeline.market.errors import ClearError
+from market_data_pipeline import ClearError
 
 TOKEN_REFUSED = {"MISSING_TOKEN", "INVALID_TOKEN"}
 NOT_ON_THE_PLAN = {"FEATURE_NOT_AVAILABLE", "INVALID_RANGE", "INVALID_INTERVAL"}

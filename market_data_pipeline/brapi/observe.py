@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
 from typing import TypeVar, get_args
 
 from market_data_pipeline.brapi.answers import Bar, History
 from market_data_pipeline.brapi.bars import Gap, bars_of_windows
-from market_data_pipeline.brapi.client import BrapiClient, Fetch, Progress
+from market_data_pipeline.brapi.client import BrapiClient, Fetch
 from market_data_pipeline.brapi.plans import Plan
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, TradingWindows, Window
@@ -46,7 +46,6 @@ def observe_live(
     tickers: Sequence[str],
     window: Window,
     trading_windows: TradingWindows,
-    on_progress: Callable[[Progress], None],
 ) -> Observation:
     """The current quotes, filed under the live window.
 
@@ -58,7 +57,6 @@ def observe_live(
         tickers: the symbols, as in the watchlist.
         window: the live window.
         trading_windows: says until when the window is live.
-        on_progress: called from time to time while the requests are under way.
 
     Returns:
         A quote or a failure for each ticker; `answered_as` names those with another symbol.
@@ -69,7 +67,7 @@ def observe_live(
     """
     observation = Observation([window], client.plan)
     over = trading_windows.live_until(window)
-    fetch = client.quotes(tickers, window, on_progress)
+    fetch = client.quotes(tickers, window)
     symbols = {ticker: quote.ticker for ticker, quote in fetch.answers.items()}
     for ticker in _account(observation, fetch, symbols):
         quote = fetch.answers[ticker]
@@ -86,7 +84,6 @@ def observe_history(
     windows: Sequence[Window],
     trading_windows: TradingWindows,
     now: datetime,
-    on_progress: Callable[[Progress], None],
 ) -> Observation:
     """The quotes of past windows, from the bars of the price history.
 
@@ -98,7 +95,6 @@ def observe_history(
         windows: at least one.
         trading_windows: says how long a window is and which one ends its session.
         now: the current instant (aware).
-        on_progress: called from time to time while the requests are under way.
 
     Returns:
         The quotes; `gaps` has the reason for each ticker and window without a bar.
@@ -119,7 +115,7 @@ def observe_history(
             raise client.plan.too_far_back(first, today)
         return observation
     days = (min(window.day for window in served), max(window.day for window in served))
-    fetch = client.history(tickers, days, today, minutes, on_progress)
+    fetch = client.history(tickers, days, today, minutes)
     symbols = {ticker: history.symbol for ticker, history in fetch.answers.items()}
     for ticker in _account(observation, fetch, symbols):
         history = fetch.answers[ticker]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from market_data_pipeline.market.errors import ClearError
+from market_data_pipeline import ClearError
 from market_data_pipeline.market.quote import Quote, merge
 from market_data_pipeline.market.watchlist import TICKER
 

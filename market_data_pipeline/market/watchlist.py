@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from market_data_pipeline.market.errors import ClearError
+from market_data_pipeline import ClearError
 
 # B3's trading codes: four characters for the issuer, a number for the kind of security.
 TICKER = re.compile(r"(?=[0-9]*[A-Z])[A-Z0-9]{4}[0-9]{1,2}")

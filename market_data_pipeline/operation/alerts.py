@@ -22,9 +22,9 @@ import dagster as dg
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window, start_of
 from market_data_pipeline.operation.freshness import GRACE
-from market_data_pipeline.runs.checks import ERROR, NAMED, WINDOW
 from market_data_pipeline.runs.common import WINDOWS
 from market_data_pipeline.runs.dagster_internals import evaluations, is_of_this_location
+from market_data_pipeline.runs.results import ERROR, NAMED, WINDOW
 from market_data_pipeline.runs.run_history import windows_of_run
 from market_data_pipeline.settings import settings
 

@@ -10,20 +10,19 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
-from market_data_pipeline.brapi.planning import last_due, why_paced
+from market_data_pipeline.brapi.quota import last_due, why_paced
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.b3_calendar import sessions_back
 from market_data_pipeline.market.windows import Window, in_sao_paulo, midnight
-from market_data_pipeline.runs.checks import ERROR, as_evaluation, of_window
 from market_data_pipeline.runs.common import QUOTES, WINDOWS
 from market_data_pipeline.runs.dagster_internals import last_materializations
+from market_data_pipeline.runs.results import ERROR, ROW_COUNT, as_evaluation, of_window
 from market_data_pipeline.runs.run_history import (
     UNFINISHED,
     materializations,
     materialized,
     runs_of,
 )
-from market_data_pipeline.runs.tables import ROW_COUNT
 
 # A run takes half a minute; in the worst case, five.
 GRACE = timedelta(minutes=10)

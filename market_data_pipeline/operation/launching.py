@@ -11,7 +11,7 @@ from itertools import takewhile
 import dagster as dg
 from dagster import DagsterRunStatus as Status
 
-from market_data_pipeline.brapi.planning import CLOSING_GRACE, last_due, why_paced
+from market_data_pipeline.brapi.quota import CLOSING_GRACE, last_due, why_paced
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.windows import (
     EXCHANGE_TIMEZONE,

@@ -12,13 +12,15 @@ from market_data_pipeline.market.quote import Quote, by_window
 from market_data_pipeline.market.windows import Window
 from market_data_pipeline.publication.checks import (
     EVERY_QUOTE_DELIVERED,
+    PUBLISHED,
+    Publication,
     every_quote_delivered,
     not_delivered,
+    publications,
 )
 from market_data_pipeline.publication.errors import PublicationError
 from market_data_pipeline.publication.event import FORMAT_NOT_CHOSEN, quote_event
 from market_data_pipeline.publication.kafka import Kafka
-from market_data_pipeline.publication.publications import PUBLISHED, Publication, publications
 from market_data_pipeline.runs.common import (
     GROUP,
     ONE_RUN_A_RANGE,
@@ -29,8 +31,7 @@ from market_data_pipeline.runs.common import (
     failing_clearly,
     windows_of,
 )
-from market_data_pipeline.runs.filling import HOLDS, holds, tell_filled
-from market_data_pipeline.runs.tables import ROW_COUNT
+from market_data_pipeline.runs.results import HOLDS, ROW_COUNT, holds, tell_filled
 from market_data_pipeline.runs.turn import KAFKA, turn
 from market_data_pipeline.storage.quote_store import QuoteStore
 

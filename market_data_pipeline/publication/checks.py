@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -14,10 +15,10 @@ from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
 from market_data_pipeline.publication.client import given_properties, without_values
 from market_data_pipeline.publication.errors import PublicationError
 from market_data_pipeline.publication.kafka import Kafka
-from market_data_pipeline.publication.publications import Publication, unpublished
 from market_data_pipeline.publication.topic import CONFIGURATION, configuration
-from market_data_pipeline.runs.checks import ERROR, NAMED, WARN, of_window, some
 from market_data_pipeline.runs.common import PUBLICATION, WINDOWS
+from market_data_pipeline.runs.results import ERROR, NAMED, WARN, of_window, some
+from market_data_pipeline.runs.run_history import materializations, value_of
 
 EVERY_QUOTE_DELIVERED = dg.AssetCheckSpec(
     "every_quote_delivered",
@@ -27,11 +28,49 @@ EVERY_QUOTE_DELIVERED = dg.AssetCheckSpec(
 )
 # From the close before Carnival to the first window of Ash Wednesday.
 LONGEST_PAUSE = timedelta(hours=115.5)
+# Keys of the metadata of a window.
+PUBLISHED, TOPIC, OBSERVED_AT, WITHHELD = "published", "topic", "observed_at", "withheld_tickers"
 _ANSWER_SECONDS = 5.0
 _HOW_TO_KEEP_THEM = (
     "To keep the last price of each ticker for ever, set "
     f"{', '.join(f'{name}={value}' for name, value in CONFIGURATION.items())} on the topic."
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """One publication of a window."""
+
+    published: int
+    """How many events it had."""
+    observed_at: datetime
+    """When the newest of its prices was observed (UTC)."""
+    withheld: frozenset[str]
+    """The tickers whose price was withheld."""
+
+    def includes(self, quote: Quote) -> bool:
+        """Whether the price that is stored now was among the events."""
+        return quote.observed_at <= self.observed_at and quote.ticker not in self.withheld
+
+    def metadata(self, topic: str) -> dict[str, Any]:
+        """What its materialization records, for `publications` to read."""
+        return {
+            PUBLISHED: self.published,
+            TOPIC: topic,
+            OBSERVED_AT: dg.MetadataValue.timestamp(self.observed_at),
+            **({WITHHELD: sorted(self.withheld)} if self.withheld else {}),
+        }
+
+
+def publications(
+    instance: dg.DagsterInstance, windows: Sequence[Window], topic: str
+) -> dict[Window, list[Publication]]:
+    """The publications of each of some windows to a topic, the newest first; there may be none."""
+    found = materializations(instance, PUBLICATION, windows)
+    return {
+        window: [_recorded(each) for each in events if value_of(each, TOPIC) == topic]
+        for window, events in found.items()
+    }
 
 
 def every_quote_delivered(
@@ -82,6 +121,12 @@ def every_quote_delivered(
 def not_delivered(windows: Sequence[Window], window: Window, reason: str) -> dg.AssetCheckResult:
     """What `every_quote_delivered` says when a window was not published whole."""
     return _delivered(False, f"{window.key} is not on the topic: {reason}", windows, {})
+
+
+def unpublished(quotes: Iterable[Quote], published: Sequence[Publication]) -> list[str]:
+    """The tickers whose live price, as it is stored of a window, is in none of its publications."""
+    due = (quote for quote in quotes if quote.source == "live" and quote.trusted)
+    return sorted(each.ticker for each in due if not any(one.includes(each) for one in published))
 
 
 def _delivered(
@@ -152,3 +197,11 @@ def _why_not_known(error: KafkaError) -> str:
         else "the next run asks again"
     )
     return f"The configuration of the topic is not known ({error.str()}): {advice}."
+
+
+def _recorded(event: dg.AssetMaterialization) -> Publication:
+    # Older versions did not record when the prices were observed, nor whose were withheld.
+    seconds = value_of(event, OBSERVED_AT)
+    newest = datetime.fromtimestamp(seconds, UTC) if seconds else datetime.max.replace(tzinfo=UTC)
+    withheld = frozenset(value_of(event, WITHHELD) or ())
+    return Publication(value_of(event, PUBLISHED), newest, withheld)

@@ -6,7 +6,7 @@ import re
 
 from confluent_kafka import KafkaError
 
-from market_data_pipeline.market.errors import ClearError
+from market_data_pipeline import ClearError
 
 
 class PublicationError(ClearError):

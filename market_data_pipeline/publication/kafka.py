@@ -15,7 +15,7 @@ from market_data_pipeline.publication.client import Client
 from market_data_pipeline.publication.errors import FENCED, PublicationError, described
 from market_data_pipeline.publication.event import Event
 from market_data_pipeline.publication.topic import find_or_create
-from market_data_pipeline.runs.checks import some
+from market_data_pipeline.runs.results import some
 from market_data_pipeline.settings import Settings
 
 logger = logging.getLogger(__name__)

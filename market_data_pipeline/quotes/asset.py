@@ -1,14 +1,14 @@
 """The quotes of the watchlist, one window at a time."""
 
-from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from threading import Thread
 from time import monotonic
 
 import dagster as dg
 from pydantic import Field
 
-from market_data_pipeline.brapi.client import BrapiClient, Progress
+from market_data_pipeline.brapi.client import Brapi, BrapiClient
 from market_data_pipeline.brapi.errors import BrapiError, OutageError
 from market_data_pipeline.brapi.observe import (
     Observation,
@@ -19,7 +19,6 @@ from market_data_pipeline.brapi.observe import (
     observe_live,
 )
 from market_data_pipeline.brapi.quota import Quota, last_recorded, measured, record
-from market_data_pipeline.brapi.resource import Brapi
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.b3_calendar import sessions_back
 from market_data_pipeline.market.price_guard import LOOK_BACK_SESSIONS, accept, decide
@@ -39,12 +38,10 @@ from market_data_pipeline.runs.common import (
     failing_clearly,
     windows_of,
 )
-from market_data_pipeline.runs.tables import column_schema
+from market_data_pipeline.runs.results import column_schema
 from market_data_pipeline.runs.turn import BRAPI, turn
 from market_data_pipeline.storage.quote_store import QuoteStore
 from market_data_pipeline.storage.reading import Reading
-
-SECONDS_BETWEEN_PROGRESS_LINES = 5.0
 
 
 class QuotesConfig(dg.Config):
@@ -195,14 +192,10 @@ def _observe(
         try:
             # The live one first: it does not stay live for long.
             if live is not None and live in windows:
-                on_progress = _progress_log(context, f"live window {live.key}")
-                observations.append(observe_live(client, tickers, live, WINDOWS, on_progress))
+                observations.append(observe_live(client, tickers, live, WINDOWS))
             cost = client.account.spent
             if past:
-                on_progress = _progress_log(context, f"{len(past)} past windows")
-                observations.append(
-                    observe_history(client, tickers, past, WINDOWS, now, on_progress)
-                )
+                observations.append(observe_history(client, tickers, past, WINDOWS, now))
         except BrapiError as error:
             if not observations:
                 _record_quota(context, client, 0, now)
@@ -245,23 +238,6 @@ def _decide(stored: Reading, windows: list[Window], observed: list[Quote]) -> li
         made_up=any(quote.made_up for quote in observed),
     )
     return decide(stored.rows_of([window.key for window in windows]), observed, trusted)
-
-
-def _progress_log(context: dg.AssetExecutionContext, what: str) -> Callable[[Progress], None]:
-    """Logs how far a fetch is, every few seconds."""
-    last_line = monotonic()
-
-    def log(progress: Progress) -> None:
-        nonlocal last_line
-        if monotonic() - last_line >= SECONDS_BETWEEN_PROGRESS_LINES:
-            last_line = monotonic()
-            left = duration(timedelta(seconds=progress.seconds_left))
-            context.log.info(
-                f"{what}: {progress.done} of {progress.total} tickers done, "
-                f"{progress.failed} failed, about {left} left"
-            )
-
-    return log
 
 
 def _report(

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
+from market_data_pipeline.brapi.client import Brapi
 from market_data_pipeline.brapi.observe import (
     EARLIEST_CLOSE,
     Observation,
@@ -15,18 +16,24 @@ from market_data_pipeline.brapi.observe import (
     missing_in,
     why_empty,
 )
-from market_data_pipeline.brapi.planning import shortage
-from market_data_pipeline.brapi.quota import Quota, last_recorded
-from market_data_pipeline.brapi.resource import Brapi
+from market_data_pipeline.brapi.quota import Quota, last_recorded, shortage
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.price_guard import LARGEST_FACTOR, explain
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.watchlist import Watchlist
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window, duration
-from market_data_pipeline.runs.checks import ERROR, NAMED, WARN, of_window, some
 from market_data_pipeline.runs.common import QUOTES, WINDOWS, failing_clearly, windows_of
-from market_data_pipeline.runs.filling import as_ranges, filled
-from market_data_pipeline.runs.tables import table, table_if_any
+from market_data_pipeline.runs.results import (
+    ERROR,
+    NAMED,
+    WARN,
+    as_ranges,
+    filled,
+    of_window,
+    some,
+    table,
+    table_if_any,
+)
 from market_data_pipeline.storage.official_close import corporate_action
 from market_data_pipeline.storage.quote_store import QuoteStore
 from market_data_pipeline.storage.reading import FILES_READABLE, Reading, files_readable

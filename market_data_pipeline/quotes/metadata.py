@@ -23,8 +23,14 @@ from market_data_pipeline.brapi.quota import Quota
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
 from market_data_pipeline.quotes.session import Instrument, Sessions, breadth
-from market_data_pipeline.runs.filling import HOLDS, holds, tell_filled
-from market_data_pipeline.runs.tables import ROW_COUNT, table, table_if_any
+from market_data_pipeline.runs.results import (
+    HOLDS,
+    ROW_COUNT,
+    holds,
+    table,
+    table_if_any,
+    tell_filled,
+)
 
 MOVERS = 5
 # Points of a sparkline: the previous close, and the windows since.

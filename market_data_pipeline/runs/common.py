@@ -12,7 +12,7 @@ from typing import Protocol
 import dagster as dg
 from dagster_mongo import DagsterMongoError
 
-from market_data_pipeline.market.errors import ClearError
+from market_data_pipeline import ClearError
 from market_data_pipeline.market.windows import Window, trading_windows
 from market_data_pipeline.runs.run_history import covers, windows_of_run
 from market_data_pipeline.settings import settings

@@ -14,7 +14,6 @@ from pymongo.collection import Collection
 
 from market_data_pipeline.market.quote import ROWS, Quote, as_row, by_window, from_row, merge
 from market_data_pipeline.market.windows import Window
-from market_data_pipeline.runs.checks import ERROR, of_window, some
 from market_data_pipeline.runs.common import (
     GROUP,
     HISTORY,
@@ -25,8 +24,15 @@ from market_data_pipeline.runs.common import (
     failing_clearly,
     windows_of,
 )
-from market_data_pipeline.runs.filling import HOLDS, holds, tell_filled
-from market_data_pipeline.runs.tables import column_schema
+from market_data_pipeline.runs.results import (
+    ERROR,
+    HOLDS,
+    column_schema,
+    holds,
+    of_window,
+    some,
+    tell_filled,
+)
 from market_data_pipeline.storage.quote_store import QuoteStore
 
 COLLECTION = "price_history"

@@ -15,13 +15,18 @@ from uuid import uuid4
 import dagster as dg
 from upath import UPath
 
-from market_data_pipeline.market.errors import ClearError
+from market_data_pipeline import ClearError
 from market_data_pipeline.market.quote import Quote, merge
 from market_data_pipeline.market.windows import start_of
-from market_data_pipeline.runs.checks import some
 from market_data_pipeline.runs.common import QUOTES
-from market_data_pipeline.storage.quote_file import encode
-from market_data_pipeline.storage.reading import QuoteStoreError, Reading, errors_in_words, is_local
+from market_data_pipeline.runs.results import some
+from market_data_pipeline.storage.reading import (
+    QuoteStoreError,
+    Reading,
+    encode,
+    errors_in_words,
+    is_local,
+)
 
 # More than a window takes.
 _ROOM = 2**15

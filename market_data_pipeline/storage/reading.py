@@ -1,28 +1,37 @@
-"""Reads stored windows for one run: each file once; a damaged file does not stop the run."""
+"""The Parquet file of a window, and what a run reads of them: each once, damaged or not."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import MISSING, fields
 from datetime import date, datetime, timedelta
 from itertools import islice
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
 from upath import UPath
 
-from market_data_pipeline.market.errors import ClearError
-from market_data_pipeline.market.quote import Quote
-from market_data_pipeline.market.windows import Window, key_of
-from market_data_pipeline.runs.checks import WARN, some
+from market_data_pipeline import ClearError
+from market_data_pipeline.market.quote import COLUMNS, ROWS, Quote, as_row, merge
+from market_data_pipeline.market.windows import LONGEST_INTERVAL, Window, key_of, start_of
 from market_data_pipeline.runs.common import QUOTES
-from market_data_pipeline.runs.tables import table_if_any
-from market_data_pipeline.storage.quote_file import DamagedFileError, decode
+from market_data_pipeline.runs.results import WARN, some, table_if_any
 
 SUFFIX = ".parquet"
 # How many windows are read at once, at the most; object storage serves them side by side.
 _MOST_AT_ONCE = 128
 _LARGEST_FILE = 16 * 2**20
+
+_TYPES = {"timestamp": pa.timestamp("ms", tz="UTC")}
+_SCHEMA = pa.schema(
+    pa.field(name, _TYPES.get(kind) or kind, metadata={"description": text})
+    for name, (kind, text) in COLUMNS.items()
+)
+_OLDEST_COLUMNS = [each.name for each in fields(Quote) if each.default is MISSING]
 
 FILES_READABLE = dg.AssetCheckSpec(
     "files_readable",
@@ -34,6 +43,10 @@ FILES_READABLE = dg.AssetCheckSpec(
 
 class QuoteStoreError(ClearError):
     """The files cannot be read or written; the text says where, why and what to do."""
+
+
+class DamagedFileError(Exception):
+    """A file does not hold the rows of its window; the text says why, in a few words."""
 
 
 class Reading:
@@ -175,6 +188,39 @@ def files_readable(stored: Reading, windows: Sequence[Window]) -> dg.AssetCheckR
     )
 
 
+def encode(quotes: list[Quote]) -> bytes:
+    """The rows of a window as a Parquet file."""
+    table = pa.Table.from_pylist([as_row(quote) for quote in quotes], schema=_SCHEMA)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, write_page_checksum=True)
+    return bytes(sink.getvalue())
+
+
+def decode(content: bytes, key: str) -> list[Quote]:
+    """The rows of a Parquet file, merged; those of older versions have fewer columns.
+
+    Args:
+        content: the file.
+        key: the key of the window that all rows must belong to.
+
+    Raises:
+        DamagedFileError: it is not such a file, or a value is invalid.
+    """
+    try:
+        quotes = ROWS.validate_python(_records(content))
+        start = start_of(key)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        (row, column), said = first["loc"], first["msg"].partition(" ")[2]  # `Input should be …`
+        raise DamagedFileError(f"row {int(row) + 1}: {column} {said}") from None
+    except Exception as error:  # PyArrow has many kinds of them
+        raise DamagedFileError(str(error).partition("\n")[0].rstrip(".")) from None
+    for number, quote in enumerate(quotes, 1):
+        if not quote.window_start == start < quote.window_end <= start + LONGEST_INTERVAL:
+            raise DamagedFileError(f"row {number} is of another window")
+    return merge(quotes)
+
+
 def is_local(folder: UPath) -> bool:
     """Whether it is a folder of this machine."""
     return folder.protocol in ("", "file", "local")
@@ -205,3 +251,13 @@ def _code_of_s3(error: Exception) -> str:
     """What S3 calls an error; empty if it is none of S3."""
     answer: dict[str, Any] = getattr(error.__cause__, "response", {})
     return str(answer.get("Error", {}).get("Code", ""))
+
+
+def _records(content: bytes) -> list[dict[str, object]]:
+    file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+    names = file.schema_arrow.names
+    for name in _OLDEST_COLUMNS:
+        if name not in names:
+            raise DamagedFileError(f"it has no column {name}")
+    records: list[dict[str, object]] = file.read([*filter(COLUMNS.get, names)]).to_pylist()
+    return records

@@ -19,7 +19,7 @@ from market_data_pipeline.definitions import defs
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import trading_windows
 from market_data_pipeline.operation.alerts import alerts
-from market_data_pipeline.runs.checks import ERROR
+from market_data_pipeline.runs.results import ERROR
 from market_data_pipeline.settings import settings
 from market_data_pipeline_tests.conftest import SetClock, at
 

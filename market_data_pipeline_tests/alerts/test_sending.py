@@ -10,7 +10,7 @@ import pytest
 
 from market_data_pipeline.definitions import watch_freshness
 from market_data_pipeline.operation import alerts
-from market_data_pipeline.runs.checks import WARN
+from market_data_pipeline.runs.results import WARN
 from market_data_pipeline.settings import settings
 from market_data_pipeline_tests.alerts.conftest import KEY, Answer, Chat, Mail, Watch
 from market_data_pipeline_tests.conftest import SetClock, at

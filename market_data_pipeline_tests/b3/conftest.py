@@ -24,7 +24,7 @@ def b3() -> Iterator[FileServer]:
 def official(pipeline: Pipeline, b3: FileServer, set_clock: SetClock) -> Official:
     """Runs the asset for a session, or from one to another, on the evening of 17 November 2026."""
     from market_data_pipeline.b3.asset import official_close, official_close_job
-    from market_data_pipeline.b3.client import B3History
+    from market_data_pipeline.b3.files import B3History
 
     set_clock(EVENING)
 

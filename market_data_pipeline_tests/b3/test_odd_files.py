@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from market_data_pipeline.b3 import client
-from market_data_pipeline.b3.client import B3Error, B3History
+from market_data_pipeline.b3 import files
+from market_data_pipeline.b3.files import B3Error, B3History
 from market_data_pipeline.settings import settings
 from market_data_pipeline_tests.b3.conftest import Official, documents
 from market_data_pipeline_tests.b3.files import (
@@ -182,7 +182,7 @@ def test_nothing_is_stored_of_a_file_that_is_cut_and_the_others_of_its_range_are
 
 @pytest.mark.parametrize("limit", ["LARGEST_ZIP", "LARGEST_FILE"])
 def test_a_zip_bomb_is_refused(limit: str, b3: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, limit, 1_000)
+    monkeypatch.setattr(files, limit, 1_000)
     b3.files[NAME] = zipped("0" * 2**22)
 
     with pytest.raises(B3Error, match="too large"):
@@ -190,7 +190,7 @@ def test_a_zip_bomb_is_refused(limit: str, b3: FileServer, monkeypatch: pytest.M
 
 
 def test_a_body_that_drips_is_given_up(b3: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "SECONDS", 0.2)
+    monkeypatch.setattr(files, "SECONDS", 0.2)
     b3.files[NAME], b3.drip = zipped(WHOLE), 0.01
 
     with pytest.raises(B3Error, match=r"3 attempts \(it took more than 0.2 s\)"):

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from market_data_pipeline.b3.client import B3History
+from market_data_pipeline.b3.files import B3History
 from market_data_pipeline_tests.b3.conftest import Official, documents
 from market_data_pipeline_tests.b3.files import FileServer
 from market_data_pipeline_tests.conftest import Pipeline

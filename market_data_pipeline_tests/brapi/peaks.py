@@ -14,8 +14,8 @@ from pathlib import Path
 from string import ascii_uppercase
 
 from market_data_pipeline.brapi import client
+from market_data_pipeline.brapi.client import Brapi
 from market_data_pipeline.brapi.plans import PLANS
-from market_data_pipeline.brapi.resource import Brapi
 from market_data_pipeline.market.windows import TradingWindows
 from market_data_pipeline.settings import Settings
 
@@ -38,9 +38,9 @@ def fetch(plan: str, requests: int, address: str) -> None:
     )
     with brapi.client() as asking:
         if plan == "free":
-            asking.quotes(tickers, WINDOW, lambda progress: None)
+            asking.quotes(tickers, WINDOW)
         else:
-            asking.history(tickers, MONTH, WINDOW.day, 30, lambda progress: None)
+            asking.history(tickers, MONTH, WINDOW.day, 30)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from brapi_sandbox.sandbox import Sandbox, serve
 
 from market_data_pipeline.brapi import client as client_module
 from market_data_pipeline.brapi import request_queue
-from market_data_pipeline.brapi.client import ANSWER_OF_A_TICKER, Fetch, Progress
+from market_data_pipeline.brapi.client import ANSWER_OF_A_TICKER, Fetch
 from market_data_pipeline.brapi.errors import RunError
 from market_data_pipeline.market.windows import TradingWindows
 from market_data_pipeline_tests.brapi.table import TICKERS
@@ -74,7 +74,7 @@ def answering(answer: bytes, *, pause: float = 0.0) -> Iterator[str]:
 def fetch(base_url: str, tickers: list[str], **settings: Any) -> Fetch[Any]:
     settings = {"token": TOKEN, "min_interval_seconds": 0.001, **settings}
     with brapi_with(base_url=base_url, **settings).client() as client:
-        return client.quotes(tickers, WINDOW, on_progress=lambda progress: None)
+        return client.quotes(tickers, WINDOW)
 
 
 @pytest.fixture
@@ -385,13 +385,16 @@ def test_a_body_that_repeats_the_token_is_not_repeated(
             assert form.format("***") in reason
 
 
-def test_progress_counts_every_ticker(sandbox: Sandbox) -> None:
+def test_progress_counts_every_ticker(
+    sandbox: Sandbox, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "SECONDS_BETWEEN_PROGRESS_LINES", 0)
     sandbox.faults = [Fault(ticker="WEGE3", status=404)]
-    seen: list[Progress] = []
-    brapi = brapi_with(base_url=sandbox.url, token=TOKEN, min_interval_seconds=0.001)
 
-    with brapi.client() as client:
-        client.quotes(TICKERS, WINDOW, on_progress=seen.append)
+    with caplog.at_level("INFO"):
+        fetch(sandbox.url, list(TICKERS))
 
-    assert [progress.done for progress in seen] == [1, 2, 3, 4]
-    assert (seen[-1].failed, seen[-1].total) == (1, 4)
+    assert [line.partition(" tickers")[0] for line in caplog.messages] == [
+        f"{done} of 4" for done in (1, 2, 3, 4)
+    ]
+    assert caplog.messages[-1] == "4 of 4 tickers done, 1 failed, about 0 s left"

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from market_data_pipeline.brapi import client
+from market_data_pipeline.brapi.client import Brapi
 from market_data_pipeline.brapi.errors import BrapiError
-from market_data_pipeline.brapi.resource import Brapi
 from market_data_pipeline.market.windows import TradingWindows
 from market_data_pipeline_tests.conftest import brapi_with
 
@@ -116,7 +116,7 @@ def test_a_quote_has_a_price_of_the_answer_or_a_reason(body: str, sandbox: Sandb
     sandbox.faults = [Fault(body=body)]
 
     with brapi(sandbox).client() as client:
-        fetch = client.quotes(TICKERS, WINDOW, on_progress=lambda progress: None)
+        fetch = client.quotes(TICKERS, WINDOW)
 
     assert sorted([*fetch.answers, *fetch.failures]) == sorted(TICKERS)
     for answer in fetch.answers.values():
@@ -134,9 +134,7 @@ def test_a_bar_has_a_price_of_the_answer_or_none(body: str, sandbox: Sandbox) ->
     day = date(2026, 11, 16)
 
     with brapi(sandbox).client() as client:
-        fetch = client.history(
-            TICKERS, (day, day), date(2026, 11, 17), 30, on_progress=lambda progress: None
-        )
+        fetch = client.history(TICKERS, (day, day), date(2026, 11, 17), 30)
 
     bars = [bar for answer in fetch.answers.values() for bar in answer.bars]
     assert bars or body != WITH_A_BAR
@@ -154,7 +152,7 @@ def test_a_refusal_is_a_reason_or_a_typed_error(
 
     with brapi(sandbox).client() as client:
         try:
-            fetch = client.quotes(TICKERS, WINDOW, on_progress=lambda progress: None)
+            fetch = client.quotes(TICKERS, WINDOW)
         except BrapiError as error:
             said = str(error)
         else:

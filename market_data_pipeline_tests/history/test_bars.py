@@ -49,7 +49,7 @@ class Brapi:
     ) -> Observation:
         with self._resource.client() as client:
             now = clock.utc_now()
-            return observe_history(client, tickers, windows, trading_windows, now, lambda _: None)
+            return observe_history(client, tickers, windows, trading_windows, now)
 
     def truth(self, windows: Sequence[Window], tickers: tuple[str, ...]) -> dict[Any, float]:
         pairs = [(ticker, window) for ticker in tickers for window in windows]

@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 from brapi_sandbox.faults import Fault
 
-from market_data_pipeline.publication.publications import publications
+from market_data_pipeline.publication.checks import publications
 from market_data_pipeline.runs.common import WINDOWS
 from market_data_pipeline.runs.turn import BRAPI, KAFKA, turn
 from market_data_pipeline_tests.conftest import (

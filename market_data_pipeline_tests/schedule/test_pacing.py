@@ -7,8 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from market_data_pipeline.brapi.planning import next_run, once_more, planned
-from market_data_pipeline.brapi.quota import Quota
+from market_data_pipeline.brapi.quota import Quota, next_run, once_more, planned
 from market_data_pipeline.market.windows import trading_windows
 
 LIMIT, COST = 15_000, 50
