@@ -16,7 +16,7 @@ from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, sessions_from
 from market_data_pipeline.runs.common import ONE_RUN_A_RANGE, OWNERS, WINDOWS, failing_clearly
-from market_data_pipeline.runs.results import ROW_COUNT, column_schema, of_window, some
+from market_data_pipeline.runs.results import ROW_COUNT, column_schema, some
 from market_data_pipeline.runs.turn import B3, turn
 from market_data_pipeline.settings import FIRST_DAY, settings
 from market_data_pipeline.storage.official_close import COLUMNS, OFFICIAL_CLOSE, Closes, save
@@ -69,11 +69,10 @@ def official_close(
     lacking = [key for key in keys if key not in stored]
     overdue = [key for key in lacking if key <= _last_session(clock.utc_now() - OVERDUE)]
     windows = WINDOWS.of_session(date.fromisoformat(keys[-1]))
-    results = [checks.closes_match(found)] if stored else []
+    if stored:
+        yield checks.closes_match(windows, found)
     if stored or unexpected or overdue:
-        results.append(checks.calendar_matches(unexpected, overdue))
-    for result in results:
-        yield of_window(result, windows)
+        yield checks.calendar_matches(windows, unexpected, overdue)
     if lacking:
         told = dict.fromkeys(f"{troubles.get(key) or troubles.get(key[:4], '')}" for key in lacking)
         why = some([*filter(None, told)], " ") or "it has not ended, or the year's file lacks it."

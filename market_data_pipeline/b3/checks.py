@@ -9,8 +9,8 @@ import dagster as dg
 
 from market_data_pipeline.market.price_guard import ROUND_FACTORS
 from market_data_pipeline.market.quote import SANDBOX, Quote
-from market_data_pipeline.market.windows import close_of, midnight
-from market_data_pipeline.runs.results import ERROR, NAMED, some
+from market_data_pipeline.market.windows import Window, close_of, midnight
+from market_data_pipeline.runs.results import ERROR, some, verdict
 from market_data_pipeline.storage.official_close import OFFICIAL_CLOSE, Closes
 
 CLOSES_MATCH = dg.AssetCheckSpec(
@@ -53,7 +53,9 @@ def compare(
             found["volume"].append(f"{day}volume of {ticker} {volume:,} for {shares:,}{looks}")
 
 
-def closes_match(found: Mapping[str, Sequence[str]]) -> dg.AssetCheckResult:
+def closes_match(
+    windows: Sequence[Window], found: Mapping[str, Sequence[str]]
+) -> dg.AssetCheckResult:
     """The result of the check, from what `compare` has found."""
     equal, early, wrong, volume = (found.get(each, []) for each in VERDICTS)
     compared = len(equal) + len(early) + len(wrong)
@@ -63,28 +65,20 @@ def closes_match(found: Mapping[str, Sequence[str]]) -> dg.AssetCheckResult:
         f"observed before the close: {some(early)}" if early else "",
         some(volume, "; "),
     ]
-    return dg.AssetCheckResult(
-        check_name=CLOSES_MATCH.name,
-        passed=not wrong,
-        severity=ERROR,
-        description="; ".join(filter(None, parts)),
-        metadata={NAMED: sorted({*found.get("named", [])})},
-    )
+    said, named = "; ".join(filter(None, parts)), sorted({*found.get("named", [])})
+    return verdict(CLOSES_MATCH, windows, said if wrong else "", said, ERROR, named=named)
 
 
-def calendar_matches(unexpected: Sequence[str], missing: Sequence[str]) -> dg.AssetCheckResult:
+def calendar_matches(
+    windows: Sequence[Window], unexpected: Sequence[str], missing: Sequence[str]
+) -> dg.AssetCheckResult:
     """The result of the check, from closed days with a file and sessions without one."""
     parts = [
         f"B3 has a file of {some(unexpected)}, closed by the calendar" if unexpected else "",
         f"B3 has no usable file of {some(missing)}, sessions by the calendar" if missing else "",
     ]
-    wrong = "; ".join(filter(None, parts))
-    return dg.AssetCheckResult(
-        check_name=CALENDAR_MATCHES.name,
-        passed=not wrong,
-        severity=ERROR,
-        description=wrong or "B3's sessions are those of the calendar.",
-    )
+    well = "B3's sessions are those of the calendar."
+    return verdict(CALENDAR_MATCHES, windows, "; ".join(filter(None, parts)), well, ERROR)
 
 
 def _judged(quote: Quote, record: Mapping[str, Any], closes: Closes) -> tuple[str, str]:

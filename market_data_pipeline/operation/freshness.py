@@ -16,7 +16,7 @@ from market_data_pipeline.market.b3_calendar import sessions_back
 from market_data_pipeline.market.windows import Window, in_sao_paulo, midnight
 from market_data_pipeline.runs.common import QUOTES, WINDOWS
 from market_data_pipeline.runs.dagster_internals import last_materializations
-from market_data_pipeline.runs.results import ERROR, ROW_COUNT, as_evaluation, of_window
+from market_data_pipeline.runs.results import ERROR, ROW_COUNT, as_evaluation, verdict
 from market_data_pipeline.runs.run_history import (
     UNFINISHED,
     materializations,
@@ -45,8 +45,9 @@ def freshness(keys: Sequence[dg.AssetKey]) -> tuple[dg.AssetChecksDefinition, dg
 
     @dg.multi_asset_check(name="freshness", specs=specs, can_subset=True)
     def check(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        for key in context.selected_asset_check_keys:
-            yield _result(context.instance, key.asset_key, clock.utc_now())
+        for spec in specs:
+            if spec.key in context.selected_asset_check_keys:
+                yield _result(context.instance, spec, clock.utc_now())
 
     @dg.sensor(
         name="watch_freshness",
@@ -56,13 +57,13 @@ def freshness(keys: Sequence[dg.AssetKey]) -> tuple[dg.AssetChecksDefinition, dg
         "materialization. It launches no run.",
     )
     def watch(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        return _watch(context.instance, context.cursor, keys)
+        return _watch(context.instance, context.cursor, specs)
 
     return check, watch
 
 
 def _watch(
-    instance: dg.DagsterInstance, cursor: str | None, keys: Sequence[dg.AssetKey]
+    instance: dg.DagsterInstance, cursor: str | None, specs: Sequence[dg.AssetCheckSpec]
 ) -> dg.SensorResult | dg.SkipReason:
     """The evaluations of `fresh`; the cursor is what the last tick saw.
 
@@ -80,10 +81,10 @@ def _watch(
             return dg.SensorResult(skip_reason="The first run begins now.", cursor=STARTED)
         if runs_of(instance, window, QUOTES, dg.RunsFilter(statuses=UNFINISHED)):
             return dg.SkipReason(f"A run is in progress for {window.key}.")
-    seen = f"{window.key} {last_materializations(instance, keys)}"
+    seen = f"{window.key} {last_materializations(instance, [each.asset_key for each in specs])}"
     if cursor == seen:
         return dg.SkipReason("Nothing has been materialized or become due since the last check.")
-    events = [as_evaluation(key, _result(instance, key, now)) for key in keys]
+    events = [as_evaluation(_result(instance, spec, now)) for spec in specs]
     return dg.SensorResult(asset_events=events, cursor=seen)
 
 
@@ -98,27 +99,20 @@ def _is_there(instance: dg.DagsterInstance, key: dg.AssetKey, now: datetime) -> 
     return bool(materialized(instance, key, windows))
 
 
-def _result(instance: dg.DagsterInstance, key: dg.AssetKey, now: datetime) -> dg.AssetCheckResult:
+def _result(
+    instance: dg.DagsterInstance, spec: dg.AssetCheckSpec, now: datetime
+) -> dg.AssetCheckResult:
     due = _due(now)
     if due is None:
-        return dg.AssetCheckResult(
-            asset_key=key, check_name="fresh", passed=True, description="No window is due yet."
+        return verdict(spec, [], "", "No window is due yet.", ERROR)
+    fault, last_sessions = "", _last_sessions(instance, spec.asset_key, due)
+    if not _is_there(instance, spec.asset_key, now):
+        fault = (
+            f"{due.key} is missing; it ended {in_sao_paulo(due.end)} in São Paulo. Look at the "
+            f"last run and at the ticks of `every_window` and `launch_missing`. {last_sessions}"
         )
-    there = _is_there(instance, key, now)
-    sentence = (
-        f"{due.key}, the last window due, is materialized."
-        if there
-        else f"{due.key} is missing; it ended {in_sao_paulo(due.end)} in São Paulo. Look at the "
-        "last run and at the ticks of `every_window` and `launch_missing`."
-    )
-    result = dg.AssetCheckResult(
-        asset_key=key,
-        check_name="fresh",
-        passed=there,
-        severity=ERROR,
-        description=f"{sentence} {_last_sessions(instance, key, due)}",
-    )
-    return of_window(result, [due])
+    well = f"{due.key}, the last window due, is materialized. {last_sessions}"
+    return verdict(spec, [due], fault, well, ERROR)
 
 
 def _last_sessions(instance: dg.DagsterInstance, key: dg.AssetKey, due: Window) -> str:

@@ -17,7 +17,7 @@ from market_data_pipeline.publication.errors import PublicationError
 from market_data_pipeline.publication.kafka import Kafka
 from market_data_pipeline.publication.topic import CONFIGURATION, configuration
 from market_data_pipeline.runs.common import PUBLICATION, WINDOWS
-from market_data_pipeline.runs.results import ERROR, NAMED, WARN, of_window, some
+from market_data_pipeline.runs.results import ERROR, WARN, some, verdict
 from market_data_pipeline.runs.run_history import materializations, value_of
 
 EVERY_QUOTE_DELIVERED = dg.AssetCheckSpec(
@@ -110,36 +110,30 @@ def every_quote_delivered(
         well = "Every live quote was already sent."
     else:
         well = "There were no live quotes to send."
-    text = " ".join(f"{fault}." for fault in faults if fault) or well
-    if withheld:
-        text += f" Withheld, as their prices have moved too far: {some(withheld)}."
-    named = sorted({ticker for tickers in later.values() for ticker in tickers})
-    metadata = {"published": published, "withheld": withheld, NAMED: named}
-    return _delivered(not any(faults), text, [*quotes], metadata)
+    fault = " ".join(f"{each}." for each in faults if each)
+    also = f" Withheld, as their prices have moved too far: {some(withheld)}." if withheld else ""
+    return verdict(
+        EVERY_QUOTE_DELIVERED,
+        [*quotes],
+        fault and fault + also,
+        well + also,
+        ERROR,
+        published=published,
+        withheld=withheld,
+        named=sorted({ticker for tickers in later.values() for ticker in tickers}),
+    )
 
 
 def not_delivered(windows: Sequence[Window], window: Window, reason: str) -> dg.AssetCheckResult:
     """What `every_quote_delivered` says when a window was not published whole."""
-    return _delivered(False, f"{window.key} is not on the topic: {reason}", windows, {})
+    fault = f"{window.key} is not on the topic: {reason}"
+    return verdict(EVERY_QUOTE_DELIVERED, windows, fault, "", ERROR)
 
 
 def unpublished(quotes: Iterable[Quote], published: Sequence[Publication]) -> list[str]:
     """The tickers whose live price, as it is stored of a window, is in none of its publications."""
     due = (quote for quote in quotes if quote.source == "live" and quote.trusted)
     return sorted(each.ticker for each in due if not any(one.includes(each) for one in published))
-
-
-def _delivered(
-    passed: bool, text: str, windows: Sequence[Window], metadata: Mapping[str, Any]
-) -> dg.AssetCheckResult:
-    result = dg.AssetCheckResult(
-        check_name=EVERY_QUOTE_DELIVERED.name,
-        passed=passed,
-        severity=ERROR,
-        description=text,
-        metadata=metadata,
-    )
-    return of_window(result, windows)
 
 
 def _live_until(window: Window) -> str:

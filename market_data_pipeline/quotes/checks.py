@@ -16,7 +16,7 @@ from market_data_pipeline.brapi.observe import (
     missing_in,
     why_empty,
 )
-from market_data_pipeline.brapi.quota import Quota, last_recorded, shortage
+from market_data_pipeline.brapi.quota import last_recorded, shortage
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.price_guard import LARGEST_FACTOR, explain
 from market_data_pipeline.market.quote import Quote
@@ -25,14 +25,13 @@ from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window, durat
 from market_data_pipeline.runs.common import QUOTES, WINDOWS, failing_clearly, windows_of
 from market_data_pipeline.runs.results import (
     ERROR,
-    NAMED,
     WARN,
     as_ranges,
     filled,
-    of_window,
     some,
     table,
     table_if_any,
+    verdict,
 )
 from market_data_pipeline.storage.official_close import corporate_action
 from market_data_pipeline.storage.quote_store import QuoteStore
@@ -104,12 +103,11 @@ def check_answers(
         watchlist: what was asked for, and the lines that are left out.
         stored: what the run has read of the stored windows.
     """
-    results = [
-        _all_tickers_quoted(observations, rows),
-        _watchlist_free_of_renames(watchlist, observations),
+    return [
+        _all_tickers_quoted(windows, rows, observations),
+        _watchlist_free_of_renames(windows, watchlist, observations),
         files_readable(stored, windows),
     ]
-    return [of_window(result, windows) for result in results]
 
 
 # After the sinks: no price waits for it.
@@ -129,17 +127,16 @@ def check_record(
         rows = quote_store.reading().rows_of([window.key for window in windows])
     live = [quote for quote in rows if quote.source == "live"]
     delay = timedelta(minutes=brapi.plan.delay_minutes)
-    for result in (
-        _prices_plausible(rows, quote_store),
-        _quotes_recent(live, delay),
-        _observed_in_time(live, delay),
-        _quota_lasts(last_recorded(context.instance, now), now),
-    ):
-        yield of_window(result, windows)
+    yield _prices_plausible(windows, rows, quote_store)
+    yield _quotes_recent(windows, live, delay)
+    yield _observed_in_time(windows, live, delay)
+    quota = last_recorded(context.instance, now)
+    well = "The quota lasts." if quota else "The quota is not known yet."
+    yield verdict(QUOTA_LASTS, windows, shortage(quota, now) if quota else "", well, ERROR)
 
 
 def _all_tickers_quoted(
-    observations: Sequence[Observation], rows: Sequence[Quote]
+    windows: Sequence[Window], rows: Sequence[Quote], observations: Sequence[Observation]
 ) -> dg.AssetCheckResult:
     failures = failures_of(observations)
     asked = dict(sorted((window, each) for each in observations for window in each.windows))
@@ -157,26 +154,25 @@ def _all_tickers_quoted(
         f"{filled(empty, len(asked))}." if empty else "",
         f"Materialize again: {as_ranges(lacking)}." if lacking else "",
     ]
-    return dg.AssetCheckResult(
-        check_name=ALL_TICKERS_QUOTED.name,
-        passed=not failures and not lacking,
-        severity=WARN,
-        description=" ".join(filter(None, sentences)) or "Every ticker was answered.",
-        metadata={
-            "failed": failures,
-            "coverage": table(
-                [
-                    {"window": window.key, "quotes": quoted[window]}
-                    | {why: some(each) for why, each in missing_in(window, asked[window]).items()}
-                    for window in asked
-                ]
-            ),
-        },
+    said = " ".join(filter(None, sentences))
+    coverage = [
+        {"window": window.key, "quotes": quoted[window]}
+        | {why: some(each) for why, each in missing_in(window, asked[window]).items()}
+        for window in asked
+    ]
+    return verdict(
+        ALL_TICKERS_QUOTED,
+        windows,
+        said if failures or lacking else "",
+        said or "Every ticker was answered.",
+        WARN,
+        failed=failures,
+        coverage=table(coverage),
     )
 
 
 def _watchlist_free_of_renames(
-    watchlist: Watchlist, observations: Sequence[Observation]
+    windows: Sequence[Window], watchlist: Watchlist, observations: Sequence[Observation]
 ) -> dg.AssetCheckResult:
     answered_as = {old: new for each in observations for old, new in each.answered_as.items()}
     pairs = [f"{old} as {new}" for old, new in answered_as.items()]
@@ -184,51 +180,47 @@ def _watchlist_free_of_renames(
         f"Answered under another symbol: {', '.join(pairs)}. Stored and published under it; if B3 "
         "has renamed the instrument, put the new symbol into the watchlist."
     )
-    sentences = [under if pairs else "", watchlist.left_out]
-    return dg.AssetCheckResult(
-        check_name=WATCHLIST_FREE_OF_RENAMES.name,
-        passed=not any(sentences),
-        severity=WARN,
-        description=" ".join(filter(None, sentences))
-        or "No instrument was answered under another symbol.",
-        metadata={"answered_as": answered_as},
+    return verdict(
+        WATCHLIST_FREE_OF_RENAMES,
+        windows,
+        " ".join(filter(None, [under if pairs else "", watchlist.left_out])),
+        "No instrument was answered under another symbol.",
+        WARN,
+        answered_as=answered_as,
     )
 
 
-def _prices_plausible(rows: Sequence[Quote], store: QuoteStore) -> dg.AssetCheckResult:
+def _prices_plausible(
+    windows: Sequence[Window], rows: Sequence[Quote], store: QuoteStore
+) -> dg.AssetCheckResult:
     withheld = [quote for quote in rows if not quote.trusted]
     reasons = [
         explain(quote) + corporate_action(store, quote.ticker, quote.window.day)
         for quote in withheld
     ]
-    accepting = run_config({quote.ticker for quote in withheld[:MOST_ROWS]})
-    return dg.AssetCheckResult(
-        check_name=PRICES_PLAUSIBLE.name,
-        passed=not withheld,
-        severity=ERROR,
-        description=(
-            f"{len(withheld)} of {len(rows)} prices have moved too far: "
-            f"{some(reasons, '; ')}. They are stored, but withheld "
-            f"from the topic. If a move is real, materialize the window with the config {accepting}"
-            if withheld
-            else f"All {len(rows)} prices are plausible."
-        ),
-        metadata={
-            NAMED: sorted(quote.ticker for quote in withheld),
-            **table_if_any(
-                "withheld",
-                [
-                    {
-                        "ticker": quote.ticker,
-                        "window": quote.window.key,
-                        "price": quote.price,
-                        "reference_price": quote.reference_price,
-                        "previous_close": quote.previous_close,
-                    }
-                    for quote in withheld[:MOST_ROWS]
-                ],
-            ),
-        },
+    fault = (
+        f"{len(withheld)} of {len(rows)} prices have moved too far: {some(reasons, '; ')}. They "
+        "are stored, but withheld from the topic. If a move is real, materialize the window with "
+        f"the config {run_config({quote.ticker for quote in withheld[:MOST_ROWS]})}"
+    )
+    shown = [
+        {
+            "ticker": quote.ticker,
+            "window": quote.window.key,
+            "price": quote.price,
+            "reference_price": quote.reference_price,
+            "previous_close": quote.previous_close,
+        }
+        for quote in withheld[:MOST_ROWS]
+    ]
+    return verdict(
+        PRICES_PLAUSIBLE,
+        windows,
+        fault if withheld else "",
+        f"All {len(rows)} prices are plausible.",
+        ERROR,
+        named=sorted(quote.ticker for quote in withheld),
+        **table_if_any("withheld", shown),
     )
 
 
@@ -238,53 +230,40 @@ def run_config(tickers: Iterable[str]) -> str:
     return json.dumps({"ops": {op: {"config": {"accept": sorted(tickers)}}}})
 
 
-def _quotes_recent(live: Sequence[Quote], delay: timedelta) -> dg.AssetCheckResult:
+def _quotes_recent(
+    windows: Sequence[Window], live: Sequence[Quote], delay: timedelta
+) -> dg.AssetCheckResult:
     late = [quote for quote in live if _is_late(quote, delay)]
-    return dg.AssetCheckResult(
-        check_name=QUOTES_RECENT.name,
-        passed=not late,
-        severity=WARN,
-        description=(
-            f"{len(late)} of {len(live)} live quotes are older than they should be: "
-            f"{some([quote.ticker for quote in late])}. The instruments are not traded, or Brapi "
-            "is late: see its status page."
-            if late
-            else f"All {len(live)} live quotes are recent."
-        ),
-        metadata=table_if_any(
-            "late",
-            [
-                {"ticker": quote.ticker, "updated_at": quote.updated_at.isoformat()}
-                for quote in late[:MOST_ROWS]
-            ],
-        ),
+    fault = (
+        f"{len(late)} of {len(live)} live quotes are older than they should be: "
+        f"{some([quote.ticker for quote in late])}. The instruments are not traded, or Brapi is "
+        "late: see its status page."
+    )
+    shown = [
+        {"ticker": quote.ticker, "updated_at": quote.updated_at.isoformat()}
+        for quote in late[:MOST_ROWS]
+    ]
+    return verdict(
+        QUOTES_RECENT,
+        windows,
+        fault if late else "",
+        f"All {len(live)} live quotes are recent.",
+        WARN,
+        **table_if_any("late", shown),
     )
 
 
-def _observed_in_time(live: Sequence[Quote], delay: timedelta) -> dg.AssetCheckResult:
-    late = [quote for quote in live if _lateness(quote) > delay + OBSERVATION_GRACE]
-    return dg.AssetCheckResult(
-        check_name=OBSERVED_IN_TIME.name,
-        passed=not late,
-        severity=WARN,
-        description=(
-            f"{len(late)} of {len(live)} live quotes were observed up to "
-            f"{duration(max(map(_lateness, late)))} after the window's end: their prices may be "
-            "later than the window."
-            if late
-            else f"All {len(live)} live quotes were observed in time."
-        ),
+def _observed_in_time(
+    windows: Sequence[Window], live: Sequence[Quote], delay: timedelta
+) -> dg.AssetCheckResult:
+    late = [late for quote in live if (late := _lateness(quote)) > delay + OBSERVATION_GRACE]
+    fault = (
+        f"{len(late)} of {len(live)} live quotes were observed up to "
+        f"{duration(max(late, default=delay))} after the window's end: their prices may be later "
+        "than the window."
     )
-
-
-def _quota_lasts(quota: Quota | None, now: datetime) -> dg.AssetCheckResult:
-    why = shortage(quota, now) if quota else ""
-    return dg.AssetCheckResult(
-        check_name=QUOTA_LASTS.name,
-        passed=not why,
-        severity=ERROR,
-        description=why or ("The quota lasts." if quota else "The quota is not known yet."),
-    )
+    well = f"All {len(live)} live quotes were observed in time."
+    return verdict(OBSERVED_IN_TIME, windows, fault if late else "", well, WARN)
 
 
 def _lateness(quote: Quote) -> timedelta:

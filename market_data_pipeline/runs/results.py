@@ -22,23 +22,41 @@ HOLDS, RUN = "holds", "run"
 ROW_COUNT = "dagster/partition_row_count"
 
 
-def as_evaluation(asset_key: dg.AssetKey, result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
+def verdict(
+    spec: dg.AssetCheckSpec,
+    windows: Sequence[Window],
+    fault: str,
+    well: str,
+    severity: dg.AssetCheckSeverity,
+    **metadata: Any,
+) -> dg.AssetCheckResult:
+    """The result of a check: it passes if there is no `fault`, and then says that all is `well`.
+
+    Its metadata names the last of the windows that it is about, if there is one.
+    """
+    of_window = {WINDOW: windows[-1].key} if windows else {}
+    return dg.AssetCheckResult(
+        asset_key=spec.asset_key,
+        check_name=spec.name,
+        passed=not fault,
+        severity=severity,
+        description=fault or well,
+        metadata={**metadata, **of_window},
+    )
+
+
+def as_evaluation(result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
     """The same result as an event that needs no step of the asset."""
+    assert result.asset_key is not None
     assert result.check_name is not None
     return dg.AssetCheckEvaluation(
-        asset_key=asset_key,
+        asset_key=result.asset_key,
         check_name=result.check_name,
         passed=result.passed,
         severity=result.severity,
         description=result.description,
         metadata=result.metadata,
     )
-
-
-def of_window(result: dg.AssetCheckResult, windows: Sequence[Window]) -> dg.AssetCheckResult:
-    """The same result, with the last window that it is about, if any, in the metadata."""
-    named = {WINDOW: windows[-1].key} if windows else {}
-    return result.with_metadata({**result.metadata, **named})
 
 
 def some(texts: Sequence[str], between: str = ", ", most: int = 10) -> str:

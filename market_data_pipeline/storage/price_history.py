@@ -29,9 +29,9 @@ from market_data_pipeline.runs.results import (
     HOLDS,
     column_schema,
     holds,
-    of_window,
     some,
     tell_filled,
+    verdict,
 )
 from market_data_pipeline.storage.quote_store import QuoteStore
 
@@ -136,19 +136,19 @@ def _history_equals_quotes(
 ) -> dg.AssetCheckResult:
     """Compares what is stored of some windows with what the collection holds of them."""
     differing = [quote.ticker for quote in quotes if quote not in found]
-    result = dg.AssetCheckResult(
-        check_name=HISTORY_EQUALS_QUOTES.name,
-        passed=not differing,
-        severity=ERROR,
-        description=(
-            f"{len(differing)} of {len(quotes)} quotes are not in the collection as they are "
-            f"stored: {some(differing)}. Materialize `mongo_price_history` again."
-            if differing
-            else f"All {len(quotes)} quotes are in the collection."
-        ),
-        metadata={"compared": len(quotes), "differing": len(differing)},
+    fault = (
+        f"{len(differing)} of {len(quotes)} quotes are not in the collection as they are stored: "
+        f"{some(differing)}. Materialize `mongo_price_history` again."
     )
-    return of_window(result, windows)
+    return verdict(
+        HISTORY_EQUALS_QUOTES,
+        windows,
+        fault if differing else "",
+        f"All {len(quotes)} quotes are in the collection.",
+        ERROR,
+        compared=len(quotes),
+        differing=len(differing),
+    )
 
 
 def _describe(

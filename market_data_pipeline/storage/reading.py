@@ -19,7 +19,7 @@ from market_data_pipeline import ClearError
 from market_data_pipeline.market.quote import COLUMNS, ROWS, Quote, as_row, merge
 from market_data_pipeline.market.windows import LONGEST_INTERVAL, Window, key_of, start_of
 from market_data_pipeline.runs.common import QUOTES
-from market_data_pipeline.runs.results import WARN, some, table_if_any
+from market_data_pipeline.runs.results import WARN, some, table_if_any, verdict
 
 SUFFIX = ".parquet"
 # How many windows are read at once, at the most; object storage serves them side by side.
@@ -168,23 +168,25 @@ def files_readable(stored: Reading, windows: Sequence[Window]) -> dg.AssetCheckR
     """Whether all files that were read are whole; `windows` are those that the run stores anew."""
     replaced = stored.damaged.keys() & {window.key for window in windows}
     rows = [{"window": key, "reason": why} for key, why in stored.damaged.items()]
-    sentences = [
-        f"{len(stored.damaged)} files cannot be read: {some(stored.damaged_files(), '; ')}.",
-        f"{len(replaced)} of them are replaced by this run and kept as `_….damaged`."
-        if replaced
-        else "",
-        "The others are left out: restore them, or materialize their windows again."
-        if len(replaced) < len(stored.damaged)
-        else "",
-    ]
-    return dg.AssetCheckResult(
-        check_name=FILES_READABLE.name,
-        passed=not stored.damaged,
-        severity=WARN,
-        description=(
-            " ".join(filter(None, sentences)) if stored.damaged else "Every file is readable."
-        ),
-        metadata=table_if_any("damaged", rows),
+    sentences = []
+    if stored.damaged:
+        files = some(stored.damaged_files(), "; ")
+        sentences.append(f"{len(stored.damaged)} files cannot be read: {files}.")
+    if replaced:
+        sentences.append(
+            f"{len(replaced)} of them are replaced by this run and kept as `_….damaged`."
+        )
+    if len(replaced) < len(stored.damaged):
+        sentences.append(
+            "The others are left out: restore them, or materialize their windows again."
+        )
+    return verdict(
+        FILES_READABLE,
+        windows,
+        " ".join(sentences),
+        "Every file is readable.",
+        WARN,
+        **table_if_any("damaged", rows),
     )
 
 
