@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, cast
 
 import dagster as dg
@@ -31,11 +32,11 @@ from market_data_pipeline.report.session_report import (
     session_report,
     session_report_asset,
 )
-from market_data_pipeline.runs.common import Service
+from market_data_pipeline.runs.common import Connect
 from market_data_pipeline.settings import Settings, misspelled, settings
 from market_data_pipeline.storage.price_history import (
-    MongoService,
     PriceHistory,
+    connect_mongo,
     mongo_price_history,
 )
 from market_data_pipeline.storage.quote_store import QuoteStore
@@ -46,13 +47,7 @@ ASSETS = [quotes, mongo_price_history, kafka_publication]
 def resources(given: Settings) -> dict[str, dg.ResourceDefinition]:
     """The resources that these settings describe; no run config can change them."""
 
-    def brapi(_: dg.InitResourceContext) -> Brapi:
-        return Brapi(given)
-
-    topic = Kafka(given)  # one: what `quotes` connects, the publication uses
-
-    def kafka(_: dg.InitResourceContext) -> Kafka:
-        return topic
+    kafka = Kafka(given)  # one: what `quotes` connects, the publication uses
 
     def mongo(_: dg.InitResourceContext) -> Iterator[MongoResource]:
         with _mongo(given) as resource:
@@ -62,24 +57,21 @@ def resources(given: Settings) -> dict[str, dg.ResourceDefinition]:
         with _mongo(given) as resource:
             yield PriceHistory(mongo=resource)
 
-    def services(_: dg.InitResourceContext) -> Iterator[list[Service]]:
+    def services(_: dg.InitResourceContext) -> Iterator[list[Connect]]:
         with _mongo(given) as resource:
-            yield [topic, MongoService(resource)]
-
-    def b3(_: dg.InitResourceContext) -> B3History:
-        return B3History()
+            yield [kafka.connect, partial(connect_mongo, resource)]
 
     def quote_store(context: dg.InitResourceContext) -> QuoteStore:
         storage = context.instance.storage_directory() if context.instance else ""
         return QuoteStore(given.quotes_path or storage, given.publish_made_up_prices)
 
     return {
-        "brapi": _fixed(brapi, given, "brapi_", "watchlist_file"),
+        "brapi": _fixed(lambda _: Brapi(given), given, "brapi_", "watchlist_file"),
         "mongo": _fixed(mongo, given, "mongo_"),
         "price_history": _without_config(dg.IOManagerDefinition(cast("Any", price_history))),
-        "kafka": _fixed(kafka, given, "kafka_"),
+        "kafka": _fixed(lambda _: kafka, given, "kafka_"),
         "services": _fixed(services, given),
-        "b3": _fixed(b3, given, "b3_"),
+        "b3": _fixed(lambda _: B3History(), given, "b3_"),
         "quote_store": _fixed(quote_store, given, "quotes_path", "publish_"),
         # Dagster's own would read any folder, or any variable, from run config.
         "io_manager": _without_config(dg.mem_io_manager),

@@ -22,6 +22,7 @@ from market_data_pipeline.runs.run_history import (
     materializations,
     materialized,
     runs_of,
+    value_of,
 )
 
 # A run takes half a minute; in the worst case, five.
@@ -121,8 +122,13 @@ def _last_sessions(instance: dg.DagsterInstance, key: dg.AssetKey, due: Window) 
     while windows[-1] < due:
         windows.append(WINDOWS.after(windows[-1]))
     found = materializations(instance, key, windows)
-    missing = [window for window, events in found.items() if not events]
-    empty = [window for window, events in found.items() if events and not any(map(_rows, events))]
+    missing = [window for window, records in found.items() if not records]
+    # A materialization that was reported by hand has no count, and is trusted.
+    empty = [
+        window
+        for window, records in found.items()
+        if records and all(value_of(each, ROW_COUNT) == 0 for each in records)
+    ]
     parts = [
         f"{len(each)} are {what} ({each[0].key} to {each[-1].key})"
         for each, what in ((missing, "missing"), (empty, "empty"))
@@ -130,9 +136,3 @@ def _last_sessions(instance: dg.DagsterInstance, key: dg.AssetKey, due: Window) 
     ]
     lacking = " and ".join(parts) or "none is missing or empty"
     return f"Of the {len(windows)} windows of the last {LAST_SESSIONS} sessions, {lacking}."
-
-
-def _rows(event: dg.AssetMaterialization) -> bool:
-    """Whether it counts anything. One that was reported by hand has no count and is trusted."""
-    count = event.metadata.get(ROW_COUNT)
-    return count is None or bool(count.value)

@@ -193,9 +193,9 @@ def _why_not_known(error: KafkaError) -> str:
     return f"The configuration of the topic is not known ({error.str()}): {advice}."
 
 
-def _recorded(event: dg.AssetMaterialization) -> Publication:
+def _recorded(record: dg.EventLogRecord) -> Publication:
     # Older versions did not record when the prices were observed, nor whose were withheld.
-    seconds = value_of(event, OBSERVED_AT)
+    seconds = value_of(record, OBSERVED_AT)
     newest = datetime.fromtimestamp(seconds, UTC) if seconds else datetime.max.replace(tzinfo=UTC)
-    withheld = frozenset(value_of(event, WITHHELD) or ())
-    return Publication(value_of(event, PUBLISHED), newest, withheld)
+    withheld = frozenset(value_of(record, WITHHELD) or ())
+    return Publication(value_of(record, PUBLISHED), newest, withheld)

@@ -51,7 +51,7 @@ class Kafka:
     settings: Settings
     _ready: list[Client] = field(default_factory=list, init=False, repr=False, compare=False)
 
-    def trouble(self) -> str:
+    def connect(self) -> str:
         """Connects, so that the next `publish` need not, and creates nothing.
 
         Returns:

@@ -34,7 +34,7 @@ from market_data_pipeline.runs.common import (
     OWNERS,
     QUOTES,
     WINDOWS,
-    Service,
+    Connect,
     failing_clearly,
     windows_of,
 )
@@ -70,7 +70,7 @@ def quotes(
     config: QuotesConfig,
     brapi: dg.ResourceParam[Brapi],
     quote_store: dg.ResourceParam[QuoteStore],
-    services: dg.ResourceParam[Sequence[Service]],
+    services: dg.ResourceParam[Sequence[Connect]],
 ) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
     """The price of every instrument of the watchlist as of the window's end.
 
@@ -131,7 +131,7 @@ def _refuse_future(window: Window) -> None:
 def _prepare(
     context: dg.AssetExecutionContext,
     brapi: Brapi,
-    services: Sequence[Service],
+    services: Sequence[Connect],
     window: Window,
 ) -> None:
     """Checks the token and connects to the services, until the window ends; logs what fails.
@@ -142,8 +142,7 @@ def _prepare(
     brapi.client().close()
     troubles: list[str] = []
     threads = [
-        Thread(target=lambda each=each: troubles.append(each.trouble()), daemon=True)
-        for each in services
+        Thread(target=lambda each=each: troubles.append(each()), daemon=True) for each in services
     ]
     for thread in threads:
         thread.start()

@@ -5,9 +5,8 @@ locations that share an instance therefore need an ASSET_KEY_PREFIX each.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 import dagster as dg
 from dagster_mongo import DagsterMongoError
@@ -35,11 +34,8 @@ OWNERS = ["team:market-data"]
 ONE_RUN_A_RANGE = dg.BackfillPolicy.single_run()
 
 
-class Service(Protocol):
-    """A database or a broker that a sink writes to."""
-
-    def trouble(self) -> str:
-        """Connects; returns a sentence that says what is wrong and what to do, or an empty text."""
+# Connects to what a sink writes to; returns what is wrong and what to do, or an empty text.
+Connect = Callable[[], str]
 
 
 def windows_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> list[Window]:

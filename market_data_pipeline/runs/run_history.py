@@ -59,35 +59,37 @@ def _was_to_materialize(
 
 def covers(run: dg.DagsterRun, window: Window) -> bool:
     """Whether a window is among the partitions of a run."""
-    first = run.tags.get(PARTITION_TAG) or run.tags.get(ASSET_PARTITION_RANGE_START_TAG)
-    last = run.tags.get(PARTITION_TAG) or run.tags.get(ASSET_PARTITION_RANGE_END_TAG)
-    if first is None or last is None:
-        return False
+    ends = _ends(run)
     try:
-        return start_of(first) <= window.start <= start_of(last)
+        return bool(ends) and start_of(ends[0]) <= window.start <= start_of(ends[-1])
     except ValueError:
         return False  # its partitions are sessions
 
 
 def windows_of_run(run: dg.DagsterRun) -> str:
     """` for 2026-11-23T10:00-0300`, or the first and the last window; empty if it has none."""
-    first = run.tags.get(PARTITION_TAG) or run.tags.get(ASSET_PARTITION_RANGE_START_TAG)
-    last = run.tags.get(PARTITION_TAG) or run.tags.get(ASSET_PARTITION_RANGE_END_TAG)
-    return f" for {' to '.join(dict.fromkeys((first, last)))}" if first and last else ""
+    ends = _ends(run)
+    return f" for {' to '.join(ends)}" if ends else ""
 
 
-def value_of(event: dg.AssetMaterialization, name: str) -> Any:
+def _ends(run: dg.DagsterRun) -> list[str]:
+    """The partition of a run, or the first and the last one."""
+    tags = (PARTITION_TAG, ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG)
+    return [*dict.fromkeys(run.tags[tag] for tag in tags if tag in run.tags)]
+
+
+def value_of(record: dg.EventLogRecord, name: str) -> Any:
     """A value of the metadata of a materialization; None if it is not there."""
-    return event.metadata[name].value if name in event.metadata else None
+    event = record.asset_materialization
+    return event.metadata[name].value if event and name in event.metadata else None
 
 
 def last_materialized(
     instance: dg.DagsterInstance, asset: dg.AssetKey, window: Window
 ) -> float | None:
     """When a window of an asset was last materialized, in Unix seconds; None if it is not."""
-    wanted = dg.AssetRecordsFilter(asset_key=asset, asset_partitions=[window.key])
-    records = instance.fetch_materializations(wanted, limit=1).records
-    return records[0].timestamp if records and _counts(records[0], window) else None
+    records = materializations(instance, asset, [window])[window]
+    return records[0].timestamp if records else None
 
 
 def materialized(
@@ -97,21 +99,21 @@ def materialized(
 ) -> list[Window]:
     """Those of the windows for which an asset is materialized."""
     found = materializations(instance, asset, windows)
-    return [window for window, events in found.items() if events]
+    return [window for window, records in found.items() if records]
 
 
 def materializations(
     instance: dg.DagsterInstance,
     asset: dg.AssetKey,
     windows: Sequence[Window],
-) -> dict[Window, list[dg.AssetMaterialization]]:
+) -> dict[Window, list[dg.EventLogRecord]]:
     """The materializations of an asset for some windows, newest first; a window may have none.
 
     A materialization from before the end of its window belongs to a shorter window with the same
     start, from before SYNC_INTERVAL_MINUTES was changed: it is left out. Of up to 400 windows at a
     time, the newest 10,000 are read.
     """
-    found: dict[Window, list[dg.AssetMaterialization]] = {window: [] for window in windows}
+    found: dict[Window, list[dg.EventLogRecord]] = {window: [] for window in windows}
     by_key = {window.key: window for window in windows}
     keys = list(by_key)
     for start in range(0, len(keys), _WINDOWS_A_QUERY):
@@ -119,11 +121,7 @@ def materializations(
         wanted = dg.AssetRecordsFilter(asset_key=asset, asset_partitions=some)
         records = instance.fetch_materializations(wanted, limit=_MOST_RECORDS).records
         for record in records:
-            window, event = by_key[record.partition_key or ""], record.asset_materialization
-            if event and _counts(record, window):
-                found[window].append(event)
+            window = by_key[record.partition_key or ""]
+            if record.timestamp >= (window.end - LARGEST_CLOCK_SKEW).timestamp():
+                found[window].append(record)
     return found
-
-
-def _counts(record: dg.EventLogRecord, window: Window) -> bool:
-    return record.timestamp >= (window.end - LARGEST_CLOCK_SKEW).timestamp()

@@ -115,20 +115,14 @@ def mongo_price_history(
     yield _history_equals_quotes(windows, rows, found)
 
 
-class MongoService:
-    """Tells a run whether the database can be reached, before it has to write."""
-
-    def __init__(self, mongo: MongoResource) -> None:
-        self._mongo = mongo
-
-    def trouble(self) -> str:
-        """Why nothing can be written now; empty if it can."""
-        try:
-            with self._mongo.errors_in_words():
-                self._mongo.get_collection(COLLECTION).find_one({}, {"_id": 1})
-        except DagsterMongoError as error:
-            return f"MongoDB is not ready: {error}"
-        return ""
+def connect_mongo(mongo: MongoResource) -> str:
+    """Reads a document; returns why that is not possible, or an empty text."""
+    try:
+        with mongo.errors_in_words():
+            mongo.get_collection(COLLECTION).find_one({}, {"_id": 1})
+    except DagsterMongoError as error:
+        return f"MongoDB is not ready: {error}"
+    return ""
 
 
 def _history_equals_quotes(

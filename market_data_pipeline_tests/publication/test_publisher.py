@@ -76,7 +76,7 @@ def test_events_of_one_instrument_keep_their_order(mock_kafka: str, topic: str) 
 
 def test_what_has_connected_before_publishes(mock_kafka: str, topic: str) -> None:
     kafka = a_kafka(mock_kafka, topic, "tests", timeout_seconds=1)
-    assert kafka.trouble() == ""
+    assert kafka.connect() == ""
     time.sleep(1.5)  # the time counts from the publication on
     for window in range(2):
         kafka.publish(a_window(window))

@@ -129,7 +129,7 @@ def test_a_service_that_does_not_answer_is_not_waited_for(
         asked.append(len(pipeline.sandbox.requests))
         return ""
 
-    monkeypatch.setattr("market_data_pipeline.publication.kafka.Kafka.trouble", trouble)
+    monkeypatch.setattr("market_data_pipeline.publication.kafka.Kafka.connect", trouble)
     behind = datetime.now(UTC) - END + timedelta(seconds=3)
     monkeypatch.setattr(clock, "utc_now", lambda: datetime.now(UTC) - behind)
 
