@@ -20,6 +20,11 @@ from market_data_pipeline.market.watchlist import WatchlistError, load_watchlist
 from market_data_pipeline.operation.alerts import alerts
 from market_data_pipeline.operation.freshness import freshness
 from market_data_pipeline.operation.launching import JOB, every_window, launch_missing
+from market_data_pipeline.operation.session_report import (
+    every_session,
+    session_report,
+    session_report_asset,
+)
 from market_data_pipeline.publication.asset import kafka_publication
 from market_data_pipeline.publication.checks import topic_keeps_prices
 from market_data_pipeline.publication.client import given_properties, variable
@@ -27,11 +32,6 @@ from market_data_pipeline.publication.event import FORMAT_NOT_CHOSEN
 from market_data_pipeline.publication.kafka import Kafka
 from market_data_pipeline.quotes.asset import quotes
 from market_data_pipeline.quotes.checks import check_record
-from market_data_pipeline.report.session_report import (
-    every_session,
-    session_report,
-    session_report_asset,
-)
 from market_data_pipeline.runs.common import Connect
 from market_data_pipeline.settings import Settings, misspelled, settings
 from market_data_pipeline.storage.price_history import (

@@ -100,9 +100,7 @@ File = Annotated[str, _without("://"), "the path of a file"]
 Folder = Annotated[
     str, _without("://.*:.*@|://.*[?]"), "a folder, or an address without password and query"
 ]
-Prefix = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9_]*$"), "letters, digits and underscores, such as funds"
-]
+Prefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]*$"), "letters, digits and underscores"]
 
 
 def _kafka_config() -> dict[str, SecretStr]:

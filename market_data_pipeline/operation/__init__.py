@@ -1,1 +1,1 @@
-"""When a run is launched, and what is sent to a chat."""
+"""When a run is launched, what is sent to a chat, and the report on a session."""

@@ -15,7 +15,7 @@ from brapi_sandbox.faults import Fault
 from market_data_pipeline.b3.asset import every_evening
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import close_of
-from market_data_pipeline.report.session_report import session_report
+from market_data_pipeline.operation.session_report import session_report
 from market_data_pipeline.runs.common import QUOTES, WINDOWS
 from market_data_pipeline.runs.run_history import runs_of
 from market_data_pipeline.storage.official_close import OFFICIAL_CLOSE, official_closes

@@ -28,8 +28,8 @@ FLOORS = (
     {"market"},
     {"runs"},
     {"brapi", "storage"},
-    {"b3", "operation", "publication", "quotes"},
-    {"report"},
+    {"b3", "publication", "quotes"},
+    {"operation"},
     {"definitions"},
 )
 

@@ -24,7 +24,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
 from market_data_pipeline.definitions import resources
-from market_data_pipeline.report.session_report import session_report
+from market_data_pipeline.operation.session_report import session_report
 from market_data_pipeline_dev.process import Child
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
 from market_data_pipeline_tests.deploy.webserver import messages, runs, why_it_failed

@@ -75,7 +75,7 @@ REFUSED = {
         "1985-12-31",
         "2037-01-01",
     ),
-    "ASSET_KEY_PREFIX": ("set it to letters, digits and underscores, such as funds.", "blue-chips"),
+    "ASSET_KEY_PREFIX": ("set it to letters, digits and underscores.", "blue-chips"),
     "DAGSTER_URL": (ADDRESS, "https://me:s3cr3t@dagster.example"),
 }
 

@@ -10,7 +10,7 @@ import pytest
 from brapi_sandbox.faults import Fault
 
 from market_data_pipeline.market.price_guard import decide
-from market_data_pipeline.report.session_report import session_report
+from market_data_pipeline.operation.session_report import session_report
 from market_data_pipeline_tests.conftest import (
     INSTRUMENTS,
     LIVE_ON_TUESDAY,

@@ -17,7 +17,7 @@ import pytest
 
 from market_data_pipeline.market.quote import COLUMNS
 from market_data_pipeline.market.windows import trading_windows
-from market_data_pipeline.report.session_report import session_report
+from market_data_pipeline.operation.session_report import session_report
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
 from market_data_pipeline_tests.observed import checks, failure_of, logs
 from market_data_pipeline_tests.record.helpers import SECOND, THIRD, prices, row, times

@@ -14,7 +14,7 @@ import pytest
 from brapi_sandbox.faults import Fault
 
 from market_data_pipeline.definitions import defs
-from market_data_pipeline.report.session_report import every_session, session_report
+from market_data_pipeline.operation.session_report import every_session, session_report
 from market_data_pipeline.storage.quote_store import QuoteStore
 from market_data_pipeline_tests.conftest import (
     LIVE_ON_TUESDAY,

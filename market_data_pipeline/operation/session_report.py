@@ -119,7 +119,7 @@ def report(
             path = quote_store.folder_of(SESSION_REPORT) / f"{day}.html"
             shown = _describe(context.instance, windows, rows, instruments)
             official = official_closes(quote_store, day)
-            quote_store.write({path: page(windows, rows, instruments, shown, official).encode()})
+            quote_store.write({path: _page(windows, rows, instruments, shown, official).encode()})
         context.log_event(
             dg.AssetMaterialization(
                 SESSION_REPORT,
@@ -187,7 +187,7 @@ def _describe(
 def _coverage(windows: Sequence[Window], with_prices: Sequence[Window]) -> str:
     text = f"{len(with_prices)} of {len(windows)}"
     gaps = [[*gap] for there, gap in groupby(windows, with_prices.__contains__) if not there]
-    spans = [f"{local_time(gap[0].start)} to {local_time(gap[-1].end)}" for gap in gaps]
+    spans = [f"{_local_time(gap[0].start)} to {_local_time(gap[-1].end)}" for gap in gaps]
     return f"{text}, none for {', '.join(spans)}" if spans else text
 
 
@@ -208,22 +208,14 @@ def _to_topic(seconds: Sequence[float]) -> str:
     return f"{count}, median {middle} after the end, at most {most}"
 
 
-def page(
+def _page(
     windows: Sequence[Window],
     rows: Sequence[Quote],
     instruments: Sequence[Instrument],
     described: Mapping[str, Any],
     official: Closes,
 ) -> str:
-    """The whole page, in English; times are in São Paulo.
-
-    Args:
-        windows: those of the session that have ended.
-        rows: what is stored of them.
-        instruments: at the end of the last of these windows.
-        described: what the UI shows of the session.
-        official: B3's own closes, by ticker; empty if they are not stored.
-    """
+    """The report as HTML: one file, without scripts, that works offline; times are in São Paulo."""
     medians = [0.0, *median_changes(instruments)]
     known = [each for each in medians if not isnan(each)]
     return _PAGES.get_template("session_report.html.jinja").render(
@@ -241,7 +233,7 @@ def page(
     )
 
 
-def local_time(instant: datetime) -> str:
+def _local_time(instant: datetime) -> str:
     """The time in São Paulo: `17:30`."""
     return f"{instant.astimezone(EXCHANGE_TIMEZONE):%H:%M}"
 
@@ -268,7 +260,7 @@ def _direction(change: float) -> str:
 
 
 _PAGES = Environment(
-    loader=PackageLoader("market_data_pipeline.report", ""),
+    loader=PackageLoader("market_data_pipeline.operation", ""),
     autoescape=True,
     trim_blocks=True,
     lstrip_blocks=True,
@@ -278,7 +270,7 @@ _PAGES.filters |= {
     "clock_time": clock_time,
     "direction": _direction,
     "explain": explain,
-    "local_time": local_time,
+    "local_time": _local_time,
     "percent": percent,
     "price": price,
     "volume": volume,
