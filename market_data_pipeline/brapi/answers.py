@@ -61,11 +61,11 @@ class UsageWindow:
 class History:
     """The bars of an instrument in the order of their time, each once.
 
-    `interval` is how long Brapi says that they are (`30m`; empty if it does not say), `observed_at`
-    when it was asked, `origin` which host answered.
+    `ticker` is the symbol of the answer, `interval` how long Brapi says that the bars are (`30m`;
+    empty if it does not say), `observed_at` when it was asked, `origin` which host answered.
     """
 
-    symbol: str
+    ticker: str
     name: str | None
     short_name: str | None
     bars: tuple[Bar, ...]
@@ -163,7 +163,7 @@ def read_history(result: Mapping[str, Any], asked: Asked) -> History:
         raise TickerError(f"unusable bar {_shown(odd[0])}")
     interval = result.get("usedInterval")
     return History(
-        symbol=result["symbol"],
+        ticker=result["symbol"],
         name=name,
         short_name=short_name,
         bars=tuple(sorted(dict.fromkeys(read), key=lambda bar: bar.start)),

@@ -45,7 +45,6 @@ from market_data_pipeline.market.windows import Window
 from market_data_pipeline.settings import Settings
 
 T = TypeVar("T")
-Read = Callable[[Mapping[str, Any], Asked], T]
 
 MAX_ATTEMPTS = 4
 FIRST_BACKOFF_SECONDS = 1.0
@@ -102,32 +101,24 @@ class Brapi:
     @property
     def plan(self) -> Plan:
         """The plan, with the settings that override it."""
-        return PLANS[self.settings.brapi_plan].adjusted(
-            tickers_per_request=self.settings.brapi_tickers_per_request or None,
-            intraday=self.settings.brapi_intraday,
-            longest_range=self.settings.brapi_longest_range or None,
+        settings, plan = self.settings, PLANS[self.settings.brapi_plan]
+        intraday = settings.brapi_intraday
+        return replace(
+            plan,
+            tickers_per_request=settings.brapi_tickers_per_request or plan.tickers_per_request,
+            intraday=plan.intraday if intraday is None else intraday,
+            longest_range=settings.brapi_longest_range or plan.longest_range,
         )
 
 
 class BrapiClient:
-    """A client of Brapi for one step; a context manager.
-
-    Args:
-        settings: the address, the token and the limits of time, which count from now.
-        plan: what the token may ask for.
-    """
+    """A client of Brapi for one step, whose time counts from now; a context manager."""
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         self.plan = plan
         self._interval = settings.brapi_min_interval_seconds
-        token = settings.brapi_token.get_secret_value()
-        self._connection = Connection(settings.brapi_base_url, token, MAX_OPEN_REQUESTS)
-        self._queue = RequestQueue(
-            self._connection,
-            self._interval,
-            settings.brapi_timeout_seconds,
-            time.monotonic() + settings.brapi_step_timeout_seconds,
-        )
+        self._connection = Connection(settings, MAX_OPEN_REQUESTS)
+        self._queue = RequestQueue(self._connection, settings)
         self._told = time.monotonic()
         self.account = Account()
         self._answered = False
@@ -149,9 +140,8 @@ class BrapiClient:
         Raises:
             RunError: the token, the plan or the quota refuses all requests.
         """
-        question = self._question(tickers, {})
         return self._fetch(
-            question, tickers, lambda result, asked: read_quote(result, asked, window)
+            tickers, lambda result, asked: read_quote(result, asked, window), {}, bars=0
         )
 
     def history(
@@ -168,11 +158,8 @@ class BrapiClient:
             PlanError: the plan does not reach back that far, or has no such bars.
             RunError: the token, the plan or the quota refuses all requests.
         """
-        parameters = {"interval": self.plan.bar_interval(window_minutes)}
-        parameters |= self.plan.history_span(*days, today)
-        bars = self.plan.most_bars(*days, today, window_minutes)
-        question = self._question(tickers, parameters, bars)
-        return self._fetch(question, tickers, read_history)
+        query, bars = self.plan.history_query(*days, today, window_minutes)
+        return self._fetch(tickers, read_history, query, bars)
 
     @property
     def requests(self) -> int:
@@ -187,27 +174,26 @@ class BrapiClient:
                 return read_usage_window(self._connection.json(outcome))
         return None
 
-    def _question(
-        self, tickers: Sequence[str], parameters: Mapping[str, str], bars: int = 0
-    ) -> Question:
-        """A question for quotes, with that many bars of each ticker."""
-        batch = min(len(tickers), self.plan.tickers_per_request) or 1
-        largest = min(batch * ANSWER_OF_A_TICKER, ANSWER_WITHOUT_BARS) + batch * bars * BAR
-        return Question(QUOTES, parameters, largest)
-
-    def _fetch(self, question: Question, tickers: Sequence[str], read: Read[T]) -> Fetch[T]:
+    def _fetch(
+        self,
+        tickers: Sequence[str],
+        read: Callable[[Mapping[str, Any], Asked], T],
+        parameters: Mapping[str, str],
+        bars: int,
+    ) -> Fetch[T]:
+        """Asks for quotes, with up to that many bars of each ticker."""
         started, requests_before = time.monotonic(), self.requests
         found: dict[str, T | str] = {}
         ended_because = "no answer within the time of the step"
-        size = self.plan.tickers_per_request
+        size = min(len(tickers), self.plan.tickers_per_request) or 1
+        largest = min(size * ANSWER_OF_A_TICKER, ANSWER_WITHOUT_BARS) + size * bars * BAR
+        question = Question(QUOTES, parameters, largest)
         waiting = [Request(batch) for batch in batches(tickers, size)]
         for request, outcome in self._queue.outcomes(question, waiting):
             try:
                 found |= self._read(request, outcome, read)
             except (TemporaryError, TickerError) as error:
-                pause = None
-                if isinstance(error, TemporaryError) and error.too_many:
-                    pause = error.retry_after
+                pause = error.retry_after if error.too_many else None
                 if pause is not None and not self._queue.hold(pause):
                     waiting.clear()  # those under way already count, so wait for them
                     ended_because = (
@@ -236,7 +222,9 @@ class BrapiClient:
             f"{len(found)} of {tickers} tickers done, {failed} failed, about {seconds:.0f} s left"
         )
 
-    def _read(self, request: Request, outcome: Outcome, read: Read[T]) -> dict[str, T | str]:
+    def _read(
+        self, request: Request, outcome: Outcome, read: Callable[[Mapping[str, Any], Asked], T]
+    ) -> dict[str, T | str]:
         """The answer for each ticker of a request, or the reason for none."""
         if isinstance(outcome, BaseException):
             raise outcome

@@ -17,11 +17,11 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase
 from urllib3.exceptions import HTTPError
 
 from market_data_pipeline.brapi.errors import RunError, TemporaryError
 from market_data_pipeline.market.quote import origin_of
+from market_data_pipeline.settings import Settings
 
 NOT_SET = (
     "BRAPI_TOKEN is not set. Put your token into .env (BRAPI_TOKEN=…) or the environment of the "
@@ -97,28 +97,26 @@ class Account:
 
 
 class Connection:
-    """Reuses connections to one address, and sends the token in a header and nowhere else.
-
-    Args:
-        base_url: where the API is, without `/api`.
-        token: the API token.
-        size: how many requests may be open at the same time.
+    """Reuses up to `size` connections, and sends the token in a header and nowhere else.
 
     Raises:
         RunError: the token cannot be used; the text says what to set.
     """
 
-    def __init__(self, base_url: str, token: str, size: int) -> None:
+    def __init__(self, settings: Settings, size: int) -> None:
+        token = settings.brapi_token.get_secret_value()
         if not token:
             raise RunError(NOT_SET)
         if not TOKEN.fullmatch(token):
             raise RunError("BRAPI_TOKEN contains an invalid character: copy it again.")
-        self.host = urlsplit(base_url).netloc.lower()
-        self._base_url = base_url.rstrip("/")
-        self._texts = Texts(token)
+        self._base_url = settings.brapi_base_url.rstrip("/")
+        self.host = urlsplit(self._base_url).netloc.lower()
+        self._texts = _Texts(token)
         self._session = requests.Session()
-        self._session.auth = _Bearer(token)
+        self._session.headers["Authorization"] = f"Bearer {token}"
         self._session.headers["Accept-Encoding"] = "gzip"
+        # Without an auth of its own, requests would let a .netrc replace the header.
+        self._session.auth = lambda request: request
         adapter = HTTPAdapter(pool_maxsize=size)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, adapter)
@@ -174,12 +172,8 @@ class Connection:
         self._session.close()
 
 
-class Texts:
-    """Cleans the texts of an answer.
-
-    Args:
-        token: is removed from the texts, in any form.
-    """
+class _Texts:
+    """Cleans the texts of an answer, from the token in any form, too."""
 
     def __init__(self, token: str) -> None:
         self._shortest = len(token) if len(token) >= SHORTEST_SECRET else math.inf
@@ -192,9 +186,6 @@ class Texts:
 
         Characters that cannot be printed (control and format characters, line separators) become
         spaces, and the token becomes `***`.
-
-        Raises:
-            RecursionError: it is nested too deeply.
         """
         if isinstance(value, str):
             return self._text(value)
@@ -212,17 +203,6 @@ class Texts:
         if len(text) >= self._shortest:
             text = self._token.sub("***", text)
         return text[:LONGEST_TEXT]
-
-
-class _Bearer(AuthBase):
-    """Without an auth of its own, requests would let a .netrc replace the header."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._token}"
-        return request
 
 
 def _content(response: requests.Response, largest: int, until: float) -> bytearray:

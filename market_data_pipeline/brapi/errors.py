@@ -27,21 +27,18 @@ REPEATED = {200, *CLAIMS, 408, 409, 425, 429}
 class BrapiError(ClearError):
     """Brapi did not answer with what was asked for; the text says why."""
 
+    def __init__(
+        self, text: str, retry_after: float | None = None, *, too_many: bool = False
+    ) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
+        """Seconds that Brapi asks to wait, if it does."""
+        self.too_many = too_many
+        """Whether Brapi refused the request because there were too many."""
+
 
 class TemporaryError(BrapiError):
-    """The request may succeed if it is repeated: a time-out, a reset, a 5xx, an incomplete answer.
-
-    Args:
-        retry_after: seconds that Brapi asks to wait, if it does.
-        too_many: whether Brapi refused the request because there were too many.
-    """
-
-    def __init__(
-        self, message: str, retry_after: float | None = None, *, too_many: bool = False
-    ) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-        self.too_many = too_many
+    """The request may succeed if repeated: a time-out, a reset, a 5xx, an incomplete answer."""
 
 
 class TickerError(BrapiError):
@@ -68,15 +65,7 @@ def is_error(body: Any) -> bool:
 def refusal(
     status: int, body: Any, tickers: int, retry_after: float | None, quota_left: int | None
 ) -> BrapiError:
-    """The error for an answer.
-
-    Args:
-        status: the HTTP status; 200 if the body says that it is an error.
-        body: the parsed JSON body, None if it is not JSON.
-        tickers: how many were asked for.
-        retry_after: seconds, from the header of that name.
-        quota_left: from the header `x-ratelimit-remaining` of this answer or one before it.
-    """
+    """The error for an answer; `quota_left` is what it says, or one before it."""
     code, message = _code_and_message(body)
     said = " ".join(filter(None, [f"Brapi answered {status}", code, message and f"({message})"]))
     if status < 500 and not isinstance(body, Mapping):

@@ -52,25 +52,12 @@ def observe_live(
     If a ticker was requested, or traded, when the window was no longer live, it is a failure: its
     quote belongs to another window.
 
-    Args:
-        client: asks Brapi; its rate, retries and time limit apply.
-        tickers: the symbols, as in the watchlist.
-        window: the live window.
-        trading_windows: says until when the window is live.
-
-    Returns:
-        A quote or a failure for each ticker; `answered_as` names those with another symbol.
-
     Raises:
-        OutageError: Brapi is down.
-        RunError: the token, the plan or the quota stops the whole run.
+        RunError: Brapi is down, or the token, the plan or the quota stops the whole run.
     """
     observation = Observation([window], client.plan)
     over = trading_windows.live_until(window)
-    fetch = client.quotes(tickers, window)
-    symbols = {ticker: quote.ticker for ticker, quote in fetch.answers.items()}
-    for ticker in _account(observation, fetch, symbols):
-        quote = fetch.answers[ticker]
+    for ticker, quote in _account(observation, client.quotes(tickers, window)):
         if max(quote.observed_at, quote.updated_at) < over:
             observation.quotes.append(quote)
         else:
@@ -85,40 +72,24 @@ def observe_history(
     trading_windows: TradingWindows,
     now: datetime,
 ) -> Observation:
-    """The quotes of past windows, from the bars of the price history.
+    """The quotes of past windows (at least one), from the bars of the price history.
 
     Nothing is requested for windows that cannot have a bar.
 
-    Args:
-        client: asks Brapi; its rate, retries and time limit apply.
-        tickers: the symbols, as in the watchlist.
-        windows: at least one.
-        trading_windows: says how long a window is and which one ends its session.
-        now: the current instant (aware).
-
-    Returns:
-        The quotes; `gaps` has the reason for each ticker and window without a bar.
-
     Raises:
-        PlanError: the token's plan does not allow the request.
-        OutageError: Brapi is down.
-        RunError: the token, the plan or the quota stops the whole run.
+        PlanError: the plan does not allow the request, or reaches back to none of the windows.
+        RunError: Brapi is down, or the token or the quota stops the whole run.
     """
     observation = Observation(windows, client.plan)
     minutes = int(trading_windows.interval.total_seconds() // 60)
     interval = client.plan.bar_interval(minutes)
     today = now.astimezone(EXCHANGE_TIMEZONE).date()
     served = note_unserved(observation, tickers, trading_windows, now)
-    if not served:
-        first = min(window.day for window in windows)
-        if max(window.day for window in windows) < client.plan.first_day(today):
-            raise client.plan.too_far_back(first, today)
+    if not served and max(windows).day >= client.plan.first_day(today):
         return observation
-    days = (min(window.day for window in served), max(window.day for window in served))
-    fetch = client.history(tickers, days, today, minutes)
-    symbols = {ticker: history.symbol for ticker, history in fetch.answers.items()}
-    for ticker in _account(observation, fetch, symbols):
-        history = fetch.answers[ticker]
+    asked = served or windows  # which the plan then refuses
+    days = min(asked).day, max(asked).day
+    for ticker, history in _account(observation, client.history(tickers, days, today, minutes)):
         for window, bar in bars_of_windows(history, served, interval).items():
             if isinstance(bar, Bar):
                 observation.quotes.append(_quote_of_bar(ticker, history, window, bar, interval))
@@ -137,17 +108,17 @@ def as_stored(
 ) -> Observation:
     """What is stored of some windows, as if it had just been observed."""
     there = {quote.requested_ticker for quote in rows}
-    empty = {window: unserved(window, plan, trading_windows, now) for window in windows}
-    for quote in rows:
-        empty.pop(quote.window, None)
-    return Observation(
+    observation = Observation(
         windows,
         plan,
         list(rows),
         failures={each: "no quote is stored" for each in tickers if each not in there},
-        gaps={window: dict.fromkeys(tickers, gap) for window, gap in empty.items() if gap},
         answered_as={q.requested_ticker: q.ticker for q in rows if q.ticker != q.requested_ticker},
     )
+    note_unserved(observation, tickers, trading_windows, now)
+    for quote in rows:
+        observation.gaps.pop(quote.window, None)
+    return observation
 
 
 def note_unserved(
@@ -157,25 +128,18 @@ def note_unserved(
     now: datetime,
 ) -> list[Window]:
     """Notes the windows of an observation that the plan has no bar for; returns the others."""
-    served = []
+    plan, served = observation.plan, []
+    first_day = plan.first_day(now.astimezone(EXCHANGE_TIMEZONE).date())
     for window in observation.windows:
-        if gap := unserved(window, observation.plan, trading_windows, now):
-            observation.gaps[window] = dict.fromkeys(tickers, gap)
+        if window.day < first_day:
+            observation.gaps[window] = dict.fromkeys(tickers, "too far back")
+        elif not plan.intraday and not trading_windows.is_last(window):
+            observation.gaps[window] = dict.fromkeys(tickers, "plan")
+        elif window.end > now - timedelta(minutes=plan.delay_minutes):
+            observation.gaps[window] = dict.fromkeys(tickers, "too early")
         else:
             served.append(window)
     return served
-
-
-def unserved(
-    window: Window, plan: Plan, trading_windows: TradingWindows, now: datetime
-) -> Gap | None:
-    """Why a plan's price history has no bar for a past window; None if it may have one."""
-    if window.day < plan.first_day(now.astimezone(EXCHANGE_TIMEZONE).date()):
-        return "too far back"
-    minutes = int(trading_windows.interval.total_seconds() // 60)
-    if plan.bar_interval(minutes) == "1d" and not trading_windows.is_last(window):
-        return "plan"
-    return "too early" if window.end > now - timedelta(minutes=plan.delay_minutes) else None
 
 
 def failures_of(observations: Sequence[Observation]) -> dict[str, str]:
@@ -225,10 +189,11 @@ def _commonest(window: Window, observation: Observation) -> str:
     return max(missing, key=lambda reason: len(missing[reason]))
 
 
-def _account(observation: Observation, fetch: Fetch[T], symbols: dict[str, str]) -> list[str]:
-    """Notes the costs and failures of a fetch; returns the tickers to use, one for each symbol."""
+def _account(observation: Observation, fetch: Fetch[T]) -> list[tuple[str, T]]:
+    """Notes the costs and failures of a fetch; returns the answers to use, one for each symbol."""
     observation.failures = dict(fetch.failures)
     observation.requests, observation.seconds = fetch.requests, fetch.seconds
+    symbols = {ticker: answer.ticker for ticker, answer in fetch.answers.items()}
     # The last one counts: a ticker that is the symbol itself.
     ordered = sorted(symbols.items(), key=lambda pair: (pair[0] == pair[1], pair[0]))
     taken = {symbol: ticker for ticker, symbol in ordered}
@@ -242,7 +207,7 @@ def _account(observation: Observation, fetch: Fetch[T], symbols: dict[str, str])
             continue
         if symbol != ticker:
             observation.answered_as[ticker] = symbol
-        accepted.append(ticker)
+        accepted.append((ticker, fetch.answers[ticker]))
     return accepted
 
 
@@ -250,7 +215,7 @@ def _quote_of_bar(ticker: str, history: History, window: Window, bar: Bar, inter
     assert bar.close is not None
     daily = interval == "1d"
     return Quote(
-        ticker=history.symbol,
+        ticker=history.ticker,
         name=history.name,
         short_name=history.short_name,
         price=bar.close,

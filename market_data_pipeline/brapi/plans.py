@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import calendar
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any
 
 from market_data_pipeline.brapi.errors import PlanError
 
@@ -44,16 +43,10 @@ class Plan:
         """The first day (São Paulo) that the price history reaches back to."""
         return _reaches_back_to(self.longest_range, today)
 
-    def too_far_back(self, first: date, today: date) -> PlanError:
-        """The error for a day that the plan does not reach back to."""
-        return PlanError(
-            f"The plan '{self.name}' reaches back {self.longest_range}, to "
-            f"{self.first_day(today)}; {first} is too far back. Nothing was asked: choose later "
-            "windows, or set BRAPI_PLAN (or BRAPI_LONGEST_RANGE) to what your token allows."
-        )
-
-    def history_span(self, first: date, last: date, today: date) -> dict[str, str]:
-        """The query parameters that cover the days `first` to `last`.
+    def history_query(
+        self, first: date, last: date, today: date, window_minutes: int
+    ) -> tuple[dict[str, str], int]:
+        """The parameters that cover the days `first` to `last`, and how many bars may come at most.
 
         Dates where the plan has intraday bars, else the shortest range that reaches back to
         `first`.
@@ -61,30 +54,23 @@ class Plan:
         Raises:
             PlanError: `first` is further back than the plan reaches.
         """
-        ranges = RANGES[: RANGES.index(self.longest_range) + 1]
-        reaching = [name for name in ranges if _reaches_back_to(name, today) <= first]
-        if not reaching:
-            raise self.too_far_back(first, today)
+        if first < self.first_day(today):
+            raise PlanError(
+                f"The plan '{self.name}' reaches back {self.longest_range}, to "
+                f"{self.first_day(today)}; {first} is too far back. Nothing was asked: choose "
+                "later windows, or set BRAPI_PLAN (or BRAPI_LONGEST_RANGE) to what your token "
+                "allows."
+            )
+        query = {"interval": self.bar_interval(window_minutes)}
         if not self.intraday:
-            return {"range": reaching[0]}
-        span = {"startDate": first.isoformat()}
+            query["range"] = next(name for name in RANGES if _reaches_back_to(name, today) <= first)
+            return query, (today - first).days + 1
+        query["startDate"] = first.isoformat()
         if last < today:
             # Whether endDate is part of the answer is not documented: ask for one day more.
-            span["endDate"] = (last + timedelta(days=1)).isoformat()
-        return span
-
-    def most_bars(self, first: date, last: date, today: date, window_minutes: int) -> int:
-        """How many bars of an instrument the answer for the days `first` to `last` may have."""
-        if not self.intraday:
-            return (today - first).days + 1
-        minutes = int(self.bar_interval(window_minutes).removesuffix("m"))
-        return ((last - first).days + 2) * LONGEST_SESSION_MINUTES // minutes
-
-    def adjusted(self, **settings: Any) -> Plan:
-        """This plan with those of its fields that are not None."""
-        return replace(
-            self, **{name: value for name, value in settings.items() if value is not None}
-        )
+            query["endDate"] = (last + timedelta(days=1)).isoformat()
+        minutes = int(query["interval"].removesuffix("m"))
+        return query, ((last - first).days + 2) * LONGEST_SESSION_MINUTES // minutes
 
 
 PLANS = {

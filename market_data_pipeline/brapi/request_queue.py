@@ -19,6 +19,7 @@ from market_data_pipeline.brapi.answers import to_milliseconds
 from market_data_pipeline.brapi.connection import Connection, Question, Reply
 from market_data_pipeline.brapi.errors import TemporaryError
 from market_data_pipeline.market import clock
+from market_data_pipeline.settings import Settings
 
 MAX_OPEN_REQUESTS = 24
 # Of all answers under way at the same time.
@@ -29,14 +30,14 @@ MAX_OPEN_BYTES = 64 * 2**20
 class Request:
     """A batch of tickers to ask for, for the `attempt`-th time, not before `due`.
 
-    `due` and `until`, when it is given up, are by `time.monotonic()`.
+    It is sent at `asked_at` (UTC, to the millisecond) and given up at `until`; `due` and `until`
+    are by `time.monotonic()`.
     """
 
     batch: tuple[str, ...]
     attempt: int = 1
     due: float = 0.0
     asked_at: datetime = field(init=False)
-    """When it was sent; aware, UTC, to the millisecond."""
     until: float = field(init=False)
 
 
@@ -44,22 +45,14 @@ Outcome = Reply | BaseException
 
 
 class RequestQueue:
-    """The requests of a client, one after the other.
+    """The requests of a client, one after the other; the time of the step counts from now."""
 
-    Args:
-        connection: the connection to Brapi.
-        interval: seconds between the starts of two requests, at the least.
-        request_timeout: seconds for one request, from connecting to the last byte.
-        deadline: when everything ends, by `time.monotonic()`.
-    """
-
-    def __init__(
-        self, connection: Connection, interval: float, request_timeout: float, deadline: float
-    ) -> None:
+    def __init__(self, connection: Connection, settings: Settings) -> None:
         self._connection = connection
-        self._interval = interval
-        self._request_timeout = request_timeout
-        self.deadline = deadline
+        self._interval = settings.brapi_min_interval_seconds
+        self._request_timeout = settings.brapi_timeout_seconds
+        self.deadline = time.monotonic() + settings.brapi_step_timeout_seconds
+        """When everything ends, by `time.monotonic()`."""
         self._next_start = 0.0
         self.requests = 0
         """How many have been sent."""
@@ -73,7 +66,7 @@ class RequestQueue:
         Requests that the caller adds to `waiting` meanwhile are sent, too.
         """
         done: queue.SimpleQueue[tuple[Request, Outcome]] = queue.SimpleQueue()
-        under_way: set[Request] = set()
+        under_way: list[Request] = []
         most = max(1, min(MAX_OPEN_REQUESTS, MAX_OPEN_BYTES // question.largest))
         while waiting or under_way:
             now = time.monotonic()
@@ -84,20 +77,18 @@ class RequestQueue:
             if now >= start:
                 request = min(waiting, key=lambda each: each.due)
                 waiting.remove(request)
-                under_way.add(request)
+                under_way.append(request)
                 self._send(question, request, done)
                 continue
-            given_up = min((each.until for each in under_way), default=math.inf)
+            given_up = under_way[0].until if under_way else math.inf
+            wait = max(0, min(start, given_up, self.deadline) - now)
             try:
-                request, outcome = done.get(
-                    timeout=max(0, min(start, given_up, self.deadline) - now)
-                )
+                request, outcome = done.get(timeout=wait)
             except queue.Empty:
-                for each in under_way:
-                    if each.until <= time.monotonic():
-                        seconds = self._request_timeout
-                        done.put((each, TemporaryError(f"no answer within {seconds:.3g} s")))
-                continue
+                if time.monotonic() < given_up:
+                    continue
+                seconds = self._request_timeout
+                request, outcome = under_way[0], TemporaryError(f"no answer within {seconds:.3g} s")
             if request in under_way:
                 under_way.remove(request)
                 yield request, outcome
