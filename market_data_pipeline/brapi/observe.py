@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
-from typing import TypeVar, get_args
+from typing import Literal, TypeVar, get_args
 
 from market_data_pipeline.brapi.answers import Bar, History
 from market_data_pipeline.brapi.bars import Gap, bars_of_windows
@@ -15,7 +15,8 @@ from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, TradingWindows, Window
 
 T = TypeVar("T", Quote, History)
-# Why a ticker has no row in a window.
+Missing = Gap | Literal["failed"]
+"""Why a ticker has no row in a window."""
 REASONS = (*get_args(Gap), "failed")
 # Stocks close at 17:00 while New York has daylight saving time, and at 18:00 otherwise.
 EARLIEST_CLOSE = time(17)
@@ -25,20 +26,74 @@ EARLIEST_CLOSE = time(17)
 class Observation:
     """The quotes of some windows, and why others are missing.
 
-    `failures` has the reason for each ticker that Brapi did not answer for; `gaps` has, for each
-    window, the reason for each ticker without a bar; `answered_as` has the other symbol under which
-    a ticker of the watchlist was answered. `plan` is the plan of the requests, `seconds` how long
-    they took.
+    `missing` has, for each window that was to be observed, the reason for each ticker without a
+    row; `failures` the reason, in words, for each ticker that Brapi did not answer for;
+    `answered_as` the other symbol under which a ticker of the watchlist was answered. `plan` is the
+    plan of the requests, `seconds` how long they took.
     """
 
-    windows: Sequence[Window]
     plan: Plan
+    missing: dict[Window, dict[str, Missing]] = field(default_factory=dict)
     quotes: list[Quote] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
-    gaps: dict[Window, dict[str, Gap]] = field(default_factory=dict)
     answered_as: dict[str, str] = field(default_factory=dict)
     requests: int = 0
     seconds: float = 0.0
+
+    def __or__(self, other: Observation) -> Observation:
+        """Both, of different windows, as one."""
+        return Observation(
+            self.plan,
+            self.missing | other.missing,
+            self.quotes + other.quotes,
+            self.failures | other.failures,
+            self.answered_as | other.answered_as,
+            self.requests + other.requests,
+            self.seconds + other.seconds,
+        )
+
+    def fail(self, failures: Mapping[str, str]) -> None:
+        """Notes tickers without an answer; a window without a bar keeps its reason."""
+        self.failures |= failures
+        for reasons in self.missing.values():
+            for ticker in failures:
+                reasons.setdefault(ticker, "failed")
+
+    def by_reason(self, window: Window) -> dict[str, list[str]]:
+        """The tickers without a row in a window, for each reason."""
+        reasons = self.missing[window]
+        return {why: [each for each in reasons if reasons[each] == why] for why in REASONS}
+
+    def why_empty(self, window: Window) -> str:
+        """The most common reason for a window to have no row, in words."""
+        return self.in_words(self._commonest(window))
+
+    def is_lacking(self, window: Window) -> bool:
+        """Whether an empty window is a failure: not if the plan has no bar, or stocks had closed.
+
+        No plan has bars for the windows after the close.
+        """
+        why = self._commonest(window)
+        after_the_close = window.start.astimezone(EXCHANGE_TIMEZONE).time() >= EARLIEST_CLOSE
+        return why not in {"plan", "too far back"} and not (why == "no trade" and after_the_close)
+
+    def in_words(self, why: str) -> str:
+        """A reason for tickers to have no row, in words."""
+        name, delay, span = self.plan.name, self.plan.delay_minutes, self.plan.longest_range
+        words = {
+            "plan": f"the {name} plan has daily bars only",
+            "too far back": f"the history of the {name} plan reaches back {span}",
+            "no trade": "there was no trade",
+            "off the grid": "Brapi's bars do not start where the window starts",
+            "too early": f"its bars are not complete until {delay} minutes after its end",
+            "other interval": "Brapi's bars are not known to be as long as was asked for",
+            "failed": "Brapi gave no usable answer",
+        }
+        return words[why]
+
+    def _commonest(self, window: Window) -> str:
+        tickers = self.by_reason(window)
+        return max(tickers, key=lambda why: len(tickers[why]))
 
 
 def observe_live(
@@ -55,13 +110,13 @@ def observe_live(
     Raises:
         RunError: Brapi is down, or the token, the plan or the quota stops the whole run.
     """
-    observation = Observation([window], client.plan)
+    observation = Observation(client.plan, {window: {}})
     over = trading_windows.live_until(window)
     for ticker, quote in _account(observation, client.quotes(tickers, window)):
         if max(quote.observed_at, quote.updated_at) < over:
             observation.quotes.append(quote)
         else:
-            observation.failures[ticker] = "answered too late: the window was no longer live"
+            observation.fail({ticker: "answered too late: the window was no longer live"})
     return observation
 
 
@@ -80,11 +135,11 @@ def observe_history(
         PlanError: the plan does not allow the request, or reaches back to none of the windows.
         RunError: Brapi is down, or the token or the quota stops the whole run.
     """
-    observation = Observation(windows, client.plan)
+    observation = unasked(client.plan, tickers, windows, trading_windows, now)
     minutes = int(trading_windows.interval.total_seconds() // 60)
     interval = client.plan.bar_interval(minutes)
     today = now.astimezone(EXCHANGE_TIMEZONE).date()
-    served = note_unserved(observation, tickers, trading_windows, now)
+    served = [window for window, reasons in observation.missing.items() if not reasons]
     if not served and max(windows).day >= client.plan.first_day(today):
         return observation
     asked = served or windows  # which the plan then refuses
@@ -94,104 +149,56 @@ def observe_history(
             if isinstance(bar, Bar):
                 observation.quotes.append(_quote_of_bar(ticker, history, window, bar, interval))
             else:
-                observation.gaps.setdefault(window, {})[ticker] = bar
+                observation.missing[window][ticker] = bar
     return observation
 
 
 def as_stored(
     plan: Plan,
-    windows: Sequence[Window],
-    rows: Sequence[Quote],
     tickers: Sequence[str],
+    windows: Sequence[Window],
     trading_windows: TradingWindows,
     now: datetime,
+    rows: Sequence[Quote],
 ) -> Observation:
     """What is stored of some windows, as if it had just been observed."""
-    there = {quote.requested_ticker for quote in rows}
-    observation = Observation(
-        windows,
-        plan,
-        list(rows),
-        failures={each: "no quote is stored" for each in tickers if each not in there},
-        answered_as={q.requested_ticker: q.ticker for q in rows if q.ticker != q.requested_ticker},
-    )
-    note_unserved(observation, tickers, trading_windows, now)
+    observation = unasked(plan, tickers, windows, trading_windows, now)
+    observation.quotes = list(rows)
     for quote in rows:
-        observation.gaps.pop(quote.window, None)
+        observation.missing[quote.window] = {}
+        if quote.ticker != quote.requested_ticker:
+            observation.answered_as[quote.requested_ticker] = quote.ticker
+    there = {quote.requested_ticker for quote in rows}
+    observation.fail({each: "no quote is stored" for each in tickers if each not in there})
     return observation
 
 
-def note_unserved(
-    observation: Observation,
+def unasked(
+    plan: Plan,
     tickers: Sequence[str],
+    windows: Sequence[Window],
     trading_windows: TradingWindows,
     now: datetime,
-) -> list[Window]:
-    """Notes the windows of an observation that the plan has no bar for; returns the others."""
-    plan, served = observation.plan, []
+) -> Observation:
+    """What is known of past windows without a request: those that the plan has no bar for."""
     first_day = plan.first_day(now.astimezone(EXCHANGE_TIMEZONE).date())
-    for window in observation.windows:
+    observation = Observation(plan, {window: {} for window in windows})
+    for window in windows:
+        why: Missing | None = None
         if window.day < first_day:
-            observation.gaps[window] = dict.fromkeys(tickers, "too far back")
+            why = "too far back"
         elif not plan.intraday and not trading_windows.is_last(window):
-            observation.gaps[window] = dict.fromkeys(tickers, "plan")
+            why = "plan"
         elif window.end > now - timedelta(minutes=plan.delay_minutes):
-            observation.gaps[window] = dict.fromkeys(tickers, "too early")
-        else:
-            served.append(window)
-    return served
-
-
-def failures_of(observations: Sequence[Observation]) -> dict[str, str]:
-    """The tickers that Brapi did not answer for, and why."""
-    return {ticker: why for each in observations for ticker, why in each.failures.items()}
-
-
-def missing_in(window: Window, observation: Observation) -> dict[str, list[str]]:
-    """The tickers without a row in one of the observed windows, by the reason why."""
-    gaps = observation.gaps.get(window, {})
-    missing = {why: [each for each in gaps if gaps[each] == why] for why in REASONS}
-    missing["failed"] = [ticker for ticker in observation.failures if ticker not in gaps]
-    return missing
-
-
-def why_empty(window: Window, observation: Observation) -> str:
-    """The most common reason for a window to have no row, in words."""
-    return explain_gap(_commonest(window, observation), observation.plan)
-
-
-def explain_gap(gap: str, plan: Plan) -> str:
-    """In words, a reason for tickers to have no row."""
-    words = {
-        "plan": f"the {plan.name} plan has daily bars only",
-        "too far back": f"the history of the {plan.name} plan reaches back {plan.longest_range}",
-        "no trade": "there was no trade",
-        "off the grid": "Brapi's bars do not start where the window starts",
-        "too early": f"its bars are not complete until {plan.delay_minutes} minutes after its end",
-        "other interval": "Brapi's bars are not known to be as long as was asked for",
-        "failed": "Brapi gave no usable answer",
-    }
-    return words[gap]
-
-
-def cannot_be_filled(window: Window, observation: Observation) -> bool:
-    """Whether it is no failure that a window is empty: the plan has no bar, or stocks had closed.
-
-    No plan has bars for the windows after the close.
-    """
-    gap = _commonest(window, observation)
-    after_the_close = window.start.astimezone(EXCHANGE_TIMEZONE).time() >= EARLIEST_CLOSE
-    return gap in {"plan", "too far back"} or (gap == "no trade" and after_the_close)
-
-
-def _commonest(window: Window, observation: Observation) -> str:
-    missing = missing_in(window, observation)
-    return max(missing, key=lambda reason: len(missing[reason]))
+            why = "too early"
+        if why:
+            observation.missing[window] = dict.fromkeys(tickers, why)
+    return observation
 
 
 def _account(observation: Observation, fetch: Fetch[T]) -> list[tuple[str, T]]:
     """Notes the costs and failures of a fetch; returns the answers to use, one for each symbol."""
-    observation.failures = dict(fetch.failures)
+    failures = dict(fetch.failures)
     observation.requests, observation.seconds = fetch.requests, fetch.seconds
     symbols = {ticker: answer.ticker for ticker, answer in fetch.answers.items()}
     # The last one counts: a ticker that is the symbol itself.
@@ -200,7 +207,7 @@ def _account(observation: Observation, fetch: Fetch[T]) -> list[tuple[str, T]]:
     accepted = []
     for ticker, symbol in symbols.items():
         if taken[symbol] != ticker:
-            observation.failures[ticker] = (
+            failures[ticker] = (
                 f"answered under the symbol {symbol}, as is {taken[symbol]}, which is kept: leave "
                 "one of them in the watchlist"
             )
@@ -208,6 +215,7 @@ def _account(observation: Observation, fetch: Fetch[T]) -> list[tuple[str, T]]:
         if symbol != ticker:
             observation.answered_as[ticker] = symbol
         accepted.append((ticker, fetch.answers[ticker]))
+    observation.fail(failures)
     return accepted
 
 

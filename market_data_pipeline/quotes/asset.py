@@ -1,6 +1,6 @@
 """The quotes of the watchlist, one window at a time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from threading import Thread
 from time import monotonic
@@ -13,10 +13,9 @@ from market_data_pipeline.brapi.errors import BrapiError, OutageError
 from market_data_pipeline.brapi.observe import (
     Observation,
     as_stored,
-    failures_of,
-    note_unserved,
     observe_history,
     observe_live,
+    unasked,
 )
 from market_data_pipeline.brapi.quota import Quota, last_recorded, measured, record
 from market_data_pipeline.market import clock
@@ -95,25 +94,21 @@ def quotes(
             if config.accept:
                 rows = _accept(context, quote_store, windows, config.accept)
                 now = clock.utc_now()
-                observations = [as_stored(brapi.plan, windows, rows, tickers, WINDOWS, now)]
+                observation = as_stored(brapi.plan, tickers, windows, WINDOWS, now, rows)
                 quota = last_recorded(context.instance, now)
             else:
                 if clock.utc_now() < windows[-1].end:
                     _prepare(context, brapi, services, windows[-1])
                 _wait_for_the_end(windows[-1], entered + brapi.settings.brapi_min_interval_seconds)
-                observations, quota = _observe(context, brapi, windows, tickers)
-                _report(context, tickers, observations)
-                # The live one, if it is among them: the others can be asked for again.
-                _demand_an_answer(tickers, observations[0])
-                observed = [quote for each in observations for quote in each.quotes]
-                rows = _decide(stored, windows, observed)
+                observation, quota = _observe(context, brapi, windows, tickers)
+                rows = _decide(stored, windows, observation.quotes)
             quote_store.save(rows, [window.key for window in windows])
     grouped = by_window(rows)
     rows = [quote for window in windows for quote in grouped[window]]
     of_sessions = {**earlier, **{window: grouped[window] for window in windows}}
-    describe_windows(context, tickers, observations, of_sessions, quota, quote_store.folder)
+    describe_windows(context, tickers, observation, of_sessions, quota, quote_store.folder)
     yield dg.MaterializeResult(
-        check_results=check_answers(windows, rows, observations, watchlist, stored)
+        check_results=check_answers(windows, rows, observation, watchlist, stored)
     )
 
 
@@ -177,7 +172,7 @@ def _observe(
     brapi: Brapi,
     windows: list[Window],
     tickers: list[str],
-) -> tuple[list[Observation], Quota | None]:
+) -> tuple[Observation, Quota | None]:
     """Observes the live window and the past ones, if there are any.
 
     Also returns what is left of the quota, if that is known, and records it even if the requests
@@ -186,24 +181,28 @@ def _observe(
     now = max(clock.utc_now(), windows[-1].end)
     live = WINDOWS.live(now)
     past = [window for window in windows if window != live]
-    observations = []
     with brapi.client() as client:
+        observation = Observation(client.plan)
         try:
             # The live one first: it does not stay live for long.
             if live is not None and live in windows:
-                observations.append(observe_live(client, tickers, live, WINDOWS))
-            cost = client.account.spent
+                observation |= observe_live(client, tickers, live, WINDOWS)
+            failures, cost = observation.failures, client.account.spent
             if past:
-                observations.append(observe_history(client, tickers, past, WINDOWS, now))
+                observation |= observe_history(client, tickers, past, WINDOWS, now)
         except BrapiError as error:
-            if not observations:
+            if not observation.missing:
                 _record_quota(context, client, 0, now)
                 raise
             # The live window is not lost with the others.
-            missed = Observation(past, client.plan, failures=dict.fromkeys(tickers, str(error)))
-            note_unserved(missed, tickers, WINDOWS, now)
-            observations.append(missed)
-        return observations, _record_quota(context, client, cost, now)
+            missed = unasked(client.plan, tickers, past, WINDOWS, now)
+            missed.fail(dict.fromkeys(tickers, str(error)))
+            observation |= missed
+        quota = _record_quota(context, client, cost, now)
+    _report(context, tickers, observation)
+    # Of the live window, if it is among them: the others can be asked for again.
+    _demand_an_answer(tickers, failures if live in windows else observation.failures)
+    return observation, quota
 
 
 def _record_quota(
@@ -240,23 +239,21 @@ def _decide(stored: Reading, windows: list[Window], observed: list[Quote]) -> li
 
 
 def _report(
-    context: dg.AssetExecutionContext, tickers: list[str], observations: list[Observation]
+    context: dg.AssetExecutionContext, tickers: list[str], observation: Observation
 ) -> None:
-    if not any(observation.requests for observation in observations):
+    if not observation.requests:
         context.log.info("No request was sent: Brapi has no bar for any of these windows.")
         return
-    failures = failures_of(observations)
-    for ticker, reason in failures.items():
+    for ticker, reason in observation.failures.items():
         context.log.warning(f"{ticker} failed: {reason}")
-    context.log.info(
-        f"Ingestion completed: {len(tickers) - len(failures)} succeeded, {len(failures)} failed"
-    )
+    failed = len(observation.failures)
+    context.log.info(f"Ingestion completed: {len(tickers) - failed} succeeded, {failed} failed")
 
 
-def _demand_an_answer(tickers: list[str], observation: Observation) -> None:
-    """Raises an OutageError if no ticker of an observation was answered."""
-    reasons = list(observation.failures.values())
-    if len(reasons) == len(tickers):
+def _demand_an_answer(tickers: list[str], failures: Mapping[str, str]) -> None:
+    """Raises an OutageError if all tickers failed."""
+    if len(failures) == len(tickers):
+        reasons = list(failures.values())
         commonest = max(set(reasons), key=reasons.count)
         raise OutageError(
             f"Brapi answered for 0 of {len(tickers)} tickers, most often because: {commonest}. "

@@ -2,20 +2,13 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import dagster as dg
 
 from market_data_pipeline.brapi.client import Brapi
-from market_data_pipeline.brapi.observe import (
-    EARLIEST_CLOSE,
-    Observation,
-    cannot_be_filled,
-    failures_of,
-    missing_in,
-    why_empty,
-)
+from market_data_pipeline.brapi.observe import EARLIEST_CLOSE, Observation
 from market_data_pipeline.brapi.quota import last_recorded, shortage
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.price_guard import LARGEST_FACTOR, explain
@@ -90,7 +83,7 @@ OF_THE_RECORD = [PRICES_PLAUSIBLE, QUOTES_RECENT, OBSERVED_IN_TIME, QUOTA_LASTS]
 def check_answers(
     windows: Sequence[Window],
     rows: Sequence[Quote],
-    observations: Sequence[Observation],
+    observation: Observation,
     watchlist: Watchlist,
     stored: Reading,
 ) -> list[dg.AssetCheckResult]:
@@ -99,13 +92,13 @@ def check_answers(
     Args:
         windows: the windows of the run, in the order of time.
         rows: what is stored of them now.
-        observations: what the run observed, and why quotes are missing.
+        observation: what the run observed, and why quotes are missing.
         watchlist: what was asked for, and the lines that are left out.
         stored: what the run has read of the stored windows.
     """
     return [
-        _all_tickers_quoted(windows, rows, observations),
-        _watchlist_free_of_renames(windows, watchlist, observations),
+        _all_tickers_quoted(windows, rows, observation),
+        _watchlist_free_of_renames(windows, watchlist, observation.answered_as),
         files_readable(stored, windows),
     ]
 
@@ -136,29 +129,27 @@ def check_record(
 
 
 def _all_tickers_quoted(
-    windows: Sequence[Window], rows: Sequence[Quote], observations: Sequence[Observation]
+    windows: Sequence[Window], rows: Sequence[Quote], observation: Observation
 ) -> dg.AssetCheckResult:
-    failures = failures_of(observations)
-    asked = dict(sorted((window, each) for each in observations for window in each.windows))
-    quoted = Counter(quote.window for quote in rows)
+    failures, quoted = observation.failures, Counter(quote.window for quote in rows)
     kept = {
         quote.requested_ticker
         for quote in rows
-        if quote.requested_ticker in asked[quote.window].failures
+        if observation.missing[quote.window].get(quote.requested_ticker) == "failed"
     }
-    empty = {window: why_empty(window, asked[window]) for window in asked if not quoted[window]}
-    lacking = [window for window in empty if not cannot_be_filled(window, asked[window])]
+    empty = {each: observation.why_empty(each) for each in windows if not quoted[each]}
+    lacking = [window for window in empty if observation.is_lacking(window)]
     sentences = [
         f"{len(failures)} tickers failed: {some(list(failures))}." if failures else "",
         f"An earlier quote is kept for {len(kept)} of them." if kept else "",
-        f"{filled(empty, len(asked))}." if empty else "",
+        f"{filled(empty, len(windows))}." if empty else "",
         f"Materialize again: {as_ranges(lacking)}." if lacking else "",
     ]
     said = " ".join(filter(None, sentences))
     coverage = [
         {"window": window.key, "quotes": quoted[window]}
-        | {why: some(each) for why, each in missing_in(window, asked[window]).items()}
-        for window in asked
+        | {why: some(each) for why, each in observation.by_reason(window).items()}
+        for window in windows
     ]
     return verdict(
         ALL_TICKERS_QUOTED,
@@ -172,9 +163,8 @@ def _all_tickers_quoted(
 
 
 def _watchlist_free_of_renames(
-    windows: Sequence[Window], watchlist: Watchlist, observations: Sequence[Observation]
+    windows: Sequence[Window], watchlist: Watchlist, answered_as: Mapping[str, str]
 ) -> dg.AssetCheckResult:
-    answered_as = {old: new for each in observations for old, new in each.answered_as.items()}
     pairs = [f"{old} as {new}" for old, new in answered_as.items()]
     under = (
         f"Answered under another symbol: {', '.join(pairs)}. Stored and published under it; if B3 "
@@ -186,7 +176,7 @@ def _watchlist_free_of_renames(
         " ".join(filter(None, [under if pairs else "", watchlist.left_out])),
         "No instrument was answered under another symbol.",
         WARN,
-        answered_as=answered_as,
+        answered_as=dict(answered_as),
     )
 
 

@@ -12,13 +12,7 @@ from typing import Any
 import dagster as dg
 from upath import UPath
 
-from market_data_pipeline.brapi.observe import (
-    Observation,
-    explain_gap,
-    failures_of,
-    missing_in,
-    why_empty,
-)
+from market_data_pipeline.brapi.observe import Observation
 from market_data_pipeline.brapi.quota import Quota
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
@@ -46,7 +40,7 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 def describe_windows(
     context: dg.AssetExecutionContext,
     tickers: Sequence[str],
-    observations: Sequence[Observation],
+    observation: Observation,
     rows: Mapping[Window, Sequence[Quote]],
     quota: Quota | None,
     folder: UPath,
@@ -56,35 +50,30 @@ def describe_windows(
     Args:
         context: of the run.
         tickers: what was asked for.
-        observations: what was answered of the windows of the run.
+        observation: what was answered of the windows of the run.
         rows: of these windows, of those of their sessions before them, and of the session before.
         quota: what is left of it, if that is known.
         folder: where the files are.
     """
-    empty = {
-        window: why_empty(window, observation)
-        for observation in observations
-        for window in observation.windows
-        if not rows[window]
-    }
+    windows = observation.missing
+    empty = {window: observation.why_empty(window) for window in windows if not rows[window]}
     ran = {
-        **tell_filled(context, empty, sum(len(each.windows) for each in observations)),
-        **_describe_run(observations, quota),
+        **tell_filled(context, empty, len(windows)),
+        **_describe_run(observation, quota),
         "path": dg.MetadataValue.path(str(folder)),
     }
     sessions = Sessions(rows)
-    for observation in observations:
-        for window in observation.windows:
-            of_window, instruments = rows[window], sessions.at(window)
-            described = {  # the UI shows it in this order
-                HOLDS: holds(len(of_window), "quotes", empty.get(window, "")),
-                **(describe_market(window, instruments) if of_window else {}),
-                **_describe_window(window, of_window, observation, tickers),
-                **ran,
-            }
-            if of_window:
-                described["prices"] = prices_table(instruments)
-            context.add_asset_metadata(described, partition_key=window.key)
+    for window in windows:
+        of_window, instruments = rows[window], sessions.at(window)
+        described = {  # the UI shows it in this order
+            HOLDS: holds(len(of_window), "quotes", empty.get(window, "")),
+            **(describe_market(window, instruments) if of_window else {}),
+            **_describe_window(window, of_window, observation, tickers),
+            **ran,
+        }
+        if of_window:
+            described["prices"] = prices_table(instruments)
+        context.add_asset_metadata(described, partition_key=window.key)
 
 
 def describe_market(window: Window, instruments: Sequence[Instrument]) -> dict[str, Any]:
@@ -114,7 +103,7 @@ def _describe_window(
 ) -> dict[str, Any]:
     """What a window holds, and which tickers of the watchlist it lacks."""
     covered = {quote.requested_ticker for quote in rows}.intersection(tickers)
-    missing = {why: each for why, each in missing_in(window, observation).items() if each}
+    missing = {why: each for why, each in observation.by_reason(window).items() if each}
     described: dict[str, Any] = {
         ROW_COUNT: len(rows),
         "quotes": len(rows),
@@ -123,7 +112,7 @@ def _describe_window(
         **{f"tickers_without_row ({why})": len(each) for why, each in missing.items()},
     }
     if missing:
-        reasons = (f"{why}: {explain_gap(why, observation.plan)}" for why in missing)
+        reasons = (f"{why}: {observation.in_words(why)}" for why in missing)
         described["without_row"] = "; ".join(reasons)
     if live := [quote for quote in rows if quote.source == "live"]:
         latest = max(quote.observed_at for quote in live) - window.end
@@ -133,17 +122,17 @@ def _describe_window(
     return described
 
 
-def _describe_run(observations: Sequence[Observation], quota: Quota | None) -> dict[str, Any]:
+def _describe_run(observation: Observation, quota: Quota | None) -> dict[str, Any]:
     """What the run asked and what it cost.
 
     Every window of a range has it in its metadata, so it must not grow with the range.
     """
-    failures = failures_of(observations)
+    failures = observation.failures
     reasons = [{"ticker": ticker, "reason": why} for ticker, why in failures.items()]
     described: dict[str, Any] = {
         "failures": len(failures),
-        "requests": sum(each.requests for each in observations),
-        "fetch_seconds": round(sum(each.seconds for each in observations), 1),
+        "requests": observation.requests,
+        "fetch_seconds": round(observation.seconds, 1),
     }
     if quota:
         described["quota_left"] = quota.left

@@ -82,7 +82,7 @@ def filed(collection: Observation) -> dict[Any, float]:
 
 
 def gaps_of(collection: Observation, ticker: str) -> dict[Window, str]:
-    return {w: gaps[ticker] for w, gaps in collection.gaps.items() if ticker in gaps}
+    return {w: gaps[ticker] for w, gaps in collection.missing.items() if ticker in gaps}
 
 
 def answered_with(ticker: str, history: list[dict[str, Any]]) -> list[Fault]:
@@ -117,8 +117,8 @@ def test_windows_that_can_have_no_bar_cost_no_request(make_brapi: Callable[..., 
 
         assert brapi.sandbox.requests == []
         assert collection.requests == 0
-        assert {gap for gaps in collection.gaps.values() for gap in gaps.values()} == {"plan"}
-        assert len(collection.gaps) == 15
+        assert {gap for gaps in collection.missing.values() for gap in gaps.values()} == {"plan"}
+        assert sum(map(bool, collection.missing.values())) == 15
 
 
 @pytest.mark.parametrize(
