@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
-from typing import TypeVar, get_args
+from typing import TypeVar
 
 from market_data_pipeline.brapi.answers import Bar, History
 from market_data_pipeline.brapi.bars import Gap, bars_of_windows
@@ -15,8 +15,16 @@ from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, TradingWindows, Window
 
 T = TypeVar("T", Quote, History)
-# Why a ticker has no row in a window.
-REASONS = (*get_args(Gap), "failed")
+# Why a ticker has no row in a window, in words about a plan: a Gap, or no answer.
+REASONS = {
+    "no trade": "there was no trade",
+    "plan": "the {0.name} plan has daily bars only",
+    "too far back": "the history of the {0.name} plan reaches back {0.longest_range}",
+    "off the grid": "Brapi's bars do not start where the window starts",
+    "too early": "its bars are not complete until {0.delay_minutes} minutes after its end",
+    "other interval": "Brapi's bars are not known to be as long as was asked for",
+    "failed": "Brapi gave no usable answer",
+}
 # Stocks close at 17:00 while New York has daylight saving time, and at 18:00 otherwise.
 EARLIEST_CLOSE = time(17)
 
@@ -162,16 +170,7 @@ def why_empty(window: Window, observation: Observation) -> str:
 
 def explain_gap(gap: str, plan: Plan) -> str:
     """In words, a reason for tickers to have no row."""
-    words = {
-        "plan": f"the {plan.name} plan has daily bars only",
-        "too far back": f"the history of the {plan.name} plan reaches back {plan.longest_range}",
-        "no trade": "there was no trade",
-        "off the grid": "Brapi's bars do not start where the window starts",
-        "too early": f"its bars are not complete until {plan.delay_minutes} minutes after its end",
-        "other interval": "Brapi's bars are not known to be as long as was asked for",
-        "failed": "Brapi gave no usable answer",
-    }
-    return words[gap]
+    return REASONS[gap].format(plan)
 
 
 def cannot_be_filled(window: Window, observation: Observation) -> bool:
