@@ -6,7 +6,6 @@ not at all.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -186,24 +185,16 @@ def _is_ticker(value: Any) -> bool:
     return isinstance(value, str) and TICKER.fullmatch(value) is not None
 
 
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _price(value: Any) -> float | None:
-    number = _number(value)
-    return number if number is not None and LOWEST_PRICE <= number <= HIGHEST_PRICE else None
+    return float(value) if _is_number(value) and LOWEST_PRICE <= value <= HIGHEST_PRICE else None
 
 
 def _volume(value: Any) -> int | None:
-    number = _number(value)
-    return int(number) if number is not None and 0 <= number < 2**63 else None
+    return int(value) if _is_number(value) and 0 <= value < 2**63 else None
 
 
 def _names(result: Mapping[str, Any], ticker: str) -> tuple[str | None, str | None]:
@@ -235,8 +226,7 @@ def _instant(value: Any) -> datetime | None:
         if isinstance(value, str):
             instant = datetime.fromisoformat(value)
             return to_milliseconds(instant.astimezone(UTC)) if instant.tzinfo else None
-        number = _number(value)
-        return None if number is None else to_milliseconds(datetime.fromtimestamp(number, UTC))
+        return to_milliseconds(datetime.fromtimestamp(value, UTC)) if _is_number(value) else None
     except (ValueError, OverflowError, OSError):
         return None
 

@@ -12,7 +12,7 @@ have to prove the length.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 from math import gcd
@@ -21,14 +21,9 @@ from typing import Literal
 from market_data_pipeline.brapi.answers import Bar, History
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, FIRST_HOUR, LAST_HOUR, Window
 
+# Why a window has no row although Brapi answered. It is `other interval`, too, if two bars
+# contradict.
 Gap = Literal["no trade", "plan", "too far back", "off the grid", "too early", "other interval"]
-"""Why a window has no row although Brapi answered.
-
-`no trade`: the instrument was not traded in it. `plan`: the plan has no bar for it. `too far back`:
-the plan's history begins later. `off the grid`: bars begin within it, but none at its start.
-`too early`: it ended so recently that its bar may be incomplete. `other interval`: the bars are
-longer or shorter than was asked for, their length is not known, or two of them contradict.
-"""
 MINUTES_OF_A_DAY = 24 * 60
 # Starts may fit a longer interval by chance. If the chance is below one in this, the bars are
 # longer.
@@ -42,13 +37,7 @@ DAYS_OF_A_LONGER_BAR = 5
 def bars_of_windows(
     history: History, windows: Sequence[Window], bar_interval: str
 ) -> dict[Window, Bar | Gap]:
-    """The bar of each window, or why it has none.
-
-    Args:
-        history: the bars of one instrument.
-        windows: the windows asked for; with daily bars, each the last of its session.
-        bar_interval: `1d`, or the length of a bar in minutes: `30m`.
-    """
+    """The bar of each window (with daily bars, the last of its session), or why it has none."""
     told = "60m" if history.interval == "1h" else history.interval
     traded = [bar for bar in history.bars if bar.close is not None]
     if traded and told in ("", bar_interval):
@@ -56,12 +45,7 @@ def bars_of_windows(
             return _daily_bars(traded, windows, bool(told))
         minutes = int(bar_interval.removesuffix("m"))
         if _have_length([bar.start for bar in history.bars], minutes, bool(told)):
-            by_start = {bar.start: bar for bar in traded}
-            twice = {bar.start for bar in traded if bar.close != by_start[bar.start].close}
-            starts, size = list(by_start), timedelta(minutes=minutes)
-            return {
-                window: _intraday_bar(window, size, by_start, starts, twice) for window in windows
-            }
+            return _intraday_bars(traded, windows, timedelta(minutes=minutes))
     return dict.fromkeys(windows, "other interval" if traded else "no trade")
 
 
@@ -102,23 +86,27 @@ def _fits(start: datetime, minutes: int) -> bool:
     return on_the_grid and FIRST_HOUR <= start.hour < LAST_HOUR
 
 
-def _intraday_bar(
-    window: Window,
-    size: timedelta,
-    by_start: Mapping[datetime, Bar],
-    starts: Sequence[datetime],
-    twice: Set[datetime],
-) -> Bar | Gap:
-    grid = [window.start + size * number for number in range((window.end - window.start) // size)]
-    bars = [by_start[start] for start in grid if start in by_start]
-    if bars and bars[-1].start in twice:
-        return "other interval"
-    if not bars:
-        first = bisect_left(starts, window.start)
-        begins_in_it = first < len(starts) and starts[first] < window.end
-        return "off the grid" if begins_in_it else "no trade"
-    volumes = [bar.volume for bar in bars if bar.volume is not None]
-    return Bar(window.start, bars[-1].close, sum(volumes) if volumes else None)
+def _intraday_bars(
+    bars: Sequence[Bar], windows: Sequence[Window], size: timedelta
+) -> dict[Window, Bar | Gap]:
+    by_start = {bar.start: bar for bar in bars}
+    twice = {bar.start for bar in bars if bar.close != by_start[bar.start].close}
+    starts = list(by_start)
+    served: dict[Window, Bar | Gap] = {}
+    for window in windows:
+        number = (window.end - window.start) // size
+        grid = [window.start + size * each for each in range(number)]
+        of_window = [by_start[start] for start in grid if start in by_start]
+        if not of_window:
+            begins_in_it = bisect_left(starts, window.start) < bisect_left(starts, window.end)
+            served[window] = "off the grid" if begins_in_it else "no trade"
+        elif of_window[-1].start in twice:
+            served[window] = "other interval"
+        else:
+            volumes = [bar.volume for bar in of_window if bar.volume is not None]
+            close = of_window[-1].close
+            served[window] = Bar(window.start, close, sum(volumes) if volumes else None)
+    return served
 
 
 def _day(bar: Bar) -> date:

@@ -45,6 +45,7 @@ from market_data_pipeline.market.windows import Window
 from market_data_pipeline.settings import Settings
 
 T = TypeVar("T")
+Read = Callable[[Mapping[str, Any], Asked], T]
 
 MAX_ATTEMPTS = 4
 FIRST_BACKOFF_SECONDS = 1.0
@@ -175,11 +176,7 @@ class BrapiClient:
         return None
 
     def _fetch(
-        self,
-        tickers: Sequence[str],
-        read: Callable[[Mapping[str, Any], Asked], T],
-        parameters: Mapping[str, str],
-        bars: int,
+        self, tickers: Sequence[str], read: Read[T], parameters: Mapping[str, str], bars: int
     ) -> Fetch[T]:
         """Asks for quotes, with up to that many bars of each ticker."""
         started, requests_before = time.monotonic(), self.requests
@@ -222,9 +219,7 @@ class BrapiClient:
             f"{len(found)} of {tickers} tickers done, {failed} failed, about {seconds:.0f} s left"
         )
 
-    def _read(
-        self, request: Request, outcome: Outcome, read: Callable[[Mapping[str, Any], Asked], T]
-    ) -> dict[str, T | str]:
+    def _read(self, request: Request, outcome: Outcome, read: Read[T]) -> dict[str, T | str]:
         """The answer for each ticker of a request, or the reason for none."""
         if isinstance(outcome, BaseException):
             raise outcome

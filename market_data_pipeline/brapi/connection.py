@@ -9,8 +9,6 @@ import time
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from statistics import median_high
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +16,7 @@ from urllib.parse import urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
+from urllib3.util import Retry
 
 from market_data_pipeline.brapi.errors import RunError, TemporaryError
 from market_data_pipeline.market.quote import origin_of
@@ -243,15 +242,10 @@ def _rate_limit(headers: Mapping[str, str], name: str) -> int | None:
 
 def _retry_after(value: str | None) -> float | None:
     """Seconds from either form of the header: a number, or a date."""
-    if not value:
-        return None
-    if re.fullmatch(r"[0-9]+", value):
-        return float(value)
     try:
-        wait = parsedate_to_datetime(value) - datetime.now(UTC)
-    except (TypeError, ValueError, OverflowError):
+        return float(Retry().parse_retry_after(value)) if value else None
+    except (HTTPError, TypeError, ValueError, OverflowError):
         return None
-    return max(0.0, wait.total_seconds())
 
 
 def _in_any_form(char: str) -> str:

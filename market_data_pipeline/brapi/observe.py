@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
-from typing import Literal, TypeVar, get_args
+from typing import Literal, TypeVar
 
 from market_data_pipeline.brapi.answers import Bar, History
 from market_data_pipeline.brapi.bars import Gap, bars_of_windows
@@ -16,8 +16,16 @@ from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, TradingWindow
 
 T = TypeVar("T", Quote, History)
 Missing = Gap | Literal["failed"]
-"""Why a ticker has no row in a window."""
-REASONS = (*get_args(Gap), "failed")
+# Why a ticker has no row in a window, in words about a plan.
+REASONS: dict[Missing, str] = {
+    "no trade": "there was no trade",
+    "plan": "the {0.name} plan has daily bars only",
+    "too far back": "the history of the {0.name} plan reaches back {0.longest_range}",
+    "off the grid": "Brapi's bars do not start where the window starts",
+    "too early": "its bars are not complete until {0.delay_minutes} minutes after its end",
+    "other interval": "Brapi's bars are not known to be as long as was asked for",
+    "failed": "Brapi gave no usable answer",
+}
 # Stocks close at 17:00 while New York has daylight saving time, and at 18:00 otherwise.
 EARLIEST_CLOSE = time(17)
 
@@ -59,7 +67,7 @@ class Observation:
             for ticker in failures:
                 reasons.setdefault(ticker, "failed")
 
-    def by_reason(self, window: Window) -> dict[str, list[str]]:
+    def by_reason(self, window: Window) -> dict[Missing, list[str]]:
         """The tickers without a row in a window, for each reason."""
         reasons = self.missing[window]
         return {why: [each for each in reasons if reasons[each] == why] for why in REASONS}
@@ -77,21 +85,11 @@ class Observation:
         after_the_close = window.start.astimezone(EXCHANGE_TIMEZONE).time() >= EARLIEST_CLOSE
         return why not in {"plan", "too far back"} and not (why == "no trade" and after_the_close)
 
-    def in_words(self, why: str) -> str:
+    def in_words(self, why: Missing) -> str:
         """A reason for tickers to have no row, in words."""
-        name, delay, span = self.plan.name, self.plan.delay_minutes, self.plan.longest_range
-        words = {
-            "plan": f"the {name} plan has daily bars only",
-            "too far back": f"the history of the {name} plan reaches back {span}",
-            "no trade": "there was no trade",
-            "off the grid": "Brapi's bars do not start where the window starts",
-            "too early": f"its bars are not complete until {delay} minutes after its end",
-            "other interval": "Brapi's bars are not known to be as long as was asked for",
-            "failed": "Brapi gave no usable answer",
-        }
-        return words[why]
+        return REASONS[why].format(self.plan)
 
-    def _commonest(self, window: Window) -> str:
+    def _commonest(self, window: Window) -> Missing:
         tickers = self.by_reason(window)
         return max(tickers, key=lambda why: len(tickers[why]))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import chain
 from statistics import median
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 import dagster as dg
 
@@ -75,23 +75,17 @@ def last_recorded(instance: dg.DagsterInstance, now: datetime) -> Quota | None:
     says more.
     """
     found = instance.fetch_observations(QUOTES, limit=RUNS_FOR_THE_COST).records
-    records = [
-        {name: value.value for name, value in each.asset_observation.metadata.items()}
-        for each in found
-        if each.asset_observation
+    described = [each.asset_observation.metadata for each in found if each.asset_observation]
+    records: list[Any] = [
+        [metadata[name].value for name in RECORDED]
+        for metadata in described
+        if all(name in metadata for name in RECORDED)
     ]
-    records = [values for values in records if all(name in values for name in RECORDED)]
     if not records:
         return None
-    left, limit, _, until, kind = (records[0][name] for name in RECORDED)
-    records = [values for values in records if values["quota_limit"] == limit]  # the same plan
-    quota = Quota(
-        left=cast(int, left),
-        limit=cast(int, limit),
-        cost=int(median(cast(int, values["quota_cost_of_a_run"]) for values in records)),
-        until=datetime.fromtimestamp(cast(float, until), UTC),
-        kind=cast(Kind, kind),
-    )
+    left, limit, _, until, kind = records[0]
+    costs = [cost for _, limit_then, cost, *_ in records if limit_then == limit]  # the same plan
+    quota = Quota(left, limit, int(median(costs)), datetime.fromtimestamp(until, UTC), kind)
     if quota.kind == "rolling-30d":
         return replace(quota, until=now + ROLLING)
     if now < quota.until:
@@ -102,15 +96,9 @@ def last_recorded(instance: dg.DagsterInstance, now: datetime) -> Quota | None:
 def measured(client: BrapiClient, last: Quota | None, cost: int, now: datetime) -> Quota | None:
     """What is left after the requests of a run; estimated from `last` if no answer said.
 
-    A run of the live window asks Brapi for the usage window if it is not known or over, if the
-    token has moved to another plan, or if more is left than before, as with another token.
-
-    Args:
-        client: the client that asked.
-        last: what was recorded before.
-        cost: how many requests of the quota the live window took; 0 if it was not asked for, or
-            failed.
-        now: the present instant.
+    `cost` is how many requests the live window took: 0 if it was not asked for, or failed. A run
+    of the live window asks Brapi for the usage window if it is not known or over, if the token has
+    moved to another plan, or if more is left than before, as with another token.
     """
     account = client.account
     if account.left is None:
@@ -153,12 +141,7 @@ def last_due(window: Window, now: datetime) -> datetime:
 
 
 def why_paced(instance: dg.DagsterInstance, instant: datetime) -> str | None:
-    """Why an observation is skipped to save quota, None if it is not.
-
-    Args:
-        instance: where runs record what is left.
-        instant: of the observation: the end of a window, or when the last one is observed again.
-    """
+    """Why the observation at an instant (see `last_due`) is skipped to save quota, if it is."""
     quota = last_recorded(instance, instant)
     if quota is None:
         return None
@@ -185,14 +168,10 @@ def why_paced(instance: dg.DagsterInstance, instant: datetime) -> str | None:
 
 
 def shortage(quota: Quota, now: datetime) -> str:
-    """Why the quota does not last for a run of each window; empty if it does.
+    """Why the quota, with all shares of it, does not last for a run of each window, if so.
 
     A shortage of up to two sessions does not count unless fewer than two runs are left: pacing
     spreads it.
-
-    Args:
-        quota: what is left by the last record, all shares of it.
-        now: the current instant (aware).
     """
     quota = quota.shared(settings().brapi_quota_share)
     sessions = _observations(now.astimezone(EXCHANGE_TIMEZONE).date(), quota.until)
@@ -216,18 +195,12 @@ def next_run(
 ) -> datetime | None:
     """When Brapi is asked next, from an instant on; None if not before the quota is renewed.
 
-    Args:
-        instant: that of the observation at hand.
-        sessions: when Brapi is to be asked until the quota's time is over, by session, from the
-            first observation of the session at hand.
-        ran: how many observations of the session at hand had a run before `instant`.
-        quota: what is left now.
+    `sessions` has when Brapi is to be asked until the quota's time is over, from the first
+    observation of the session at hand; `ran` of these had a run before the instant.
     """
-    if quota.kind == "rolling-30d":
-        # Spent requests come back after 30 days: the limit, not the rest, is spread over them.
-        chosen = planned(sessions, quota.limit // quota.cost)
-    else:
-        chosen = planned(sessions, quota.runs + ran)
+    # Requests that are spent come back after 30 days: the limit, not the rest, is spread over them.
+    rolling = quota.kind == "rolling-30d"
+    chosen = planned(sessions, quota.limit // quota.cost if rolling else quota.runs + ran)
     if quota.runs < 2:
         chosen = [session[-1] for session in sessions if session[-1] in chosen]
     return next((each for each in chosen if each >= instant), None)

@@ -54,6 +54,7 @@ class RequestQueue:
         self.deadline = time.monotonic() + settings.brapi_step_timeout_seconds
         """When everything ends, by `time.monotonic()`."""
         self._next_start = 0.0
+        self._done: queue.SimpleQueue[tuple[Request, Outcome]] = queue.SimpleQueue()
         self.requests = 0
         """How many have been sent."""
 
@@ -65,7 +66,6 @@ class RequestQueue:
         Ends at the deadline, or earlier if nothing is under way and nothing may start before it.
         Requests that the caller adds to `waiting` meanwhile are sent, too.
         """
-        done: queue.SimpleQueue[tuple[Request, Outcome]] = queue.SimpleQueue()
         under_way: list[Request] = []
         most = max(1, min(MAX_OPEN_REQUESTS, MAX_OPEN_BYTES // question.largest))
         while waiting or under_way:
@@ -78,18 +78,18 @@ class RequestQueue:
                 request = min(waiting, key=lambda each: each.due)
                 waiting.remove(request)
                 under_way.append(request)
-                self._send(question, request, done)
+                self._send(question, request)
                 continue
             given_up = under_way[0].until if under_way else math.inf
             wait = max(0, min(start, given_up, self.deadline) - now)
             try:
-                request, outcome = done.get(timeout=wait)
+                request, outcome = self._done.get(timeout=wait)
             except queue.Empty:
                 if time.monotonic() < given_up:
                     continue
                 seconds = self._request_timeout
                 request, outcome = under_way[0], TemporaryError(f"no answer within {seconds:.3g} s")
-            if request in under_way:
+            if request in under_way:  # not one that was given up before
                 under_way.remove(request)
                 yield request, outcome
 
@@ -98,18 +98,13 @@ class RequestQueue:
         self._next_start = max(self._next_start, time.monotonic() + seconds)
         return self._next_start < self.deadline
 
-    def _send(
-        self,
-        question: Question,
-        request: Request,
-        done: queue.SimpleQueue[tuple[Request, Outcome]],
-    ) -> None:
+    def _send(self, question: Question, request: Request) -> None:
         def get() -> None:
             try:
                 reply = self._connection.get(question, request.batch, self._request_timeout)
-                done.put((request, reply))
+                self._done.put((request, reply))
             except BaseException as error:
-                done.put((request, error))
+                self._done.put((request, error))
 
         self.requests += 1
         request.asked_at = to_milliseconds(clock.utc_now())
