@@ -140,11 +140,6 @@ class TradingWindows:
         """Whether a window (one of `of_session`) is the last of its session."""
         return self.of_session(window.day)[-1] == window
 
-    def ending_at(self, instant: datetime) -> Window | None:
-        """The window that ends exactly at `instant`, if there is one."""
-        last = self.last_ended(instant)
-        return last if last and last.end == instant else None
-
     def from_key(self, key: str) -> Window:
         """The window of a partition key.
 

@@ -48,8 +48,8 @@ DELAYS = (30, 60, 120, 240, *[480] * 3, *[3600] * 12)
 def every_window(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """A run for the window that ends a minute after this tick, or the reason for none."""
     end = context.scheduled_execution_time + LAUNCH_AHEAD
-    window = WINDOWS.ending_at(end)
-    if window is None:
+    window = WINDOWS.last_ended(end)
+    if window is None or window.end != end:
         return dg.SkipReason(_why_closed(end))
     if clock.utc_now() > window.end - TIME_TO_LAUNCH:
         return dg.SkipReason(f"Late: `launch_missing` launches {window.key} after its end.")

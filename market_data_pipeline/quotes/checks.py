@@ -89,12 +89,7 @@ def check_answers(
 ) -> list[dg.AssetCheckResult]:
     """The results of the checks that only the run which asked can evaluate.
 
-    Args:
-        windows: the windows of the run, in the order of time.
-        rows: what is stored of them now.
-        observation: what the run observed, and why quotes are missing.
-        watchlist: what was asked for, and the lines that are left out.
-        stored: what the run has read of the stored windows.
+    The rows are what is stored of the windows now, `stored` is what the run has read before.
     """
     return [
         _all_tickers_quoted(windows, rows, observation),

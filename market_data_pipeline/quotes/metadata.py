@@ -47,13 +47,7 @@ def describe_windows(
 ) -> None:
     """Adds metadata: what each window holds and lacks, and what the run asked and what it cost.
 
-    Args:
-        context: of the run.
-        tickers: what was asked for.
-        observation: what was answered of the windows of the run.
-        rows: of these windows, of those of their sessions before them, and of the session before.
-        quota: what is left of it, if that is known.
-        folder: where the files are.
+    The rows are those of the windows, of their sessions before them, and of the session before.
     """
     windows = observation.missing
     empty = {window: observation.why_empty(window) for window in windows if not rows[window]}

@@ -36,11 +36,7 @@ def runs_of(
 ) -> list[dg.RunRecord]:
     """The runs that were to materialize a window of an asset, alone or in a range; newest first.
 
-    Args:
-        instance: where the runs are.
-        window: the window.
-        asset: the asset.
-        wanted: which runs to look at; by default all. Only the newest 200 of those are looked at.
+    Only the newest 200 of the wanted runs (by default all) are looked at.
     """
     return [
         record

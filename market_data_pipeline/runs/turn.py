@@ -39,11 +39,7 @@ Acquire = Callable[[], bool]
 def turn(context: dg.AssetExecutionContext, name: str) -> Iterator[None]:
     """Waits until no other run has the turn of that name, and holds it in the `with` block.
 
-    Only the run's `max_runtime` limits the wait.
-
-    Args:
-        context: of the step; its log says that it waits.
-        name: `BRAPI`, `KAFKA` or `B3`.
+    Only the run's `max_runtime` limits the wait; the log says that it waits.
     """
     url = postgres_url(context.instance)
     lock = _on_postgres(url, name) if url else _in_a_file(context.instance, name)

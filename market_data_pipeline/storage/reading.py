@@ -53,9 +53,6 @@ class Reading:
     """The stored windows as one run reads them.
 
     A file that cannot be read counts as missing, and is named in `damaged`.
-
-    Args:
-        folder: where the files are.
     """
 
     def __init__(self, folder: UPath) -> None:
@@ -201,12 +198,8 @@ def encode(quotes: list[Quote]) -> bytes:
 def decode(content: bytes, key: str) -> list[Quote]:
     """The rows of a Parquet file, merged; those of older versions have fewer columns.
 
-    Args:
-        content: the file.
-        key: the key of the window that all rows must belong to.
-
     Raises:
-        DamagedFileError: it is not such a file, or a value is invalid.
+        DamagedFileError: it is not such a file, a value is invalid, or a row is not of the window.
     """
     try:
         quotes = ROWS.validate_python(_records(content))
