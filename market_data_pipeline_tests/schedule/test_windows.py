@@ -116,15 +116,6 @@ def test_what_dagster_stores_with_each_check_of_each_window_is_small() -> None:
     assert len(dg.serialize_value(WINDOWS.partitions)) < 15_000
 
 
-def test_an_instant_ends_a_window_only_at_its_end() -> None:
-    ending = WINDOWS.ending_at(at("2026-11-19T10:30"))
-
-    assert ending is not None
-    assert ending.key == "2026-11-19T10:00-0300"
-    assert WINDOWS.ending_at(at("2026-11-19T10:00")) is None
-    assert WINDOWS.ending_at(at("2026-11-20T10:30")) is None
-
-
 def test_before_the_first_window_ends_there_is_none() -> None:
     windows = TradingWindows(first_day=date(2026, 11, 23))
 
