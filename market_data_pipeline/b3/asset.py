@@ -76,7 +76,9 @@ def official_close(
     if lacking:
         told = dict.fromkeys(f"{troubles.get(key) or troubles.get(key[:4], '')}" for key in lacking)
         why = some([*filter(None, told)], " ") or "it has not ended, or the year's file lacks it."
-        raise dg.Failure(f"Nothing is stored of {some(lacking)}: {why}", allow_retries=False)
+        raise dg.Failure(
+            f"No prices of B3 are stored for {some(lacking)}: {why}", allow_retries=False
+        )
 
 
 official_close_job = dg.define_asset_job(

@@ -168,7 +168,7 @@ def why_paced(instance: dg.DagsterInstance, instant: datetime) -> str | None:
 
 
 def shortage(quota: Quota, now: datetime) -> str:
-    """Why the quota, with all shares of it, does not last for a run of each window, if so.
+    """Why this location's share of the quota does not last for a run of each window; or empty.
 
     A shortage of up to two sessions does not count unless fewer than two runs are left: pacing
     spreads it.

@@ -66,7 +66,7 @@ class TradingWindows:
         grid_cron = f"{minutes} {FIRST_HOUR}-{LAST_HOUR} * * 1-5"
         ticks = ",".join(str(end - 1) for end in range(interval_minutes, 61, interval_minutes))
         self.launch_cron = f"{ticks} {FIRST_HOUR}-{LAST_HOUR - 1} * * 1-5"
-        """`LAUNCH_AHEAD` of the end of each window."""
+        """Ticks `LAUNCH_AHEAD` (one minute) before the end of each window."""
         self._openings = _openings(first_day)
         self._days = list(self._openings)
         self._sessions: dict[date, tuple[Window, ...]] = {}

@@ -66,15 +66,16 @@ QUOTES_RECENT = dg.AssetCheckSpec(
 OBSERVED_IN_TIME = dg.AssetCheckSpec(
     "observed_in_time",
     asset=QUOTES,
-    description="The live quotes were observed within the plan's delay and ten minutes after the "
-    "window's end, or after the session. If not: the run was late, and its prices are later than "
-    "the window.",
+    description="The live quotes were observed no later after the window's end than the plan's "
+    "delay and ten minutes, or after the session. If not: the run was late, and its prices are "
+    "later than the window.",
 )
 QUOTA_LASTS = dg.AssetCheckSpec(
     "quota_lasts",
     asset=QUOTES,
-    description="The quota lasts for all but two sessions of the windows until Brapi renews it. If "
-    "not: find out who else uses the token, shorten the watchlist, or move to a larger plan.",
+    description="Until Brapi renews the quota, no more windows have to be skipped than two "
+    "sessions have. If not: find out who else uses the token, shorten the watchlist, or move to a "
+    "larger plan.",
 )
 OF_THE_ANSWERS = [ALL_TICKERS_QUOTED, WATCHLIST_FREE_OF_RENAMES, FILES_READABLE]
 OF_THE_RECORD = [PRICES_PLAUSIBLE, QUOTES_RECENT, OBSERVED_IN_TIME, QUOTA_LASTS]

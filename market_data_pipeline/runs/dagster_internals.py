@@ -1,4 +1,4 @@
-"""What this project uses of Dagster that no document of Dagster promises, and nothing else has.
+"""Undocumented parts of Dagster that the package uses: tags, methods of the storage, origins.
 
 An upgrade of Dagster may break these; `test_dagster_internals.py` says which.
 """

@@ -154,7 +154,7 @@ class QuoteStore:
             raise MadeUpPricesError(
                 f"The prices in {self.folder} are made up by a sandbox, so they go to no database "
                 "and no broker: set BRAPI_TOKEN (and unset BRAPI_BASE_URL) for real ones, or "
-                "PUBLISH_MADE_UP_PRICES=true for a database and a broker of tests."
+                "PUBLISH_MADE_UP_PRICES=true for a test database and a test broker."
             )
         dg.get_dagster_logger().warning(
             f"Left out, as a sandbox made them up: {len(made_up)} of {len(quotes)} prices, of "

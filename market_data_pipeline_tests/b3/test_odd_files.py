@@ -166,8 +166,8 @@ def test_nothing_is_stored_of_a_file_that_is_cut_and_the_others_of_its_range_are
 
     said = failure_of(result, "official_close")
     assert said == (
-        "Nothing is stored of 2026-11-13: COTAHIST_D13112026.ZIP cannot be used: line 2 is no "
-        "record of 245 characters."
+        "No prices of B3 are stored for 2026-11-13: COTAHIST_D13112026.ZIP cannot be used: line 2 "
+        "is no record of 245 characters."
     )
     assert documents(pipeline).keys() == {"PETR4|2026-11-16", "PETR4|2026-11-17"}
     stored = (pipeline.folder / "official_close").iterdir()

@@ -240,8 +240,8 @@ def test_a_file_that_is_not_there_yet_fails_the_run(b3: FileServer, official: Of
     result = official()
 
     assert failure_of(result, "official_close") == (
-        "Nothing is stored of 2026-11-17: B3 has no COTAHIST_D17112026.ZIP, which appears in the "
-        "evening or the night after a session."
+        "No prices of B3 are stored for 2026-11-17: B3 has no COTAHIST_D17112026.ZIP, which appears "
+        "in the evening or the night after a session."
     )
     assert result.get_asset_check_evaluations() == []  # nothing new is known
     assert b3.asked == ["COTAHIST_D17112026.ZIP"]
@@ -331,7 +331,7 @@ def test_more_than_forty_sessions_of_a_year_are_one_request(
     assert len(documents(pipeline)) == len(days) - 1 > 40
     done = {each.partition for each in result.asset_materializations_for_node("official_close")}
     assert len(done) == len(days) - 1
-    assert "Nothing is stored of 2026-10-21" in failure_of(result, "official_close")
+    assert "No prices of B3 are stored for 2026-10-21" in failure_of(result, "official_close")
     assert checks(result)["calendar_matches"] == (
         False,
         "B3 has no usable file of 2026-10-21, sessions by the calendar",

@@ -69,7 +69,7 @@ FAULTS: dict[str, dict[str, Any]] = {
         "body": PAGE,
         "headers": {"x-ratelimit-limit": "10", "x-ratelimit-remaining": "0"},
     },
-    "come back later, packed otherwise": {
+    "come back later, compressed otherwise": {
         "status": 429,
         "encoding": "br",
         "headers": {"Retry-After": "3600"},
@@ -94,10 +94,10 @@ FAULTS: dict[str, dict[str, Any]] = {
         "body": {"success": False, "error": {"issues": [ISSUE]}}
     },
     "large body": {"fields": {"longName": "x" * 2**20}},
-    "large body, packed": {"fields": {"longName": "x" * (60 * 2**20)}, "encoding": "gzip"},
+    "large body, compressed": {"fields": {"longName": "x" * (60 * 2**20)}, "encoding": "gzip"},
     "many values": {"body": '{"results": [' + "[]," * (2**20 // 3 - 10) + "[]]}"},
-    "packed otherwise": {"encoding": "gzip, gzip"},
-    "packed": {"encoding": "gzip"},
+    "compressed otherwise": {"encoding": "gzip, gzip"},
+    "compressed": {"encoding": "gzip"},
     "UTF-16": {"charset": "utf-16"},
     "no result": {"body": {"results": []}},
     "null price": quote_with(Price=None),
@@ -124,7 +124,7 @@ TESTED_ALONE = {
     "too many tickers",
     "another symbol",
     "bars of another length",
-    "nobody is there",
+    "connection refused",
 }
 # Long enough for an answer on a busy machine; the others have the usual ten seconds.
 TIMED_OUT = {"no answer", "slow drip"}

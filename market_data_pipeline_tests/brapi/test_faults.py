@@ -168,4 +168,4 @@ def test_nobody_is_there(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) ->
     result = pipeline.run(LIVE_ON_TUESDAY, select="quotes")
 
     assert not result.success
-    assert_reads(failure_of(result), rows()["nobody is there"].sentence)
+    assert_reads(failure_of(result), rows()["connection refused"].sentence)
