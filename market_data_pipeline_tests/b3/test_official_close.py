@@ -240,8 +240,8 @@ def test_a_file_that_is_not_there_yet_fails_the_run(b3: FileServer, official: Of
     result = official()
 
     assert failure_of(result, "official_close") == (
-        "No prices of B3 are stored for 2026-11-17: B3 has no COTAHIST_D17112026.ZIP, which appears "
-        "in the evening or the night after a session."
+        "No prices of B3 are stored for 2026-11-17: B3 has no COTAHIST_D17112026.ZIP, which "
+        "appears in the evening or the night after a session."
     )
     assert result.get_asset_check_evaluations() == []  # nothing new is known
     assert b3.asked == ["COTAHIST_D17112026.ZIP"]
