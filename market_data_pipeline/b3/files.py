@@ -124,15 +124,11 @@ def _unpacked(file: IO[bytes], wanted: Iterable[str], origin: str) -> dict[str, 
         if len(members) != 1 or members[0].file_size > LARGEST_FILE:
             raise ValueError(f"it holds {len(members)} files of prices, or one that is too large")
         with archive.open(members[0]) as member:
-            return read(BufferedReader(cast(RawIOBase, member), 2**20), wanted, origin)
+            return _read(BufferedReader(cast(RawIOBase, member), 2**20), wanted, origin)
 
 
-def read(file: BinaryIO, wanted: Iterable[str], origin: str) -> dict[str, Closes]:
-    """All sessions of an unpacked file, with the cash-market records of some tickers.
-
-    Raises:
-        ValueError: it is incomplete, or not in the form of B3's files.
-    """
+def _read(file: BinaryIO, wanted: Iterable[str], origin: str) -> dict[str, Closes]:
+    """All sessions of an unpacked file, with the cash-market records of some tickers."""
     sessions, tickers = dict[str, Closes](), {each.encode().ljust(12): each for each in wanted}
     header, trailer, records, number, day = b"", b"", 0, 0, b""
     while line := file.readline(LENGTH + 3):

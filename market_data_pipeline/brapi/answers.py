@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from market_data_pipeline.brapi.connection import Reply, to_milliseconds
 from market_data_pipeline.brapi.errors import TemporaryError, TickerError, is_error
 from market_data_pipeline.market.b3_calendar import OPENING, openings
 from market_data_pipeline.market.quote import Quote
@@ -30,15 +31,6 @@ CURRENCY = "BRL"
 ISSUER = 4
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What was asked for one ticker: when (UTC, to the millisecond), and which host answered."""
-
-    ticker: str
-    at: datetime
-    origin: str
-
-
 @dataclass(frozen=True, slots=True)
 class Bar:
     """One bar of the history: its start (UTC), its close in BRL, its volume."""
@@ -46,14 +38,6 @@ class Bar:
     start: datetime
     close: float | None
     volume: int | None
-
-
-@dataclass(frozen=True)
-class UsageWindow:
-    """The period of a quota: until `end` (UTC); `rolling` if it moves with the clock."""
-
-    end: datetime
-    rolling: bool
 
 
 @dataclass(frozen=True)
@@ -100,21 +84,21 @@ def results_by_ticker(body: Any, tickers: tuple[str, ...]) -> dict[str, Mapping[
     return claimed
 
 
-def read_quote(result: Mapping[str, Any], asked: Asked, window: Window) -> Quote:
-    """The current quote in one result of an answer, filed under a window.
+def read_quote(result: Mapping[str, Any], ticker: str, reply: Reply, window: Window) -> Quote:
+    """The current quote of a ticker in one result of an answer, filed under a window.
 
     Raises:
         TickerError: it is of another instrument, has no usable price, time, name or currency, or
             the price is older than the window's session.
     """
-    name, short_name = _names(result, asked.ticker)
+    name, short_name = _names(result, ticker)
     price = result.get("regularMarketPrice")
     if price is None:
         raise TickerError("no price: the instrument is suspended or newly listed")
     if (amount := _price(price)) is None:
         raise TickerError(f"unusable price {_shown(price)}")
     updated_at = _instant(result.get("regularMarketTime"))
-    if updated_at is None or not EARLIEST_TIME < updated_at < asked.at + BRAPI_AHEAD_AT_MOST:
+    if updated_at is None or not EARLIEST_TIME < updated_at < reply.asked_at + BRAPI_AHEAD_AT_MOST:
         raise TickerError(f"unusable market time {_shown(result.get('regularMarketTime'))}")
     opening = openings().get(window.day) or OPENING
     if updated_at < datetime.combine(window.day, opening, EXCHANGE_TIMEZONE) - OPENING_CALL:
@@ -129,22 +113,22 @@ def read_quote(result: Mapping[str, Any], asked: Asked, window: Window) -> Quote
         updated_at=updated_at,
         window_start=window.start,
         window_end=window.end,
-        observed_at=asked.at,
+        observed_at=reply.asked_at,
         source="live",
-        requested_ticker=asked.ticker,
+        requested_ticker=ticker,
         previous_close=_price(result.get("regularMarketPreviousClose")),
-        origin=asked.origin,
+        origin=reply.origin,
     )
 
 
-def read_history(result: Mapping[str, Any], asked: Asked) -> History:
-    """The bars in one result of an answer, sorted; a bar without a time is left out.
+def read_history(result: Mapping[str, Any], ticker: str, reply: Reply) -> History:
+    """The bars of a ticker in one result of an answer, sorted; a bar without a time is left out.
 
     Raises:
         TickerError: it is of another instrument, or has no list of bars, or no usable name or
             currency, or none of its bars can be used.
     """
-    name, short_name = _names(result, asked.ticker)
+    name, short_name = _names(result, ticker)
     bars = result.get("historicalDataPrice")
     if not isinstance(bars, list):
         raise TickerError("the answer has no price history")
@@ -167,18 +151,18 @@ def read_history(result: Mapping[str, Any], asked: Asked) -> History:
         short_name=short_name,
         bars=tuple(sorted(dict.fromkeys(read), key=lambda bar: bar.start)),
         interval="" if interval is None else str(interval).strip().lower(),
-        observed_at=asked.at,
-        origin=asked.origin,
+        observed_at=reply.asked_at,
+        origin=reply.origin,
     )
 
 
-def read_usage_window(body: Any) -> UsageWindow | None:
-    """The usage window in an answer to `/api/v2/user/usage`, None if it has none."""
+def read_usage_window(body: Any) -> tuple[str, datetime] | None:
+    """The type and the end (UTC) of the usage window in an answer; None if it has none."""
     for name in ("usage", "usageWindow"):
         body = body.get(name) if isinstance(body, Mapping) else None
     if not isinstance(body, Mapping) or (end := _instant(body.get("end"))) is None:
         return None
-    return UsageWindow(end, rolling=body.get("type") == "rolling-30d")
+    return str(body.get("type")), end
 
 
 def _is_ticker(value: Any) -> bool:
@@ -229,11 +213,6 @@ def _instant(value: Any) -> datetime | None:
         return to_milliseconds(datetime.fromtimestamp(value, UTC)) if _is_number(value) else None
     except (ValueError, OverflowError, OSError):
         return None
-
-
-def to_milliseconds(instant: datetime) -> datetime:
-    """The instant without its microseconds, as a BSON date and a Parquet file hold it."""
-    return instant.replace(microsecond=instant.microsecond // 1000 * 1000)
 
 
 def _shown(value: Any) -> str:

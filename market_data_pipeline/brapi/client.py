@@ -10,42 +10,29 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, datetime
+from functools import partial
 from typing import Any, Generic, Self, TypeVar
 
 import dagster as dg
 
 from market_data_pipeline.brapi.answers import (
-    Asked,
     History,
-    UsageWindow,
     read_history,
     read_quote,
     read_usage_window,
     results_by_ticker,
 )
-from market_data_pipeline.brapi.connection import Account, Connection, Question, Reply
-from market_data_pipeline.brapi.errors import (
-    BrapiError,
-    OutageError,
-    TemporaryError,
-    TickerError,
-    is_error,
-    refusal,
-)
+from market_data_pipeline.brapi.connection import Account, Question, Reply
+from market_data_pipeline.brapi.errors import OutageError, TemporaryError, TickerError, refusal
 from market_data_pipeline.brapi.plans import PLANS, Plan, batches
-from market_data_pipeline.brapi.request_queue import (
-    MAX_OPEN_REQUESTS,
-    Outcome,
-    Request,
-    RequestQueue,
-)
+from market_data_pipeline.brapi.request_queue import Outcome, Request, RequestQueue
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import Window
 from market_data_pipeline.settings import Settings
 
 T = TypeVar("T")
-Read = Callable[[Mapping[str, Any], Asked], T]
+Read = Callable[[Mapping[str, Any], str, Reply], T]
 
 MAX_ATTEMPTS = 4
 FIRST_BACKOFF_SECONDS = 1.0
@@ -118,8 +105,8 @@ class BrapiClient:
     def __init__(self, settings: Settings, plan: Plan) -> None:
         self.plan = plan
         self._interval = settings.brapi_min_interval_seconds
-        self._connection = Connection(settings, MAX_OPEN_REQUESTS)
-        self._queue = RequestQueue(self._connection, settings)
+        self._queue = RequestQueue(settings)
+        self._connection = self._queue.connection
         self._told = time.monotonic()
         self.account = Account()
         self._answered = False
@@ -141,9 +128,7 @@ class BrapiClient:
         Raises:
             RunError: the token, the plan or the quota refuses all requests.
         """
-        return self._fetch(
-            tickers, lambda result, asked: read_quote(result, asked, window), {}, bars=0
-        )
+        return self._fetch(tickers, partial(read_quote, window=window), {}, bars=0)
 
     def history(
         self,
@@ -167,8 +152,8 @@ class BrapiClient:
         """How many have been sent."""
         return self._queue.requests
 
-    def usage_window(self) -> UsageWindow | None:
-        """The period of the quota; None if Brapi does not say."""
+    def usage_window(self) -> tuple[str, datetime] | None:
+        """The type of the quota's period and its end (UTC); None if Brapi does not say."""
         question = Question(USAGE, {}, ANSWER_OF_A_TICKER)
         for _, outcome in self._queue.outcomes(question, [Request(())]):
             if isinstance(outcome, Reply):
@@ -227,21 +212,21 @@ class BrapiClient:
         if not isinstance(body, Mapping):
             outcome = replace(outcome, quota_left=None)  # of a proxy: it is not the token's
         self.account.note(outcome)
-        if outcome.status != 200 or is_error(body):
-            # This answer may lack the header that an earlier one had.
-            left = self.account.left if outcome.quota_left is None else outcome.quota_left
-            raise refusal(outcome.status, body, len(batch), outcome.retry_after, left)
+        # This answer may lack the header that an earlier one had.
+        left = self.account.left if outcome.quota_left is None else outcome.quota_left
+        if error := refusal(outcome.status, body, len(batch), outcome.retry_after, left):
+            raise error
         results = results_by_ticker(body, batch)
         self._answered = True
         found: dict[str, T | str] = dict.fromkeys(batch, "missing from the answer")
         for ticker, result in results.items():
             try:
-                found[ticker] = read(result, Asked(ticker, request.asked_at, outcome.origin))
+                found[ticker] = read(result, ticker, outcome)
             except TickerError as error:
                 found[ticker] = str(error)
         return found
 
-    def _again(self, request: Request, error: BrapiError) -> list[Request]:
+    def _again(self, request: Request, error: TemporaryError | TickerError) -> list[Request]:
         """The requests after an error: the same one later, or its tickers in two halves."""
         batch = request.batch
         if isinstance(error, TemporaryError):

@@ -9,6 +9,7 @@ import time
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from statistics import median_high
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from market_data_pipeline.brapi.errors import RunError, TemporaryError
+from market_data_pipeline.market import clock
 from market_data_pipeline.market.quote import origin_of
 from market_data_pipeline.settings import Settings
 
@@ -56,10 +58,12 @@ class Question:
 class Reply:
     """An HTTP answer: its body, which `Connection.json` parses, and the headers that are used.
 
-    `origin` is the host that answered, or `brapi-sandbox` if it says that it is one. `retry_after`
-    is in seconds; `quota_limit` and `quota_left` are requests in the usage window.
+    It was asked for at `asked_at` (UTC, to the millisecond). `origin` is the host that answered, or
+    `brapi-sandbox` if it says that it is one. `retry_after` is in seconds; `quota_limit` and
+    `quota_left` are requests in the usage window.
     """
 
+    asked_at: datetime
     origin: str
     status: int
     content: bytearray
@@ -127,7 +131,7 @@ class Connection:
             TemporaryError: it took longer, the connection failed, or a body of status 200 was cut,
                 too large or packed in a way that was not asked for.
         """
-        until = time.monotonic() + seconds
+        until, asked_at = time.monotonic() + seconds, to_milliseconds(clock.utc_now())
         try:
             with self._session.get(
                 self._base_url + question.path + ",".join(tickers),
@@ -144,6 +148,7 @@ class Connection:
                         raise
                     content = bytearray()  # what the status and the headers say is known
                 return Reply(
+                    asked_at=asked_at,
                     origin=origin_of(self.host, headers),
                     status=response.status_code,
                     content=content,
@@ -202,6 +207,11 @@ class _Texts:
         if len(text) >= self._shortest:
             text = self._token.sub("***", text)
         return text[:LONGEST_TEXT]
+
+
+def to_milliseconds(instant: datetime) -> datetime:
+    """The instant without its microseconds, as a BSON date and a Parquet file hold it."""
+    return instant.replace(microsecond=instant.microsecond // 1000 * 1000)
 
 
 def _content(response: requests.Response, largest: int, until: float) -> bytearray:

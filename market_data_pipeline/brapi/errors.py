@@ -64,8 +64,10 @@ def is_error(body: Any) -> bool:
 
 def refusal(
     status: int, body: Any, tickers: int, retry_after: float | None, quota_left: int | None
-) -> BrapiError:
-    """The error for an answer; `quota_left` is what it says, or one before it."""
+) -> BrapiError | None:
+    """The error in an answer, if it is one; `quota_left` is what it says, or one before it."""
+    if status == 200 and not is_error(body):
+        return None
     code, message = _code_and_message(body)
     said = " ".join(filter(None, [f"Brapi answered {status}", code, message and f"({message})"]))
     if status < 500 and not isinstance(body, Mapping):

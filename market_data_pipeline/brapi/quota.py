@@ -108,13 +108,13 @@ def measured(client: BrapiClient, last: Quota | None, cost: int, now: datetime) 
     renewed = last and account.left > last.left and last.kind != "rolling-30d"
     if last and last.limit == limit and not (cost and (renewed or last.kind == "assumed")):
         return replace(last, left=account.left, cost=cost or last.cost)
-    usage = client.usage_window() if cost else None
+    kind, end = (client.usage_window() if cost else None) or ("", now)
     cost = cost or account.spent
-    if usage is None or (usage.end <= now and not usage.rolling):
-        return Quota(account.left, limit, cost, _next_month(now), "assumed")
-    if usage.rolling:
+    if kind == "rolling-30d":
         return Quota(account.left, limit, cost, now + ROLLING, "rolling-30d")
-    return Quota(account.left, limit, cost, usage.end, "billing-cycle")
+    if end > now:
+        return Quota(account.left, limit, cost, end, "billing-cycle")
+    return Quota(account.left, limit, cost, _next_month(now), "assumed")
 
 
 def record(quota: Quota) -> dg.AssetObservation:

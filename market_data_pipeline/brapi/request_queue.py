@@ -12,13 +12,10 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 
-from market_data_pipeline.brapi.answers import to_milliseconds
 from market_data_pipeline.brapi.connection import Connection, Question, Reply
 from market_data_pipeline.brapi.errors import TemporaryError
-from market_data_pipeline.market import clock
 from market_data_pipeline.settings import Settings
 
 MAX_OPEN_REQUESTS = 24
@@ -26,19 +23,13 @@ MAX_OPEN_REQUESTS = 24
 MAX_OPEN_BYTES = 64 * 2**20
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Request:
-    """A batch of tickers to ask for, for the `attempt`-th time, not before `due`.
-
-    It is sent at `asked_at` (UTC, to the millisecond) and given up at `until`; `due` and `until`
-    are by `time.monotonic()`.
-    """
+    """A batch of tickers to ask for, for the `attempt`-th time, not before `due` (monotonic)."""
 
     batch: tuple[str, ...]
     attempt: int = 1
     due: float = 0.0
-    asked_at: datetime = field(init=False)
-    until: float = field(init=False)
 
 
 Outcome = Reply | BaseException
@@ -47,8 +38,8 @@ Outcome = Reply | BaseException
 class RequestQueue:
     """The requests of a client, one after the other; the time of the step counts from now."""
 
-    def __init__(self, connection: Connection, settings: Settings) -> None:
-        self._connection = connection
+    def __init__(self, settings: Settings) -> None:
+        self.connection = Connection(settings, MAX_OPEN_REQUESTS)
         self._interval = settings.brapi_min_interval_seconds
         self._request_timeout = settings.brapi_timeout_seconds
         self.deadline = time.monotonic() + settings.brapi_step_timeout_seconds
@@ -66,7 +57,7 @@ class RequestQueue:
         Ends at the deadline, or earlier if nothing is under way and nothing may start before it.
         Requests that the caller adds to `waiting` meanwhile are sent, too.
         """
-        under_way: list[Request] = []
+        under_way: dict[Request, float] = {}  # with the instant when each is given up
         most = max(1, min(MAX_OPEN_REQUESTS, MAX_OPEN_BYTES // question.largest))
         while waiting or under_way:
             now = time.monotonic()
@@ -77,10 +68,10 @@ class RequestQueue:
             if now >= start:
                 request = min(waiting, key=lambda each: each.due)
                 waiting.remove(request)
-                under_way.append(request)
+                under_way[request] = now + self._request_timeout
                 self._send(question, request)
                 continue
-            given_up = under_way[0].until if under_way else math.inf
+            given_up = min(under_way.values(), default=math.inf)
             wait = max(0, min(start, given_up, self.deadline) - now)
             try:
                 request, outcome = self._done.get(timeout=wait)
@@ -88,9 +79,9 @@ class RequestQueue:
                 if time.monotonic() < given_up:
                     continue
                 seconds = self._request_timeout
-                request, outcome = under_way[0], TemporaryError(f"no answer within {seconds:.3g} s")
-            if request in under_way:  # not one that was given up before
-                under_way.remove(request)
+                request = next(iter(under_way))
+                outcome = TemporaryError(f"no answer within {seconds:.3g} s")
+            if under_way.pop(request, None):  # not one that was given up before
                 yield request, outcome
 
     def hold(self, seconds: float) -> bool:
@@ -101,13 +92,11 @@ class RequestQueue:
     def _send(self, question: Question, request: Request) -> None:
         def get() -> None:
             try:
-                reply = self._connection.get(question, request.batch, self._request_timeout)
+                reply = self.connection.get(question, request.batch, self._request_timeout)
                 self._done.put((request, reply))
             except BaseException as error:
                 self._done.put((request, error))
 
         self.requests += 1
-        request.asked_at = to_milliseconds(clock.utc_now())
-        request.until = time.monotonic() + self._request_timeout
         threading.Thread(target=get, name="brapi-request", daemon=True).start()
         self._next_start = time.monotonic() + self._interval

@@ -78,39 +78,30 @@ def every_quote_delivered(
     publications: Mapping[Window, Sequence[Publication]],
     published: int,
 ) -> dg.AssetCheckResult:
-    """Whether every live quote of some windows is on the topic.
+    """Whether every live quote of some windows is on the topic, by this run or an earlier one.
 
-    Args:
-        quotes: what is stored of the windows of the run, in the order of time.
-        publications: those of each, by this run and by earlier ones.
-        published: how many events this run sent.
+    The windows are in the order of time; `published` is how many events this run sent.
     """
-    lacking = {
-        window: tickers
-        for window in quotes
-        if (tickers := unpublished(quotes[window], publications[window]))
-    }
-    never = [window for window in lacking if not publications[window]]
-    later = {window: tickers for window, tickers in lacking.items() if publications[window]}
-    live = [each for several in quotes.values() for each in several if each.source == "live"]
-    withheld = [each.ticker for each in live if not each.trusted]
-    faults = [
-        some([f"{window.key} was never sent ({_live_until(window)})" for window in never]),
-        some(
-            [
+    never, late, named = list[str](), list[str](), set[str]()
+    for window, stored in quotes.items():
+        tickers = _lacking(stored, publications[window])
+        if tickers and publications[window]:
+            named.update(tickers)
+            late.append(
                 f"{window.key} was sent before all of its quotes were stored; missing on the "
                 f"topic: {some(tickers)} ({_live_until(window)})"
-                for window, tickers in later.items()
-            ]
-        ),
-    ]
+            )
+        elif tickers:
+            never.append(f"{window.key} was never sent ({_live_until(window)})")
+    live = [each for several in quotes.values() for each in several if each.source == "live"]
+    withheld = [each.ticker for each in live if not each.trusted]
     if published:
         well = f"The broker acknowledged all {published} events."
     elif live:
         well = "Every live quote was already sent."
     else:
         well = "There were no live quotes to send."
-    fault = " ".join(f"{each}." for each in faults if each)
+    fault = " ".join(f"{some(faults)}." for faults in (never, late) if faults)
     also = f" Withheld, as their prices have moved too far: {some(withheld)}." if withheld else ""
     return verdict(
         EVERY_QUOTE_DELIVERED,
@@ -120,7 +111,7 @@ def every_quote_delivered(
         ERROR,
         published=published,
         withheld=withheld,
-        named=sorted({ticker for tickers in later.values() for ticker in tickers}),
+        named=sorted(named),
     )
 
 
@@ -130,7 +121,7 @@ def not_delivered(windows: Sequence[Window], window: Window, reason: str) -> dg.
     return verdict(EVERY_QUOTE_DELIVERED, windows, fault, "", ERROR)
 
 
-def unpublished(quotes: Iterable[Quote], published: Sequence[Publication]) -> list[str]:
+def _lacking(quotes: Iterable[Quote], published: Sequence[Publication]) -> list[str]:
     """The tickers whose live price, as it is stored of a window, is in none of its publications."""
     due = (quote for quote in quotes if quote.source == "live" and quote.trusted)
     return sorted(each.ticker for each in due if not any(one.includes(each) for one in published))

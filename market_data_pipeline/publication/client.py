@@ -116,9 +116,6 @@ def producer_properties(settings: Settings) -> dict[str, Any]:
 class Client:
     """A producer for one publication, and the time it has.
 
-    Args:
-        settings: where it connects to and how, and KAFKA_TIMEOUT_SECONDS.
-
     Raises:
         PublicationError: librdkafka does not take its properties.
     """
@@ -186,12 +183,9 @@ class Client:
     def call(self, method: str, *arguments: object, to_end: bool = False) -> Any:
         """Calls a method of the producer that can be resumed, until it succeeds or time is up.
 
-        Args:
-            method: its name. The method itself would hold the producer: the frames of an error
-                outlive `close`, and a producer that lives on gets its transaction later, which ends
-                that of the next run.
-            arguments: those before the time limit.
-            to_end: use the time that is kept for the end of a transaction, too.
+        It takes a name, as the method itself would hold the producer: the frames of an error
+        outlive `close`, and a producer that lives on gets its transaction later, which ends that
+        of the next run. With `to_end`, the time that is kept for the end is used, too.
 
         Raises:
             KafkaException: it failed for good, or the time is up.
@@ -234,11 +228,8 @@ class Client:
     ) -> PublicationError:
         """The error that says what happened, why, and what to do.
 
-        Args:
-            what: what happened.
-            error: why, if it is known. A time-out is explained by what librdkafka complained of.
-            otherwise: what to do if the error itself does not say.
-            advise: what to do in any case.
+        A time-out is explained by what librdkafka complained of. What to do is `advise`, or what
+        the error itself says, or `otherwise`.
         """
         if error is None or error.code() in NO_ANSWER:
             error = self._complaint or error

@@ -75,16 +75,11 @@ def described(error: KafkaError | None) -> str:
 
 
 def advice(error: KafkaError | None, bootstrap_servers: str, otherwise: str = "") -> str:
-    """What to do about an error of librdkafka or of the broker.
+    """What to do about an error of librdkafka or of the broker, or otherwise.
 
-    Args:
-        error: the error, if there is one.
-        bootstrap_servers: the addresses that are configured; the cluster may advertise others.
-        otherwise: what to do if the error itself does not say.
+    The cluster may advertise other addresses than those that are configured.
     """
-    if error is None:
-        return otherwise or _OTHERWISE
-    found = _FROM_THE_CLUSTER.match(error.str())
+    found = error and _FROM_THE_CLUSTER.match(error.str())
     if found and found[1] not in re.split(r"[,\s]+", bootstrap_servers):
         return _NOT_CONFIGURED
-    return _ADVICE.get(error.code()) or otherwise or _OTHERWISE
+    return (error and _ADVICE.get(error.code())) or otherwise or _OTHERWISE

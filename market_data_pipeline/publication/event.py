@@ -35,10 +35,8 @@ class Event:
 def quote_event(quote: Quote, *, updated_at_format: UpdatedAtFormat = "epoch") -> Event:
     """The event of one quote: keyed by ticker, six fields of JSON, the rest in the headers.
 
-    Args:
-        quote: a quote whose price is known.
-        updated_at_format: `epoch` writes `updated_at` as whole Unix seconds, `iso8601` as
-            `2026-11-23T13:29:58.000Z`, which Jackson reads into a `java.time.LocalDateTime`.
+    `epoch` writes `updated_at` as whole Unix seconds, `iso8601` as `2026-11-23T13:29:58.000Z`,
+    which Jackson reads into a `java.time.LocalDateTime`.
 
     Raises:
         ValueError: the price is not a number.

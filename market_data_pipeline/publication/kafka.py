@@ -49,7 +49,7 @@ class Kafka:
     """
 
     settings: Settings
-    _ready: list[Client] = field(default_factory=list, init=False, repr=False, compare=False)
+    _ready: list[_Publication] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def connect(self) -> str:
         """Connects, so that the next `publish` need not, and creates nothing.
@@ -59,7 +59,7 @@ class Kafka:
         """
         try:
             with ExitStack() as unless_connected:
-                client = unless_connected.enter_context(closing(Client(self.settings)))
+                client = unless_connected.enter_context(closing(_Publication(self.settings)))
                 client.connect()
                 unless_connected.pop_all()
         except PublicationError as error:
@@ -78,27 +78,25 @@ class Kafka:
             PublicationError: no `read_committed` consumer sees any of them, except where the text
                 says otherwise.
         """
-        with closing(self._ready.pop() if self._ready else Client(self.settings)) as client:
-            client.start()
-            return _Publication(client).run(events)
+        ready = self._ready.pop() if self._ready else _Publication(self.settings)
+        with closing(ready) as publication:
+            return publication.run(events)
 
 
-class _Publication:
+class _Publication(Client):
     """Finds the topic, begins a transaction, produces, sees all acknowledged, commits."""
 
-    def __init__(self, client: Client) -> None:
-        self._client, self._settings = client, client.settings
-        self._pending: dict[int, str] = {}
+    def run(self, events: Sequence[Event]) -> Offsets:
+        self._pending = {number: event.key.decode() for number, event in enumerate(events)}
         """The keys of the events that are not acknowledged, by their numbers."""
         self._errors: list[KafkaError] = []
         self._offsets: dict[int, list[int]] = defaultdict(list)
-
-    def run(self, events: Sequence[Event]) -> Offsets:
-        find_or_create(self._client)
-        if self._settings.transactional_id:
+        self.start()
+        find_or_create(self)
+        if self.settings.transactional_id:
             self._begin()
         self._deliver(events)
-        if self._settings.transactional_id:
+        if self.settings.transactional_id:
             self._commit()
         return {
             partition: (min(offsets), max(offsets))
@@ -108,11 +106,11 @@ class _Publication:
     def _begin(self) -> None:
         """Fences every older run of this transactional id and opens a transaction."""
         try:
-            self._client.call("init_transactions")
-            self._client.producer.begin_transaction()
+            self.call("init_transactions")
+            self.producer.begin_transaction()
         except KafkaException as exception:
-            raise self._client.failure(
-                f"Kafka opened no transaction for {self._settings.transactional_id}",
+            raise self.failure(
+                f"Kafka opened no transaction for {self.settings.transactional_id}",
                 exception.args[0],
                 "check that transaction.state.log.min.isr brokers are up, and that "
                 "transaction.state.log.replication.factor does not exceed the brokers",
@@ -120,12 +118,11 @@ class _Publication:
 
     def _deliver(self, events: Sequence[Event]) -> None:
         """Hands all events to the brokers and sees each acknowledged, or aborts."""
-        self._pending = {number: event.key.decode() for number, event in enumerate(events)}
         try:
             for number, event in enumerate(events):
                 self._produce(number, event)
             while self._pending and not self._is_hopeless():
-                self._client.serve("flush")
+                self.serve("flush")
         except BaseException:
             self._abort()
             raise
@@ -138,8 +135,8 @@ class _Publication:
         """Queues an event, unless there is no hope for all of them."""
         while not self._is_hopeless():
             try:
-                self._client.producer.produce(
-                    self._settings.kafka_topic,
+                self.producer.produce(
+                    self.settings.kafka_topic,
                     value=event.value,
                     key=event.key,
                     headers=list(event.headers),
@@ -147,7 +144,7 @@ class _Publication:
                 )
                 return
             except BufferError:
-                self._client.serve("poll", _FULL_QUEUE_SECONDS)
+                self.serve("poll", _FULL_QUEUE_SECONDS)
             except KafkaException as exception:
                 self._errors.append(exception.args[0])
 
@@ -159,16 +156,16 @@ class _Publication:
         self._offsets[message.partition() or 0].append(message.offset() or 0)
 
     def _is_hopeless(self) -> bool:
-        return bool(self._errors) or self._client.seconds_left() <= 0
+        return bool(self._errors) or self.seconds_left() <= 0
 
     def _reason(self) -> KafkaError | None:
         """Why not all was acknowledged, as far as it is known."""
         known = next((each for each in self._errors if each.code() not in _PURGED), None)
-        if known is None and self._errors and self._settings.transactional_id:
+        if known is None and self._errors and self.settings.transactional_id:
             # The transaction has failed and librdkafka has dropped what was queued. It tells the
             # reason when it is asked for the commit that it can no longer make.
             try:
-                self._client.producer.commit_transaction(1.0)
+                self.producer.commit_transaction(1.0)
             except KafkaException as exception:
                 known = exception.args[0]
         return known
@@ -177,28 +174,28 @@ class _Publication:
         keys = [*self._pending.values()]
         fate = (
             "the transaction is rolled back and consumers see none of them"
-            if self._settings.transactional_id
+            if self.settings.transactional_id
             else f"the other {count - len(keys)} are on the topic"
         )
-        return self._client.failure(
+        return self.failure(
             f"{len(keys)} of {count} events were not acknowledged by Kafka at "
-            f"{self._settings.kafka_bootstrap_servers}, {some(keys, most=5)}; {fate}",
+            f"{self.settings.kafka_bootstrap_servers}, {some(keys, most=5)}; {fate}",
             error,
         )
 
     def _commit(self) -> None:
         """Commits the transaction, which makes the events visible."""
         try:
-            self._client.call("commit_transaction", to_end=True)
+            self.call("commit_transaction", to_end=True)
         except KafkaException as exception:
             error = exception.args[0]
             if error.txn_requires_abort() or error.code() in FENCED:
                 self._abort()
-                what = f"The transaction {self._settings.transactional_id} was not committed"
-                raise self._client.failure(what, error) from None
-            raise self._client.failure(
+                what = f"The transaction {self.settings.transactional_id} was not committed"
+                raise self.failure(what, error) from None
+            raise self.failure(
                 "Kafka did not confirm the commit within "
-                f"{self._settings.kafka_timeout_seconds:g} s (KAFKA_TIMEOUT_SECONDS), so the "
+                f"{self.settings.kafka_timeout_seconds:g} s (KAFKA_TIMEOUT_SECONDS), so the "
                 "events may or may not be on the topic",
                 error,
                 advise="materialize kafka_publication again; consumers drop repeats by their ce_id",
@@ -206,11 +203,11 @@ class _Publication:
 
     def _abort(self) -> None:
         """Takes back what was sent, as far as the brokers can still be told."""
-        if not self._settings.transactional_id:
+        if not self.settings.transactional_id:
             return
-        seconds = max(0.5, min(_ABORT_SECONDS, self._client.seconds_to_end()))
+        seconds = max(0.5, min(_ABORT_SECONDS, self.seconds_to_end()))
         try:
-            self._client.producer.abort_transaction(seconds)
+            self.producer.abort_transaction(seconds)
         except KafkaException as exception:
             reason = described(exception.args[0])
             logger.warning("Not rolled back (%s): the broker does it by itself.", reason)

@@ -83,9 +83,7 @@ def _exists(metadata: ClusterMetadata, settings: Settings) -> bool:
 def _create(client: Client, cluster: ClusterMetadata) -> None:
     """Creates the topic; where the cluster refuses CONFIGURATION, with the cluster's own."""
     settings, name = client.settings, client.settings.kafka_topic
-    properties = connection_properties(settings)
-    properties["error_cb"] = client.note_complaint
-    admin = AdminClient(properties)
+    admin = AdminClient(connection_properties(settings) | {"error_cb": client.note_complaint})
     timeout = max(0.1, client.seconds_left())  # a negative one waits forever
     if _is_stand_in(cluster):
         admin.list_topics(name, timeout=timeout)  # which makes it
