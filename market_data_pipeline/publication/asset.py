@@ -15,6 +15,7 @@ from market_data_pipeline.publication.checks import (
     PUBLISHED,
     Publication,
     every_quote_delivered,
+    lacking,
     not_delivered,
     publications,
 )
@@ -165,7 +166,7 @@ def _publish(
 def _why_not_published(
     window: Window, quotes: Sequence[Quote], earlier: Sequence[Publication]
 ) -> str:
-    if earlier:
+    if earlier and not lacking(quotes, earlier):
         return "published by an earlier run"
     if not quotes:
         return "`quotes` has no price for it"

@@ -84,7 +84,7 @@ def every_quote_delivered(
     """
     never, late, named = list[str](), list[str](), set[str]()
     for window, stored in quotes.items():
-        tickers = _lacking(stored, publications[window])
+        tickers = lacking(stored, publications[window])
         if tickers and publications[window]:
             named.update(tickers)
             late.append(
@@ -115,16 +115,16 @@ def every_quote_delivered(
     )
 
 
+def lacking(quotes: Iterable[Quote], published: Sequence[Publication]) -> list[str]:
+    """The tickers whose live price, as it is stored of a window, is in none of its publications."""
+    due = (quote for quote in quotes if quote.source == "live" and quote.trusted)
+    return sorted(each.ticker for each in due if not any(one.includes(each) for one in published))
+
+
 def not_delivered(windows: Sequence[Window], window: Window, reason: str) -> dg.AssetCheckResult:
     """What `every_quote_delivered` says when a window was not published whole."""
     fault = f"{window.key} is not on the topic: {reason}"
     return verdict(EVERY_QUOTE_DELIVERED, windows, fault, "", ERROR)
-
-
-def _lacking(quotes: Iterable[Quote], published: Sequence[Publication]) -> list[str]:
-    """The tickers whose live price, as it is stored of a window, is in none of its publications."""
-    due = (quote for quote in quotes if quote.source == "live" and quote.trusted)
-    return sorted(each.ticker for each in due if not any(one.includes(each) for one in published))
 
 
 def _live_until(window: Window) -> str:
