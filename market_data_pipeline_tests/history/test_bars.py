@@ -18,7 +18,13 @@ from market_data_pipeline.market import clock
 from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline.market.windows import TradingWindows, Window
 from market_data_pipeline_tests.conftest import TUESDAY_15_00, SetClock, brapi_with
-from market_data_pipeline_tests.history.truth import bars, traded_in, traded_on, windows_between
+from market_data_pipeline_tests.history.truth import (
+    bars,
+    filed,
+    traded_on,
+    truth,
+    windows_between,
+)
 
 WINDOWS = TradingWindows()
 TICKERS = load_watchlist().tickers
@@ -51,10 +57,10 @@ class Brapi:
             now = clock.utc_now()
             return observe_history(client, tickers, windows, trading_windows, now)
 
-    def truth(self, windows: Sequence[Window], tickers: tuple[str, ...]) -> dict[Any, float]:
-        pairs = [(ticker, window) for ticker in tickers for window in windows]
-        prices = {pair: traded_in(self.sandbox.market, *pair) for pair in pairs}
-        return {pair: price for pair, price in prices.items() if price is not None}
+    def truth(
+        self, windows: Sequence[Window], tickers: tuple[str, ...] = TICKERS[:4]
+    ) -> dict[Any, float]:
+        return truth(self.sandbox.market, tickers, windows)
 
 
 @pytest.fixture
@@ -72,13 +78,6 @@ def make_brapi(set_clock: SetClock) -> Callable[..., Any]:
 def brapi(make_brapi: Callable[..., Any]) -> Iterator[Brapi]:
     with make_brapi() as brapi:
         yield brapi
-
-
-def filed(collection: Observation) -> dict[Any, float]:
-    return {
-        (quote.ticker, Window(quote.window_start, quote.window_end)): quote.price
-        for quote in collection.quotes
-    }
 
 
 def gaps_of(collection: Observation, ticker: str) -> dict[Window, str]:
@@ -103,57 +102,43 @@ def test_three_months_of_all_windows_on_the_free_plan_are_one_request_a_ticker(
         assert len(brapi.sandbox.requests) == collection.requests == 50
         assert brapi.sandbox.requests[0].query == {"interval": "1d", "range": "3mo"}
         closing = [one for one, following in pairwise(windows) if one.day != following.day]
-        market = brapi.sandbox.market
-        assert filed(collection) == {
-            (ticker, window): traded_on(market, ticker, window)
-            for ticker in TICKERS
-            for window in closing
-        }
-
-
-def test_windows_that_can_have_no_bar_cost_no_request(make_brapi: Callable[..., Any]) -> None:
-    with make_brapi("free") as brapi:
-        collection = brapi.history(MONDAYS[:-1])
-
-        assert brapi.sandbox.requests == []
-        assert collection.requests == 0
-        assert {gap for gaps in collection.missing.values() for gap in gaps.values()} == {"plan"}
-        assert sum(map(bool, collection.missing.values())) == 15
+        expected = truth(brapi.sandbox.market, TICKERS, closing, traded_on)
+        assert filed(collection.quotes) == expected
+        assert len(expected) == len(TICKERS) * len(closing)
 
 
 @pytest.mark.parametrize(
-    ("last", "asked"),
+    ("plan", "first", "last", "asked"),
     [
-        ("2026-11-17T10:00-0300", {"startDate": "2026-11-13"}),  # today: no end
-        ("2026-11-16T10:00-0300", {"startDate": "2026-11-13", "endDate": "2026-11-17"}),
+        # Until today there is no end.
+        ("pro", "2026-11-13T10:00", "2026-11-17T10:00", {"startDate": "2026-11-13"}),
+        (
+            "pro",
+            "2026-11-13T10:00",
+            "2026-11-16T10:00",
+            {"startDate": "2026-11-13", "endDate": "2026-11-17"},
+        ),
+        ("free", "2026-11-16T17:30", "2026-11-16T17:30", {"range": "5d"}),
+        ("free", "2026-11-13T17:30", "2026-11-13T17:30", {"range": "5d"}),
+        ("free", "2026-11-11T17:30", "2026-11-11T17:30", {"range": "1mo"}),
+        ("free", "2026-09-01T17:30", "2026-09-01T17:30", {"range": "3mo"}),
     ],
 )
-def test_a_plan_with_intraday_bars_is_asked_for_the_days_of_the_range(
-    brapi: Brapi, last: str, asked: dict[str, str]
+def test_the_plan_is_asked_for_the_days_of_the_range_or_the_smallest_one(
+    make_brapi: Callable[..., Any], plan: str, first: str, last: str, asked: dict[str, str]
 ) -> None:
-    brapi.history(windows_between(WINDOWS, "2026-11-13T10:00-0300", last))
+    with make_brapi(plan) as brapi:
+        collection = brapi.history(windows_between(WINDOWS, f"{first}-0300", f"{last}-0300"))
 
-    assert [seen.query for seen in brapi.sandbox.requests] == [{"interval": "30m", **asked}]
-
-
-@pytest.mark.parametrize(
-    ("first", "asked"),
-    [("2026-11-16", "5d"), ("2026-11-13", "5d"), ("2026-11-11", "1mo"), ("2026-09-01", "3mo")],
-)
-def test_the_free_plan_is_asked_for_the_smallest_range(
-    make_brapi: Callable[..., Any], first: str, asked: str
-) -> None:
-    with make_brapi("free") as brapi:
-        closing = WINDOWS.of_session(date.fromisoformat(first))[-1]
-        assert len(brapi.history([closing]).quotes) == 4
-
-        assert {seen.query["range"] for seen in brapi.sandbox.requests} == {asked}
+        assert {quote.requested_ticker for quote in collection.quotes} == {*TICKERS[:4]}
+        interval = {"interval": "30m" if plan == "pro" else "1d"}
+        queries = [seen.query for seen in brapi.sandbox.requests]
+        assert queries == [interval | asked] * (1 if plan == "pro" else 4)
 
 
 @pytest.mark.parametrize(
     ("plan", "settings", "first", "told"),
     [
-        ("free", {}, date(2026, 8, 14), "plan 'free' reaches back 3mo, to 2026-08-17"),
         ("startup", {}, date(2025, 11, 14), "plan 'startup' reaches back 1y, to 2025-11-17"),
         (
             "pro",
@@ -168,28 +153,25 @@ def test_what_the_plan_would_reject_is_refused_before_it_is_asked(
 ) -> None:
     windows = TradingWindows(first_day=date(2025, 10, 1))
     with make_brapi(plan, **settings) as brapi:
-        quota = brapi.sandbox.remaining
-        with pytest.raises(PlanError) as refused:
+        with pytest.raises(PlanError, match=f"{told}.*Nothing was asked"):
             brapi.history([windows.of_session(first)[-1]], trading_windows=windows)
 
-        assert told in str(refused.value)
-        assert "Nothing was asked" in str(refused.value)
         assert brapi.sandbox.requests == []
-        assert brapi.sandbox.remaining == quota
 
 
 @pytest.mark.parametrize(
-    ("plan", "answered", "refused"),
+    ("plan", "today", "answered", "refused"),
     [
-        ("free", date(2026, 3, 2), date(2026, 2, 27)),
-        ("startup", date(2025, 6, 2), date(2025, 5, 30)),
+        ("free", datetime(2026, 5, 31), date(2026, 3, 2), date(2026, 2, 27)),
+        ("free", datetime(2026, 1, 5), date(2025, 10, 6), date(2025, 10, 3)),
+        ("startup", datetime(2026, 5, 31), date(2025, 6, 2), date(2025, 5, 30)),
     ],
 )
-def test_at_the_end_of_a_month_the_client_and_the_plan_agree_how_far_back_it_goes(
-    make_brapi: Callable[..., Any], plan: str, answered: date, refused: date
+def test_at_the_end_of_a_month_or_year_the_client_and_the_plan_agree_how_far_back_it_goes(
+    make_brapi: Callable[..., Any], plan: str, today: datetime, answered: date, refused: date
 ) -> None:
     windows = TradingWindows(first_day=date(2025, 5, 1))
-    with make_brapi(plan, datetime(2026, 5, 31, 15, 0, tzinfo=UTC)) as brapi:
+    with make_brapi(plan, today.replace(hour=15, tzinfo=UTC)) as brapi:
         collection = brapi.history(windows.of_session(answered), trading_windows=windows)
         assert collection.quotes
         assert collection.failures == {}
@@ -198,23 +180,6 @@ def test_at_the_end_of_a_month_the_client_and_the_plan_agree_how_far_back_it_goe
 
 
 # Which bar serves which window
-
-
-def test_a_range_over_the_end_of_a_year(make_brapi: Callable[..., Any]) -> None:
-    windows = TradingWindows(first_day=date(2025, 12, 1))
-    around = windows_between(windows, "2025-12-30T10:00-0300", "2026-01-02T17:30-0300")
-    now = datetime(2026, 1, 5, 18, 0, 5, tzinfo=UTC)
-    assert [window.day for window in around[15:17]] == [date(2025, 12, 30), date(2026, 1, 2)]
-    with make_brapi(now=now) as brapi:
-        collection = brapi.history(around, trading_windows=windows)
-        assert filed(collection) == brapi.truth(around, TICKERS[:4])
-    with make_brapi("free", now) as brapi:
-        collection = brapi.history(around, trading_windows=windows)
-        assert filed(collection) == {
-            (ticker, window): traded_on(brapi.sandbox.market, ticker, window)
-            for ticker in TICKERS[:4]
-            for window in (around[15], around[-1])
-        }
 
 
 @pytest.mark.parametrize(
@@ -226,9 +191,8 @@ def test_windows_of_another_length(brapi: Brapi, minutes: int, interval: str, da
     session = windows.of_session(day)
     collection = brapi.history(session, trading_windows=windows)
 
-    assert len(session) == (8 if day == MONDAY else 5) * 60 // minutes
     assert {seen.query["interval"] for seen in brapi.sandbox.requests} == {interval}
-    assert filed(collection) == brapi.truth(session, TICKERS[:4])
+    assert filed(collection.quotes) == brapi.truth(session)
 
 
 def test_windows_of_five_minutes_whose_bars_may_be_incomplete_have_no_row(
@@ -245,7 +209,7 @@ def test_windows_of_five_minutes_whose_bars_may_be_incomplete_have_no_row(
         collection = brapi.history(session, trading_windows=windows)
 
         settled = session[:-2]  # up to 14:55: those after ended less than 15 minutes ago
-        assert filed(collection) == brapi.truth(settled, TICKERS[:4])
+        assert filed(collection.quotes) == brapi.truth(settled)
         assert gaps_of(collection, "PETR4") == dict.fromkeys(session[-2:], "too early")
 
 
@@ -259,7 +223,7 @@ def test_a_bar_with_nulls_fills_no_window(brapi: Brapi) -> None:
 
     prices = brapi.truth(MONDAYS, ("PETR4",))
     del prices["PETR4", MONDAYS[3]]
-    assert filed(collection) == prices
+    assert filed(collection.quotes) == prices
     assert gaps_of(collection, "PETR4") == {MONDAYS[3]: "no trade"}
     volumes = {quote.window_start: quote.volume for quote in collection.quotes}
     assert volumes[MONDAYS[4].start] is None
@@ -275,7 +239,7 @@ def test_a_second_bar_of_nulls_does_not_erase_a_days_price(
         brapi.sandbox.faults = answered_with("PETR4", [bar, empty])
 
         collection = brapi.history(MONDAYS[-1:], ("PETR4",))
-        assert filed(collection) == {("PETR4", MONDAYS[-1]): bar["close"]}
+        assert filed(collection.quotes) == {("PETR4", MONDAYS[-1]): bar["close"]}
 
 
 @pytest.mark.parametrize("hour", [0, 3, 13], ids=["midnight UTC", "midnight here", "the opening"])
@@ -291,7 +255,7 @@ def test_a_daily_bar_belongs_to_its_session_wherever_it_is_dated(
         brapi.sandbox.faults = answered_with("PETR4", history)
 
         collection = brapi.history(MONDAYS[-1:], ("PETR4",))
-        assert filed(collection) == {("PETR4", MONDAYS[-1]): history[1]["close"]}
+        assert filed(collection.quotes) == {("PETR4", MONDAYS[-1]): history[1]["close"]}
 
 
 @pytest.mark.parametrize("off", [-60, 60, 15 * 60])
@@ -304,7 +268,7 @@ def test_a_bar_that_is_not_on_the_grid_fills_no_window(brapi: Brapi, off: int) -
 
     prices = brapi.truth(MONDAYS, ("PETR4",))
     del prices["PETR4", MONDAYS[5]]
-    assert filed(collection) == prices
+    assert filed(collection.quotes) == prices
     # A minute early it begins in the window before, which has a bar of its own.
     assert gaps_of(collection, "PETR4") == {MONDAYS[5]: "no trade" if off < 0 else "off the grid"}
 
@@ -312,7 +276,7 @@ def test_a_bar_that_is_not_on_the_grid_fills_no_window(brapi: Brapi, off: int) -
 def test_a_renamed_instrument_is_filed_under_its_new_symbol(brapi: Brapi) -> None:
     collection = brapi.history(MONDAYS, ("BBAS3", "ELET3"))
 
-    assert filed(collection) == brapi.truth(MONDAYS, ("BBAS3", "AXIA3"))
+    assert filed(collection.quotes) == brapi.truth(MONDAYS, ("BBAS3", "AXIA3"))
     assert collection.answered_as == {"ELET3": "AXIA3"}
     assert {quote.requested_ticker for quote in collection.quotes} == {"BBAS3", "ELET3"}
 
@@ -326,7 +290,7 @@ def test_the_price_is_what_was_traded_not_what_dividends_made_of_it(
         assert bar["adjustedClose"] != bar["close"]
 
         collection = brapi.history([october], ("HGLG11",))
-        assert filed(collection) == {("HGLG11", october): bar["close"]}
+        assert filed(collection.quotes) == {("HGLG11", october): bar["close"]}
 
 
 def test_of_two_bars_that_contradict_neither_is_a_price(make_brapi: Callable[..., Any]) -> None:

@@ -99,37 +99,24 @@ def test_alone_in_a_range_and_twice_a_window_is_stored_the_same(make_pipeline: M
         assert stored(pipeline) == in_range
 
 
-def test_a_live_quote_is_never_replaced_by_a_bar(make_pipeline: Make, set_clock: SetClock) -> None:
-    with make_pipeline(plan="pro") as pipeline:
+@pytest.mark.parametrize(("plan", "bars"), [("pro", 2 * 4), ("free", 0)])
+def test_a_live_quote_is_neither_replaced_by_a_bar_nor_removed_without_one(
+    make_pipeline: Make, set_clock: SetClock, plan: str, bars: int
+) -> None:
+    with make_pipeline(plan=plan) as pipeline:
         pipeline.run(LIVE_ON_TUESDAY)
         observed = pipeline.documents()
         set_clock(TUESDAY_16_00)
-        result = pipeline.run(LAST, LIVE_ON_TUESDAY)
+        result = pipeline.run(MIDDLE, LIVE_ON_TUESDAY)
 
         kept = pipeline.documents({"source": "live"})
         assert [without(each, "run_id") for each in kept] == [
             without(each, "run_id") for each in observed
         ]
-        assert pipeline.documents({"source": "intraday"})
+        assert len(pipeline.documents()) == 4 + bars
         assert all(passed for passed, _ in checks(result).values())
-
-
-def test_a_window_that_was_observed_is_not_emptied_by_a_plan_without_a_bar_for_it(
-    make_pipeline: Make, set_clock: SetClock
-) -> None:
-    with make_pipeline() as pipeline:
-        pipeline.run(LIVE_ON_TUESDAY)
-        observed = stored(pipeline)
-        set_clock(TUESDAY_16_00)
-        result = pipeline.run(LAST, LIVE_ON_TUESDAY)
-
-        assert stored(pipeline) == observed
-        assert checks(result)["history_equals_quotes"] == (
-            True,
-            "All 4 quotes are in the collection.",
-        )
-        result = pipeline.run(LIVE_ON_TUESDAY, select="mongo_price_history")
-        assert metadata(result, "mongo_price_history")["rows"] == 4
+        assert metadata(result, "quotes", LIVE_ON_TUESDAY)["quotes"] == 4
+        assert metadata(result, "mongo_price_history", LIVE_ON_TUESDAY)["rows"] == 4
         assert len(pipeline.events()) == 4
 
 
@@ -168,7 +155,10 @@ def test_a_window_that_can_have_no_bar_ends_empty_without_a_request(make_pipelin
         assert result.success
         assert pipeline.sandbox.requests == []
         assert pipeline.documents() == pipeline.events() == []
-        assert metadata(result, "quotes")["requests"] == 0
+        told = metadata(result, "quotes")
+        assert (told["requests"], told["coverage_percent"]) == (0, 0)
+        assert told["without_row"] == "plan: the free plan has daily bars only"
+        assert "market" not in told
         assert checks(result)["all_tickers_quoted"] == (
             True,
             "0 of 1 windows filled: the free plan has daily bars only.",
@@ -189,7 +179,7 @@ def test_a_failure_in_the_live_window_is_not_told_of_the_others(make_pipeline: M
         assert metadata(result, "quotes", LAST)["quotes"] == 4
 
 
-def test_a_range_that_ends_in_the_live_window_publishes_that_window_alone(
+def test_a_range_that_ends_in_the_live_window_publishes_that_one_alone_unless_told_otherwise(
     make_pipeline: Make,
 ) -> None:
     with make_pipeline(plan="pro") as pipeline:
@@ -207,6 +197,13 @@ def test_a_range_that_ends_in_the_live_window_publishes_that_window_alone(
             "1 of 4 windows published: the window is not live, and `publish_history` is not set"
         ) in logs(pipeline, result)
 
+        publish = {"kafka_publication": {"publish_history": True}}
+        result = pipeline.run(FIRST, LAST, select="kafka_publication", config=publish)
+
+        assert len(pipeline.events()) == len(pipeline.documents())
+        told = metadata(result, "kafka_publication", MIDDLE)
+        assert (told["published"], told["reason"]) == (4, "publish_history is set")
+
 
 def test_a_history_that_fails_costs_a_range_nothing_of_its_live_window(
     make_pipeline: Make,
@@ -220,24 +217,9 @@ def test_a_history_that_fails_costs_a_range_nothing_of_its_live_window(
         assert result.success
         assert {d["source"] for d in pipeline.documents()} == {"live"}
         assert len(pipeline.documents()) == len(pipeline.events()) == 4
-        passed, why = checks(result)["all_tickers_quoted"]
-        assert not passed
-        assert f"Materialize again: {LAST}" in why
-        assert "PETR4 failed: Brapi answered 402" in logs(pipeline, result)
-
-
-def test_history_is_published_if_the_run_says_so(make_pipeline: Make) -> None:
-    with make_pipeline(plan="pro") as pipeline:
-        pipeline.run(FIRST, LAST)
-        assert pipeline.events() == []
-
-        result = pipeline.run(
-            FIRST,
-            LAST,
-            select="kafka_publication",
-            config={"kafka_publication": {"publish_history": True}},
+        assert checks(result)["all_tickers_quoted"] == (
+            False,
+            "4 tickers failed: PETR4, BBAS3, HGLG11, VALE3. 1 of 2 windows filled: Brapi gave no "
+            f"usable answer. Materialize again: {LAST}.",
         )
-
-        assert len(pipeline.events()) == len(pipeline.documents()) == 12
-        told = metadata(result, "kafka_publication", MIDDLE)
-        assert (told["published"], told["reason"]) == (4, "publish_history is set")
+        assert "PETR4 failed: Brapi answered 402" in logs(pipeline, result)

@@ -12,8 +12,8 @@ from brapi_sandbox.faults import Fault
 from brapi_sandbox.sandbox import Sandbox, serve
 
 from market_data_pipeline_tests.conftest import TUESDAY_15_00, SetClock
-from market_data_pipeline_tests.history.test_bars import MONDAY, MONDAYS, Brapi, filed, gaps_of
-from market_data_pipeline_tests.history.truth import traded_in, traded_on
+from market_data_pipeline_tests.history.test_bars import MONDAY, MONDAYS, Brapi, gaps_of
+from market_data_pipeline_tests.history.truth import filed, traded_in, traded_on
 
 AUGUST, FRIDAY, TUESDAY = date(2026, 8, 17), date(2026, 11, 13), date(2026, 11, 17)
 ALL, LAST, NOTHING = range(16), range(15, 16), range(0)
@@ -41,7 +41,7 @@ def observe(sandbox: Sandbox, plan: str, *faults: Fault) -> tuple[dict[Any, floa
     windows = list(MONDAYS if plan == "pro" else MONDAYS[-1:])
     observation = Brapi(sandbox).history(windows, ("PETR4",))
     assert not observation.failures
-    return filed(observation), {*gaps_of(observation, "PETR4").values()}
+    return filed(observation.quotes), {*gaps_of(observation, "PETR4").values()}
 
 
 OF_MINUTES, OF_DAYS = ["5m", "15m", "60m", "1d"], ["5d", "1wk", "1mo"]

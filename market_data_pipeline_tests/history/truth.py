@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from brapi_sandbox.answers import history
 from brapi_sandbox.market import Market
 from brapi_sandbox.sandbox import Sandbox
 
+from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, TradingWindows, Window
 
 
@@ -33,14 +35,21 @@ def traded_on(market: Market, ticker: str, window: Window) -> float | None:
     return last_price(market, ticker, window.end - timedelta(hours=9), window.end)
 
 
-def filed(documents: list[dict[str, Any]]) -> dict[tuple[str, Window], float]:
-    """The prices in the collection by ticker and window."""
-    return {
-        (document["ticker"], Window(document["window_start"], document["window_end"])): document[
-            "price"
-        ]
-        for document in documents
-    }
+def truth(
+    market: Market,
+    tickers: Iterable[str],
+    windows: Iterable[Window],
+    traded: Callable[[Market, str, Window], float | None] = traded_in,
+) -> dict[tuple[str, Window], float]:
+    """The prices that were traded, by ticker and window."""
+    pairs = itertools.product(tickers, windows)
+    prices = {pair: traded(market, *pair) for pair in pairs}
+    return {pair: price for pair, price in prices.items() if price is not None}
+
+
+def filed(quotes: Iterable[Quote]) -> dict[tuple[str, Window], float]:
+    """The prices of rows, by ticker and window."""
+    return {(quote.ticker, quote.window): quote.price for quote in quotes}
 
 
 def windows_between(windows: TradingWindows, first: str, last: str) -> list[Window]:

@@ -7,11 +7,16 @@ from typing import Any
 import dagster as dg
 from brapi_sandbox.faults import Fault
 
+from market_data_pipeline.operation.session_report import session_report
+from market_data_pipeline.storage.quote_store import QuoteStore
 from market_data_pipeline_tests.conftest import Pipeline
 
 HALF_AN_HOUR = timedelta(minutes=30)
 SECOND, THIRD, FOURTH = (f"2026-11-17T{time}-0300" for time in ("15:00", "15:30", "16:00"))
 VICTIM = "VALE3"
+CENTS = Fault(
+    ticker=VICTIM, fields={"regularMarketPrice": 9_000}, without=["regularMarketPreviousClose"]
+)
 
 
 def times(pipeline: Pipeline, factor: float, ticker: str = VICTIM, **fields: Any) -> Fault:
@@ -37,3 +42,15 @@ def row(pipeline: Pipeline, key: str, ticker: str = VICTIM) -> Any:
 def accept(pipeline: Pipeline, key: str, *tickers: str) -> dg.ExecuteInProcessResult:
     """A run that accepts withheld prices of a window."""
     return pipeline.run(key, config={"quotes": {"accept": list(tickers)}})
+
+
+def report(
+    pipeline: Pipeline, *days: str | dict[str, str], store: QuoteStore | None = None
+) -> dg.ExecuteInProcessResult:
+    """A run of the job that reports sessions; by default the latest."""
+    return session_report.execute_in_process(
+        instance=pipeline.instance,
+        resources={"quote_store": store or pipeline.store},
+        run_config={"ops": {"report": {"config": {"sessions": list(days)}}}},
+        raise_on_error=False,
+    )

@@ -93,19 +93,20 @@ def test_a_newer_price_that_is_stored_while_a_run_writes_stays(
     assert document(stored)["price"] == row(stored, SECOND).price
 
 
-def test_a_document_of_another_program_is_left_alone(stored: Pipeline) -> None:
-    foreign = {
-        "_id": "theirs",
-        "ticker": VICTIM,
-        "requested_ticker": VICTIM,
-        "window_start": datetime(2026, 11, 17, 18, tzinfo=UTC),
-    }
+def test_documents_of_other_programs_are_left_alone(stored: Pipeline) -> None:
+    start = datetime(2026, 11, 17, 18, tzinfo=UTC)
+    foreign = {"ticker": VICTIM, "requested_ticker": VICTIM, "window_start": start}
+    elsewhere = {"_id": "ZZZZ3|2026-11-17T18:00:00Z", "ticker": "ZZZZ3", "window_start": start}
+    elsewhere = {**stored.documents()[0], "requested_ticker": "ZZZZ3", **elsewhere}
+    theirs = [elsewhere, {"_id": "theirs", **foreign}]
     with pymongo.MongoClient[dict[str, Any]](stored.mongo_uri) as client:
-        client["market_data_db"]["price_history"].insert_one(foreign)
+        client["market_data_db"]["price_history"].insert_many(theirs)
 
-    assert stored.run(SECOND).success
+    result = stored.run(SECOND)
 
-    assert foreign in stored.documents()
+    assert checks(result)["history_equals_quotes"] == (True, "All 4 quotes are in the collection.")
+    assert metadata(result, "mongo_price_history")["rows"] == 4
+    assert [each for each in stored.documents() if each in theirs] == theirs
 
 
 def test_what_has_just_been_written_is_read_from_the_primary(
@@ -174,7 +175,15 @@ def test_a_document_of_an_older_version_takes_its_place_in_the_order(
 
     assert document(stored)["price"] == (before["price"] if kept == "ours" else 1.0)
     assert document(stored)["created_at"] == before["created_at"]
-    assert checks(result)["history_equals_quotes"][0] is (kept == "ours")
+    assert checks(result)["history_equals_quotes"] == (
+        (True, "All 4 quotes are in the collection.")
+        if kept == "ours"
+        else (
+            False,
+            "1 of 4 quotes are not in the collection as they are stored: VALE3. Materialize "
+            "`mongo_price_history` again.",
+        )
+    )
     assert metadata(result, "mongo_price_history")["superseded"] == (kept == "theirs")
     assert all(each["rank"] for each in stored.documents({"window_start": before["window_start"]}))
 

@@ -17,7 +17,6 @@ import pytest
 
 from market_data_pipeline.market.quote import COLUMNS
 from market_data_pipeline.market.windows import trading_windows
-from market_data_pipeline.operation.session_report import session_report
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
 from market_data_pipeline_tests.observed import checks, failure_of, logs
 from market_data_pipeline_tests.record.helpers import SECOND, THIRD, prices, row, times
@@ -118,12 +117,14 @@ def test_damaged_files_of_earlier_windows_are_named_and_skipped(stored: Pipeline
     assert len(stored.sandbox.requests) == asked + 4
     assert len(stored.store.load([SECOND])) == 4
     assert len(prices(stored)) == 2
-    [check] = [
-        each for each in result.get_asset_check_evaluations() if each.check_name == "files_readable"
+    passed, why = checks(result)["files_readable"]
+    assert not passed
+    assert f"{len(DAMAGES)} files cannot be read: " in why
+    [table] = [
+        each.metadata["damaged"]
+        for each in result.get_asset_check_evaluations()
+        if "damaged" in each.metadata
     ]
-    assert not check.passed
-    assert f"{len(DAMAGES)} files cannot be read: " in (check.description or "")
-    table = check.metadata["damaged"]
     assert isinstance(table, dg.TableMetadataValue)
     named = {each.data["window"]: str(each.data["reason"]) for each in table.records}
     for window, (_, reason) in zip(earlier, DAMAGES, strict=True):
@@ -175,46 +176,19 @@ def test_a_damaged_file_of_the_window_itself_is_kept_beside_the_new_one(
 
 
 @pytest.mark.parametrize("sink", ["mongo_price_history", "kafka_publication"])
-def test_a_sink_says_which_file_is_damaged(stored: Pipeline, sink: str) -> None:
+def test_a_sink_says_which_file_is_missing_or_damaged(stored: Pipeline, sink: str) -> None:
+    why = failure_of(stored.run(SECOND, select=sink), sink)
+    assert why.startswith(f"There are no stored quotes for {SECOND} in ")
+
     damage(stored, LIVE_ON_TUESDAY)
-
-    result = stored.run(LIVE_ON_TUESDAY, select=sink)
-
-    why = failure_of(result, sink)
+    why = failure_of(stored.run(LIVE_ON_TUESDAY, select=sink), sink)
     assert why.startswith(f"{path_of(stored, LIVE_ON_TUESDAY)} is damaged (Parquet magic bytes")
     assert "restore it, or materialize `quotes` for its window again" in why
 
 
-def test_the_report_leaves_a_damaged_file_out_and_names_it(stored: Pipeline) -> None:
-    assert stored.run(SECOND).success
-    damage(stored, LIVE_ON_TUESDAY)
-
-    result = (
-        dg.Definitions(jobs=[session_report], resources={"quote_store": stored.store})
-        .resolve_job_def("session_report")
-        .execute_in_process(instance=stored.instance)
-    )
-
-    assert result.success
-    assert f"left out: {path_of(stored, LIVE_ON_TUESDAY)} (Parquet magic bytes" in logs(
-        stored, result
-    )
-
-
 def test_files_of_older_versions_have_fewer_columns(stored: Pipeline) -> None:
-    oldest = [
-        name
-        for name in COLUMNS
-        if name
-        not in (
-            "bar_volume",
-            "previous_close",
-            "origin",
-            "reference_price",
-            "decision",
-            "replaces_live",
-        )
-    ]
+    newer = {"bar_volume", "previous_close", "origin", "reference_price", "decision"}
+    oldest = [name for name in COLUMNS if name not in newer]
     older = [
         replace(quote, previous_close=None, origin=None, reference_price=None)
         for quote in stored.store.load([LIVE_ON_TUESDAY])

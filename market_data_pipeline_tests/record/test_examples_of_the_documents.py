@@ -56,35 +56,26 @@ def run_the_examples_of_reading(pipeline: Pipeline) -> tuple[dict[str, Any], dic
     return found
 
 
-def test_the_frames_hold_the_history_of_petr4(recorded: Pipeline) -> None:
-    mongo, parquet = run_the_examples_of_reading(recorded)
-    documents = recorded.documents({"ticker": "PETR4"})
-    assert [each["window_start"] for each in documents] == sorted(
-        each["window_start"] for each in documents
-    )
-
-    for frame in (mongo["petr4"], parquet["petr4"]):
-        assert list(frame["window_start"]) == [each["window_start"] for each in documents]
-        assert list(frame["price"]) == [each["price"] for each in documents]
-        assert set(frame["ticker"]) == {"PETR4"}
-    assert {each["source"] for each in documents} == {"daily", "live"}
-
-
-def test_both_daily_closes_leave_withheld_prices_out(recorded: Pipeline) -> None:
+def test_the_frames_hold_the_history_of_petr4_and_the_closes_no_withheld_price(
+    recorded: Pipeline,
+) -> None:
     documents = recorded.documents({"ticker": "PETR4"})
     with pymongo.MongoClient[dict[str, Any]](recorded.mongo_uri) as client:
         prices = client["market_data_db"]["price_history"]
         prices.update_one({"_id": documents[-1]["_id"]}, {"$set": {"decision": "withheld"}})
-    mongo, _ = run_the_examples_of_reading(recorded)
 
-    expected = {
-        day: next(
-            each["price"]
-            for each in documents
-            if each["window_start"] == datetime.strptime(close, "%Y-%m-%dT%H:%M%z")
-        )
-        for day, close in zip(SESSIONS, CLOSES, strict=True)
-    }
+    mongo, parquet = run_the_examples_of_reading(recorded)
+
+    starts = [each["window_start"] for each in documents]
+    assert starts == sorted(starts)
+    for frame in (mongo["petr4"], parquet["petr4"]):
+        assert list(frame["window_start"]) == starts
+        assert list(frame["price"]) == [each["price"] for each in documents]
+        assert set(frame["ticker"]) == {"PETR4"}
+    assert {each["source"] for each in documents} == {"daily", "live"}
+    by_start = {each["window_start"]: each["price"] for each in documents}
+    closes = [by_start[datetime.strptime(each, "%Y-%m-%dT%H:%M%z")] for each in CLOSES]
+    expected = dict(zip(SESSIONS, closes, strict=True))
     assert dict(zip(mongo["daily"]["_id"], mongo["daily"]["close"], strict=True)) == expected
     assert dict(mongo["closes"]) == expected
 

@@ -1,11 +1,11 @@
 """Sequences of runs that say something which the random ones of `test_any_sequence` do not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
@@ -17,14 +17,14 @@ from market_data_pipeline.runs.turn import BRAPI, KAFKA, turn
 from market_data_pipeline_tests.conftest import (
     LIVE_ON_TUESDAY,
     TUESDAY_15_00,
+    ChangeSettings,
     Pipeline,
     SetClock,
-    at,
 )
 from market_data_pipeline_tests.observed import checks, failure_of, logs, metadata, said
 from market_data_pipeline_tests.record.helpers import (
+    CENTS,
     SECOND,
-    THIRD,
     VICTIM,
     accept,
     prices,
@@ -36,9 +36,6 @@ from market_data_pipeline_tests.supervised import wait_until
 Later = Callable[[float], None]
 NOWHERE = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=500"
 OTHERS = [Fault(ticker=ticker, status=404) for ticker in ("PETR4", "BBAS3", "HGLG11")]
-CENTS = Fault(
-    ticker=VICTIM, fields={"regularMarketPrice": 9_000}, without=["regularMarketPreviousClose"]
-)
 
 pytestmark = pytest.mark.usefixtures("four_instruments")
 
@@ -57,14 +54,26 @@ def test_a_rerun_with_few_answers_keeps_the_others(stored: Pipeline, later: Late
 
 
 @pytest.mark.parametrize(
-    ("days", "first"), [(2, "2026-11-13T17:30-0300"), (80, "2026-08-28T17:30-0300")]
+    ("days", "first", "settings"),
+    [
+        (1, "2026-11-16T14:30-0300", {"PARTITIONS_START": "2026-11-17"}),
+        (2, "2026-11-13T17:30-0300", {}),
+        (80, "2026-08-28T17:30-0300", {}),
+    ],
 )
-def test_a_gap_is_no_escape_from_the_guard(
-    pipeline: Pipeline, set_clock: SetClock, days: int, first: str
+def test_neither_a_gap_nor_a_later_first_day_is_an_escape_from_the_guard(
+    pipeline: Pipeline,
+    set_clock: SetClock,
+    change_settings: ChangeSettings,
+    days: int,
+    first: str,
+    settings: dict[str, str],
 ) -> None:
     set_clock(TUESDAY_15_00 - timedelta(days=days))
-    pipeline.run(first)
+    assert pipeline.run(first).success
     set_clock(TUESDAY_15_00)
+    if settings:
+        change_settings(**settings)
     pipeline.sandbox.faults = [CENTS]
 
     assert not checks(pipeline.run(LIVE_ON_TUESDAY))["prices_plausible"][0]
@@ -72,36 +81,20 @@ def test_a_gap_is_no_escape_from_the_guard(
     assert row(pipeline, LIVE_ON_TUESDAY).reference_price == row(pipeline, first).price
 
 
-@pytest.mark.parametrize("tickers", [["VALE"], ["PETR4", VICTIM], [""], ["VALE\u0663"]])
-def test_what_is_not_withheld_cannot_be_accepted(stored: Pipeline, tickers: list[str]) -> None:
+def test_what_is_not_withheld_cannot_be_accepted(stored: Pipeline) -> None:
     stored.sandbox.faults = [times(stored, 0.1)]
     stored.run(SECOND)
     before, asked = len(stored.events()), len(stored.sandbox.requests)
 
-    reason = failure_of(accept(stored, SECOND, *tickers))
-
-    assert reason in (
-        f"{tickers[0]} cannot be accepted: withheld are VALE3.",
-        "`accept` takes tickers such as MGLU3, and nothing else.",
-    )
+    for tickers in (["VALE"], ["PETR4", VICTIM], [""], ["VALE\u0663"]):
+        assert failure_of(accept(stored, SECOND, *tickers)) == (
+            "PETR4 cannot be accepted: withheld are VALE3."
+            if VICTIM in tickers
+            else "`accept` takes tickers such as MGLU3, and nothing else."
+        )
+        assert row(stored, SECOND).decision == "withheld"
     assert len(stored.events()) == before
     assert len(stored.sandbox.requests) == asked
-    assert row(stored, SECOND).decision == "withheld"
-
-
-def test_an_acceptance_asks_nothing_and_reaches_both_sinks(stored: Pipeline) -> None:
-    stored.sandbox.faults = [times(stored, 0.1)]
-    stored.run(SECOND)
-    asked = len(stored.sandbox.requests)
-
-    result = accept(stored, SECOND, VICTIM)
-
-    assert "Accepted VALE3: published now." in logs(stored, result)
-    assert all(passed for passed, _ in checks(result).values())
-    assert len(stored.sandbox.requests) == asked
-    assert prices(stored)[1] == row(stored, SECOND).price
-    (document,) = stored.documents({"ticker": VICTIM, "decision": "accepted"})
-    assert document["price"] == prices(stored)[1]
 
 
 def test_an_acceptance_in_a_range_says_why_a_window_of_it_is_empty(stored: Pipeline) -> None:
@@ -117,8 +110,14 @@ def test_an_acceptance_in_a_range_says_why_a_window_of_it_is_empty(stored: Pipel
     assert checks(result)["all_tickers_quoted"][0]
 
 
-@pytest.mark.parametrize("away", ["kafka_publication", "mongo_price_history"])
-def test_an_acceptance_is_not_lost_because_a_sink_is_away(stored: Pipeline, away: str) -> None:
+@pytest.mark.parametrize(
+    ("away", "documents", "published"),
+    [("kafka_publication", 1, 1), ("mongo_price_history", 0, 2)],
+)
+def test_an_acceptance_is_not_lost_because_a_sink_is_away(
+    stored: Pipeline, away: str, documents: int, published: int
+) -> None:
+    accepted = {"ticker": VICTIM, "decision": "accepted"}
     stored.sandbox.faults = [times(stored, 0.1)]
     stored.run(SECOND)
     uri = stored.mongo_uri
@@ -129,29 +128,13 @@ def test_an_acceptance_is_not_lost_because_a_sink_is_away(stored: Pipeline, away
         stored.mongo_uri = NOWHERE
         assert not accept(stored, SECOND, VICTIM).success
         stored.mongo_uri = uri
-    accepted = stored.documents({"ticker": VICTIM, "decision": "accepted"})
-    published = len(prices(stored))
-    assert (len(accepted), published) == ((1, 1) if away == "kafka_publication" else (0, 2))
+    assert len(stored.documents(accepted)) == documents
+    assert len(prices(stored)) == published
 
     # What `launch_missing` launches knows nothing of the acceptance.
     assert stored.run(SECOND, select=away).success
 
-    assert len(stored.documents({"ticker": VICTIM, "decision": "accepted"})) == 1
-    assert len(prices(stored)) == 2
-
-
-def test_a_move_that_is_accepted_too_late_counts_from_the_next_window_on(
-    stored: Pipeline, later: Later
-) -> None:
-    stored.sandbox.faults = [times(stored, 0.1)]
-    stored.run(SECOND)
-    later(2)
-
-    result = accept(stored, SECOND, VICTIM)
-
-    assert "they take effect with the next window" in logs(stored, result)
-    assert len(prices(stored)) == 1
-    stored.run(THIRD)
+    assert len(stored.documents(accepted)) == 1
     assert len(prices(stored)) == 2
 
 
@@ -190,7 +173,12 @@ def accepted_too_late(pipeline: Pipeline, later: Later) -> None:
     pipeline.sandbox.faults = [Fault(ticker=VICTIM, fields={"regularMarketPrice": 9_000})]
     assert pipeline.run(LIVE_ON_TUESDAY).success
     later(1)
-    assert accept(pipeline, LIVE_ON_TUESDAY, VICTIM).success
+    result = accept(pipeline, LIVE_ON_TUESDAY, VICTIM)
+    assert result.success
+    assert "they take effect with the next window" in logs(pipeline, result)
+    assert "not live" in metadata(result, "kafka_publication")["reason"]
+    assert pipeline.run(SECOND).success
+    assert len(prices(pipeline)) == 1
 
 
 NEVER = f"{LIVE_ON_TUESDAY} was never sent (it was live until 15:30)."
@@ -225,9 +213,7 @@ def test_a_price_that_never_reached_the_topic_is_missing_there(
 def test_a_window_whose_prices_are_all_withheld_lacks_none_on_the_topic(
     stored: Pipeline,
 ) -> None:
-    stored.sandbox.faults = [
-        Fault(fields={"regularMarketPrice": 9_000}, without=["regularMarketPreviousClose"])
-    ]
+    stored.sandbox.faults = [replace(CENTS, ticker=None)]
 
     result = stored.run(SECOND)
 
@@ -249,56 +235,35 @@ def test_a_range_of_a_year_is_told_from_what_is_published(stored: Pipeline) -> N
     assert [each for each in windows if found[each]] == [WINDOWS.from_key(LIVE_ON_TUESDAY)]
 
 
-def test_a_price_that_is_stored_while_a_run_waits_for_its_turn_is_the_one_it_sends(
-    pipeline: Pipeline, instance: dg.DagsterInstance
-) -> None:
-    pipeline.instance = instance
-    assert pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
-    older = row(pipeline, LIVE_ON_TUESDAY)
-    moment = timedelta(seconds=1)
-    newer = replace(older, price=older.price + 1, observed_at=older.observed_at + moment)
-
+@contextmanager
+def a_run_waits(pipeline: Pipeline, name: str, key: str, asset: str) -> Iterator[None]:
+    """A run of an asset waits for its turn in the `with` block, and succeeds after it."""
     with ThreadPoolExecutor(1) as thread:
-        with dg.build_asset_context(instance=instance) as context, turn(context, KAFKA):
-            waiting = thread.submit(pipeline.run, LIVE_ON_TUESDAY, select="kafka_publication")
-            wait_until(lambda: said(instance, "Waiting for another run to leave"), "it waits")
-            pipeline.store.save([newer], [LIVE_ON_TUESDAY])
+        with dg.build_asset_context(instance=pipeline.instance) as context, turn(context, name):
+            waiting = thread.submit(pipeline.run, key, select=asset)
+            words = f"Waiting for another run to leave {name}"
+            wait_until(lambda: said(pipeline.instance, words), "it waits")
+            yield
         assert waiting.result().success
 
-    assert prices(pipeline) == [newer.price]
 
-
-def test_a_price_that_is_stored_while_a_run_waits_for_its_turn_is_what_it_compares_with(
+def test_a_price_that_is_stored_while_a_run_waits_for_its_turn_counts(
     pipeline: Pipeline, instance: dg.DagsterInstance, later: Later
 ) -> None:
     pipeline.instance = instance
     assert pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
-    older = row(pipeline, LIVE_ON_TUESDAY)
-    moment = timedelta(seconds=1)
+    older, moment = row(pipeline, LIVE_ON_TUESDAY), timedelta(seconds=1)
     newer = replace(older, price=older.price * 10, observed_at=older.observed_at + moment)
+    newest = replace(newer, price=older.price * 100, observed_at=newer.observed_at + moment)
+
+    with a_run_waits(pipeline, KAFKA, LIVE_ON_TUESDAY, "kafka_publication"):
+        pipeline.store.save([newer], [LIVE_ON_TUESDAY])
     later(1)
+    with a_run_waits(pipeline, BRAPI, SECOND, "quotes"):
+        pipeline.store.save([newest], [LIVE_ON_TUESDAY])
 
-    with ThreadPoolExecutor(1) as thread:
-        with dg.build_asset_context(instance=instance) as context, turn(context, BRAPI):
-            waiting = thread.submit(pipeline.run, SECOND, select="quotes")
-            wait_until(lambda: said(instance, "Waiting for another run to leave"), "it waits")
-            pipeline.store.save([newer], [LIVE_ON_TUESDAY])
-        assert waiting.result().success
-
-    assert row(pipeline, SECOND).reference_price == newer.price
-
-
-def test_a_range_over_observed_windows_tells_what_is_stored_of_them(
-    stored: Pipeline, later: Later
-) -> None:
-    stored.run(SECOND)
-    later(2)
-
-    result = stored.run(LIVE_ON_TUESDAY, SECOND)
-
-    for key in (LIVE_ON_TUESDAY, SECOND):
-        assert metadata(result, "quotes", key)["quotes"] == len(stored.store.load([key])) == 4
-        assert metadata(result, "mongo_price_history", key)["rows"] == 4
+    assert prices(pipeline) == [newer.price]
+    assert row(pipeline, SECOND).reference_price == newest.price
 
 
 @pytest.mark.parametrize(
@@ -308,9 +273,7 @@ def test_a_range_over_observed_windows_tells_what_is_stored_of_them(
         (100, "looks like a 100:1 reverse split or a unit error: previous close"),
     ],
 )
-def test_a_move_that_explains_itself_says_so_and_how_to_accept_it(
-    stored: Pipeline, factor: float, words: str
-) -> None:
+def test_a_move_that_explains_itself_says_so(stored: Pipeline, factor: float, words: str) -> None:
     before = row(stored, LIVE_ON_TUESDAY)
     close = round(before.previous_close * factor, 2)
     stored.sandbox.faults = [times(stored, factor, regularMarketPreviousClose=close)]
@@ -319,47 +282,6 @@ def test_a_move_that_explains_itself_says_so_and_how_to_accept_it(
 
     assert not passed
     assert f"{words} {close:.2f} where {before.price:.2f} was stored" in why
-    assert why.endswith('with the config {"ops": {"quotes": {"config": {"accept": ["VALE3"]}}}}')
-
-
-@pytest.mark.parametrize(
-    ("fields", "reason"),
-    [
-        ({"currency": "USD"}, "priced in 'USD', not in BRL"),
-        ({"longName": "x" * 100_000}, "unusable name of more than 500 characters"),
-        ({"regularMarketTime": "2026-11-17T18:02:00.000Z"}, "unusable market time"),
-        (
-            {"regularMarketTime": "2026-11-16T20:00:00.000Z"},
-            "no price of this session: the last one is of 2026-11-16 17:00",
-        ),
-        (
-            {"regularMarketTime": "2026-11-17T12:44:59.000Z"},
-            "no price of this session: the last one is of 2026-11-17 09:44",
-        ),
-    ],
-)
-def test_an_odd_field_costs_its_ticker_alone(
-    pipeline: Pipeline, fields: dict[str, Any], reason: str
-) -> None:
-    pipeline.sandbox.faults = [Fault(ticker=VICTIM, fields=fields)]
-
-    result = pipeline.run(LIVE_ON_TUESDAY)
-
-    [failed] = metadata(result, "quotes")["failed"]
-    assert failed["ticker"] == VICTIM
-    assert reason in failed["reason"]
-    assert len(pipeline.events()) == len(pipeline.documents()) == 3
-
-
-@pytest.mark.parametrize(("plan", "passed"), [("pro", False), ("free", True)])
-def test_a_window_that_was_observed_late_says_so(
-    make_pipeline: Callable[..., Any], plan: str, passed: bool
-) -> None:
-    with make_pipeline(at("2026-11-17T15:29"), plan=plan) as pipeline:
-        result = pipeline.run(LIVE_ON_TUESDAY)
-
-        assert metadata(result, "quotes")["observed_minutes_after_end"] == 29
-        assert checks(result)["observed_in_time"][0] is passed
 
 
 def test_a_range_needs_answers_for_its_live_window(pipeline: Pipeline) -> None:
@@ -369,17 +291,6 @@ def test_a_range_needs_answers_for_its_live_window(pipeline: Pipeline) -> None:
 
     assert "answered for 0 of 4 tickers" in failure_of(result)
     assert pipeline.store.reading().windows([LIVE_ON_TUESDAY]) == {LIVE_ON_TUESDAY: None}
-
-
-def test_a_range_whose_history_failed_says_only_what_is_so(
-    make_pipeline: Callable[..., Any],
-) -> None:
-    with make_pipeline(remaining=2) as pipeline:
-        result = pipeline.run("2026-11-16T17:30-0300", LIVE_ON_TUESDAY)
-
-        _, why = checks(result)["all_tickers_quoted"]
-        assert "An earlier quote is kept" not in why
-        assert why.endswith("Materialize again: 2026-11-16T17:30-0300.")
 
 
 @pytest.mark.parametrize("path", ["~/quotes", "file://HERE/home/quotes", "nosuch://bucket"])

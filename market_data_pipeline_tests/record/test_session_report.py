@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,26 +17,15 @@ from market_data_pipeline.operation.session_report import every_session, session
 from market_data_pipeline.storage.quote_store import QuoteStore
 from market_data_pipeline_tests.conftest import (
     LIVE_ON_TUESDAY,
-    TUESDAY_15_00,
     Pipeline,
     SetClock,
     SetWatchlist,
     at,
 )
 from market_data_pipeline_tests.observed import logs
-from market_data_pipeline_tests.record.helpers import HALF_AN_HOUR, SECOND
+from market_data_pipeline_tests.record.helpers import SECOND, report, row, times
 
 MONDAY, TUESDAY = "2026-11-16", "2026-11-17"
-
-
-def report(pipeline: Pipeline, *days: str | dict[str, str], store: QuoteStore | None = None) -> Any:
-    """A run of the job."""
-    return session_report.execute_in_process(
-        instance=pipeline.instance,
-        resources={"quote_store": store or pipeline.store},
-        run_config={"ops": {"report": {"config": {"sessions": list(days)}}}},
-        raise_on_error=False,
-    )
 
 
 def told(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
@@ -71,12 +59,18 @@ class Page(HTMLParser):
             self.rows[-1][-1] += data.strip()
 
 
+def page_of(shown: dict[str, Any]) -> Page:
+    return Page(Path(shown["report"]).read_text("utf-8"))
+
+
 def test_a_page_to_forward(pipeline: Pipeline) -> None:
+    name = "<script>alert(1)</script> & Cia"
+    pipeline.sandbox.faults = [Fault(ticker="VALE3", fields={"shortName": name})]
     pipeline.run(LIVE_ON_TUESDAY)
 
     shown = told(report(pipeline, TUESDAY))[TUESDAY]
 
-    page = Page(Path(shown["report"]).read_text("utf-8"))
+    page = page_of(shown)
     assert "B3 session of Tuesday, 17 November 2026" in page.text
     assert "made up by a sandbox" in page.text
     assert "1 of 10, none for 10:00 to 14:30" in page.text
@@ -87,80 +81,54 @@ def test_a_page_to_forward(pipeline: Pipeline) -> None:
     assert len(rows) == page.tags.count("tr") - 1 == 50
     changes = [float(row[3].strip("%")) for row in rows]
     assert changes == sorted(changes, reverse=True)
+    assert any(row[0] == f"VALE3{name}" for row in rows)
     assert not {"script", "link", "img", "iframe"} & set(page.tags)
     assert shown["windows"] == "1 of 10, none for 10:00 to 14:30"
 
 
-def test_a_name_is_text_whatever_is_in_it(pipeline: Pipeline) -> None:
-    name = "<script>alert(1)</script> & Cia"
-    pipeline.sandbox.faults = [Fault(ticker="VALE3", fields={"shortName": name})]
-    pipeline.run(LIVE_ON_TUESDAY)
-
-    page = Page(Path(told(report(pipeline, TUESDAY))[TUESDAY]["report"]).read_text("utf-8"))
-
-    assert "script" not in page.tags
-    assert any(row[0] == f"VALE3{name}" for row in page.rows)
-
-
+@pytest.mark.usefixtures("four_instruments")
 def test_a_past_session_from_bars(make_pipeline: Callable[..., Any]) -> None:
     with make_pipeline(plan="pro") as pipeline:
         pipeline.run(f"{MONDAY}T10:00-0300", f"{MONDAY}T17:30-0300")
 
-        shown = told(report(pipeline, MONDAY))[MONDAY]
+        page = page_of(told(report(pipeline, MONDAY))[MONDAY])
 
-        page = Page(Path(shown["report"]).read_text("utf-8"))
         # Of the last session before it nothing is stored, and bars have no volume of the day.
         assert page.rows[0] == ["Instrument", "Session", "Last", "Low to high", "Time"]
         assert "no window was published" in page.text
         assert "0 live, " in page.text
 
 
-def test_withheld_prices_are_explained(pipeline: Pipeline, set_clock: SetClock) -> None:
-    pipeline.run(LIVE_ON_TUESDAY)
-    set_clock(datetime(2026, 11, 17, 18, 30, 5, tzinfo=UTC))
-    (stored,) = pipeline.documents({"ticker": "VALE3"})
-    cents = {"regularMarketPrice": stored["price"] * 100}
-    pipeline.sandbox.faults = [Fault(ticker="VALE3", fields=cents)]
-    pipeline.run("2026-11-17T15:00-0300")
+def test_withheld_prices_are_explained(stored: Pipeline) -> None:
+    price = row(stored, LIVE_ON_TUESDAY).price
+    stored.sandbox.faults = [times(stored, 100)]
+    stored.run(SECOND)
 
-    shown = told(report(pipeline, TUESDAY))[TUESDAY]
+    shown = told(report(stored, TUESDAY))[TUESDAY]
 
-    page = Page(Path(shown["report"]).read_text("utf-8"))
     assert shown["withheld"] == 1
-    assert f"15:30 VALE3 {stored['price'] * 100:.2f} after {stored['price']:.2f}" in page.text
-
-
-def test_a_session_without_a_price_is_no_report(pipeline: Pipeline) -> None:
-    result = report(pipeline, MONDAY)
-
-    assert result.success
-    assert told(result) == {}
-    assert f"{MONDAY}: no prices are stored" in logs(pipeline, result)
+    assert f"15:30 VALE3 {price * 100:.2f} after {price:.2f}" in page_of(shown).text
 
 
 @pytest.mark.parametrize(
     ("day", "why"),
     [
-        (
-            "2026-11-15",
-            "No window has ended on 2026-11-15: choose a day with a session, from PARTITIONS_",
-        ),
+        ("2026-11-15", "No window has ended on 2026-11-15: choose a day with a session, from PART"),
         ("17/11/2026", "`sessions` has a value that is not a day: write days as 2026-11-23."),
+        ({"env": "MONGO_URI"}, "`sessions` has a value that is not a day"),
+        (MONDAY, f"{MONDAY}: no prices are stored"),
     ],
 )
-def test_a_day_without_a_session_is_refused(pipeline: Pipeline, day: str, why: str) -> None:
-    result = report(pipeline, day)
-
-    assert not result.success
-    assert why in logs(pipeline, result)
-
-
-def test_what_is_no_day_is_not_shown(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_there_is_no_report_on_is_said(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, day: str | dict[str, str], why: str
+) -> None:
     monkeypatch.setenv("MONGO_URI", "mongodb://user:word-77aa@db.example/")
 
-    result = report(pipeline, {"env": "MONGO_URI"})
+    result = report(pipeline, day)
 
-    assert not result.success
+    assert result.success is (day == MONDAY)
+    assert told(result) == {}
+    assert why in logs(pipeline, result)
     assert "word-77aa" not in logs(pipeline, result)
 
 
@@ -177,18 +145,15 @@ def test_an_object_store_holds_the_page_next_to_the_quotes(pipeline: Pipeline) -
 
 
 @pytest.mark.usefixtures("four_instruments")
-def test_a_file_that_cannot_be_read_costs_its_window_alone(
-    pipeline: Pipeline, set_clock: SetClock
-) -> None:
-    pipeline.run(LIVE_ON_TUESDAY)
-    set_clock(TUESDAY_15_00 + HALF_AN_HOUR)
-    pipeline.run(SECOND)
-    (pipeline.store.folder / f"{LIVE_ON_TUESDAY}.parquet").write_bytes(b"no Parquet")
+def test_a_file_that_cannot_be_read_costs_its_window_alone(stored: Pipeline) -> None:
+    stored.run(SECOND)
+    (stored.store.folder / f"{LIVE_ON_TUESDAY}.parquet").write_bytes(b"no Parquet")
 
-    result = report(pipeline, TUESDAY)
+    result = report(stored, TUESDAY)
 
     assert told(result)[TUESDAY]["windows"] == "1 of 11, none for 10:00 to 15:00"
-    assert f"left out: {pipeline.store.folder}/{LIVE_ON_TUESDAY}.parquet" in logs(pipeline, result)
+    left_out = f"left out: {stored.store.folder}/{LIVE_ON_TUESDAY}.parquet (Parquet magic bytes"
+    assert left_out in logs(stored, result)
 
 
 @pytest.mark.usefixtures("four_instruments")
@@ -202,7 +167,7 @@ def test_how_late_a_window_was_is_said_in_hours(pipeline: Pipeline, set_clock: S
 
     late = "1 window, median 5 h 39 min after the end, at most 5 h 39 min"
     assert shown["on_the_topic"] == late
-    assert late in Path(shown["report"]).read_text("utf-8")
+    assert late in page_of(shown).text
 
 
 @pytest.mark.parametrize(("price", "flat"), [(50.0001, True), (49.9999, True), (50.5, False)])
@@ -223,29 +188,23 @@ def test_a_rounding_is_drawn_as_no_move(
         assert (abs(float(y[0]) - float(y[1])) < height / 20) == flat
 
 
-def tick(instance: dg.DagsterInstance, time: str) -> dg.RunRequest | str | None:
-    """What the schedule launches at a time in São Paulo, or why it launches nothing."""
-    context = dg.build_schedule_context(instance=instance, scheduled_execution_time=at(time))
-    data = every_session.evaluate_tick(context)
-    return data.run_requests[0] if data.run_requests else data.skip_message
-
-
 def test_every_session_is_reported_an_hour_after_its_end(
     pipeline: Pipeline, instance: dg.DagsterInstance, set_clock: SetClock
 ) -> None:
     pipeline.run(LIVE_ON_TUESDAY)
     set_clock(at("2026-11-19T09:00"))  # the daemon was down, and catches up
+    ticks = [
+        every_session.evaluate_tick(
+            dg.build_schedule_context(instance=instance, scheduled_execution_time=at(time))
+        )
+        for time in (f"{TUESDAY}T19:00", "2026-11-20T19:00")
+    ]
 
-    request = tick(instance, f"{TUESDAY}T19:00")
-
-    assert isinstance(request, dg.RunRequest)
+    (request,) = ticks[0].run_requests or ()
     result = session_report.execute_in_process(
         run_config=request.run_config, resources={"quote_store": pipeline.store}
     )
     assert told(result).keys() == {TUESDAY}
+    assert ticks[1].skip_message == "B3 has no session on Fri 20 Nov."
     schedule = defs.get_schedule_def(every_session.name)
     assert schedule.cron_schedule == "0 19,23 * * 1-5"
-
-
-def test_without_a_session_there_is_nothing_to_report(instance: dg.DagsterInstance) -> None:
-    assert tick(instance, "2026-11-20T19:00") == "B3 has no session on Fri 20 Nov."

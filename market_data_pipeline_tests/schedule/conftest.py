@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from alembic.script import ScriptDirectory
 
 from market_data_pipeline.definitions import defs
 from market_data_pipeline.market import clock
@@ -20,6 +21,9 @@ from market_data_pipeline_tests.conftest import SetClock, at
 
 ASSETS = ("quotes", "mongo_price_history", "kafka_publication")
 Status = dg.DagsterRunStatus
+
+# Each tick opens the records anew: to read Dagster's migrations would take most of its time.
+ScriptDirectory.from_config = cache(ScriptDirectory.from_config)  # type: ignore[method-assign]
 
 
 @dg.asset(key=["funds", "quotes"], partitions_def=WINDOWS.partitions)

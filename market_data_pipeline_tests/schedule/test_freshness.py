@@ -1,7 +1,5 @@
 """Fresh at 15:10 if the 14:30 window is there; never stale at night or on a holiday."""
 
-from typing import Any
-
 import dagster as dg
 import pytest
 
@@ -57,6 +55,9 @@ def test_at_15_10_the_14_30_window_has_to_be_there(watch: Watch) -> None:
     watch.materialize(TUESDAY_14_30)
     assert watch.at("2026-11-17T15:12") == FRESH
     assert watch.at("2026-11-17T15:13") == UNCHANGED
+    # After each materialization, Dagster calls the check not evaluated.
+    watch.materialize("2026-03-10T14:30-0300", "quotes")
+    assert watch.at("2026-11-17T15:14") == FRESH
     assert watch.at("2026-11-17T15:40") == STALE
 
 
@@ -98,30 +99,17 @@ def test_a_window_that_pacing_leaves_out_is_not_missed(
         assert said == STALE if expected else "was not due. Paced:" in said
 
 
-def test_a_new_deployment_is_judged_when_its_first_run_has_ended(watch: Watch) -> None:
-    watch.cursor = None
-
-    assert watch.at("2026-11-22T12:00:05") == "The first run begins now."
-    watch.run(THURSDAYS_LAST)
-    assert watch.at("2026-11-22T12:00:35") == f"A run is in progress for {THURSDAYS_LAST}."
-    watch.materialize(THURSDAYS_LAST)
-    assert watch.at("2026-11-22T12:01:05") == FRESH
-
-
-def test_a_deployment_without_a_first_run_is_stale_at_the_second_look(watch: Watch) -> None:
+def test_a_new_deployment_is_judged_at_the_second_look_but_not_while_a_run_is_in_progress(
+    watch: Watch,
+) -> None:
     watch.cursor = None
 
     assert watch.at("2026-11-22T12:00:05") == "The first run begins now."
     assert watch.at("2026-11-22T12:00:35") == STALE
-
-
-def test_after_each_materialization_the_check_is_evaluated_again(watch: Watch) -> None:
-    """Dagster calls it not evaluated from then on."""
-    watch.materialize(TUESDAY_14_30)
-    assert watch.at("2026-11-17T15:11") == FRESH
-
-    watch.materialize("2026-03-10T14:30-0300", "quotes")
-    assert watch.at("2026-11-17T15:12") == FRESH
+    watch.run(THURSDAYS_LAST)
+    assert watch.at("2026-11-22T12:01:05") == f"A run is in progress for {THURSDAYS_LAST}."
+    watch.materialize(THURSDAYS_LAST)
+    assert watch.at("2026-11-22T12:01:35") == FRESH
 
 
 def test_the_check_says_the_same_when_it_is_run_for_each_asset(watch: Watch) -> None:
@@ -141,26 +129,16 @@ def test_the_check_says_the_same_when_it_is_run_for_each_asset(watch: Watch) -> 
     )
 
 
-@pytest.mark.parametrize(
-    ("stored", "sentence"),
-    [
-        (
-            {},
-            "of the last 5 sessions, 74 are missing "
-            "(2026-11-11T10:00-0300 to 2026-11-17T14:30-0300).",
-        ),
-        (
-            {"2026-11-11T10:00-0300": {}, TUESDAY_14_00: {"dagster/partition_row_count": 0}},
-            "of the last 5 sessions, 72 are missing (2026-11-11T10:30-0300 to "
-            f"{TUESDAY_14_30}) and 1 are empty ({TUESDAY_14_00} to {TUESDAY_14_00}).",
-        ),
-    ],
-)
-def test_how_much_is_missing_or_empty_of_the_last_sessions_is_told(
-    watch: Watch, stored: dict[str, dict[str, Any]], sentence: str
-) -> None:
-    for key, metadata in stored.items():
-        watch.materialize(key, "quotes", **metadata)
+def test_how_much_is_missing_or_empty_of_the_last_sessions_is_told(watch: Watch) -> None:
     watch.at("2026-11-17T15:10")
+    assert watch.said["quotes"].endswith(
+        "of the last 5 sessions, 74 are missing (2026-11-11T10:00-0300 to 2026-11-17T14:30-0300)."
+    )
 
-    assert watch.said["quotes"].endswith(sentence)
+    watch.materialize("2026-11-11T10:00-0300", "quotes")
+    watch.materialize(TUESDAY_14_00, "quotes", **{"dagster/partition_row_count": 0})
+    watch.at("2026-11-17T15:10")
+    assert watch.said["quotes"].endswith(
+        "of the last 5 sessions, 72 are missing (2026-11-11T10:30-0300 to "
+        f"{TUESDAY_14_30}) and 1 are empty ({TUESDAY_14_00} to {TUESDAY_14_00})."
+    )

@@ -87,6 +87,7 @@ def test_before_the_first_window_ends_nothing_is_launched(
 # Both
 
 KEY = "2026-11-19T15:00-0300"
+LAUNCHED = [[*ASSETS]]
 
 
 def both(operation: Operation) -> tuple[dg.RunRequest | str, list[list[str]] | str]:
@@ -94,14 +95,21 @@ def both(operation: Operation) -> tuple[dg.RunRequest | str, list[list[str]] | s
     return operation.tick("2026-11-19T15:29"), operation.look("2026-11-19T15:31")
 
 
-@pytest.mark.parametrize("last", [None, "2026-11-19T16:00-0300"])
-def test_a_window_that_is_on_its_way_is_not_launched_again(
-    operation: Operation, last: str | None
+@pytest.mark.parametrize(
+    ("first", "last", "status", "said"),
+    [
+        (KEY, None, Status.STARTED, "Run {} is in progress for {}."),
+        ("2026-11-19T14:00-0300", "2026-11-19T16:00-0300", Status.STARTED, "Run {} is in progress"),
+        (KEY, None, Status.CANCELED, "Run {} of {} was terminated: materialize quotes."),
+    ],
+)
+def test_a_window_that_is_on_its_way_or_whose_run_was_terminated_is_not_launched_again(
+    operation: Operation, first: str, last: str | None, status: Status, said: str
 ) -> None:
-    first = KEY if last is None else "2026-11-19T14:00-0300"
-    run_id = operation.run(first, last=last)
+    run_id = operation.run(first, status=status, last=last)
 
-    assert both(operation) == (f"Run {run_id} is in progress for {KEY}.",) * 2
+    for answer in both(operation):
+        assert str(answer).startswith(said.format(run_id, KEY))
 
 
 @pytest.mark.parametrize("asset", ["funds/quotes", "kafka_publication"])
@@ -113,13 +121,7 @@ def test_a_run_that_asks_for_no_quotes_of_ours_is_not_on_its_way(
     scheduled, missing = both(operation)
 
     assert isinstance(scheduled, dg.RunRequest)
-    assert missing == [[*ASSETS]]
-
-
-def test_a_run_that_was_terminated_is_not_launched_again(operation: Operation) -> None:
-    run_id = operation.run(KEY, status=Status.CANCELED)
-
-    assert both(operation) == (f"Run {run_id} of {KEY} was terminated: materialize quotes.",) * 2
+    assert missing == LAUNCHED
 
 
 def test_pacing_holds_for_both(operation: Operation) -> None:
@@ -133,50 +135,48 @@ def test_pacing_holds_for_both(operation: Operation) -> None:
 # What is missing
 
 
+THURSDAYS_LAST = "2026-11-19T17:30-0300"
+
+
 @pytest.mark.parametrize(
-    ("moment", "said"),
+    ("key", "moment", "said", "stored"),
     [
-        ("2026-11-19T15:30", [[*ASSETS]]),
-        ("2026-11-19T15:58:59", [[*ASSETS]]),
+        (KEY, "2026-11-19T15:30", LAUNCHED, None),
+        (KEY, "2026-11-19T15:58:59", LAUNCHED, f"Nothing is missing of {KEY}."),
         (
+            KEY,
             "2026-11-19T15:59:01",
             f"{KEY} is live for less than a minute. Next window ends Thu 19 Nov 16:00.",
+            None,
         ),
-        ("2026-11-22T12:00", [[*ASSETS]]),
-        ("2026-11-23T10:15", [[*ASSETS]]),
+        (THURSDAYS_LAST, "2026-11-22T12:00", LAUNCHED, f"Nothing is missing of {THURSDAYS_LAST}."),
+        (
+            THURSDAYS_LAST,
+            "2026-11-23T10:15",
+            LAUNCHED,
+            f"{THURSDAYS_LAST} is no longer live. Next window ends Mon 23 Nov 10:30.",
+        ),
     ],
 )
 def test_a_window_without_quotes_is_launched_as_long_as_its_run_is_in_time(
-    operation: Operation, moment: str, said: list[list[str]] | str
+    operation: Operation, key: str, moment: str, said: object, stored: str | None
 ) -> None:
     """At a start of the daemon, too: on a Sunday for the session before, with its live prices."""
     assert operation.look(moment) == said
-    if isinstance(said, list):
-        (request,) = operation.requests
-        last = "2026-11-19T17:30-0300"
-        assert request.partition_key == (KEY if moment < "2026-11-20" else last)
+    for request in operation.requests:
+        assert request.partition_key == key
         assert request.run_key is None, "Dagster launches no second run with a run key"
-
-
-@pytest.mark.parametrize("moment", ["2026-11-19T15:31", "2026-11-23T10:15"])
-def test_a_window_that_is_stored_is_not_launched(operation: Operation, moment: str) -> None:
-    key = KEY if moment < "2026-11-20" else "2026-11-19T17:30-0300"
-    operation.materialize(key)
-
-    said = operation.look(moment)
-
-    assert said in (
-        f"Nothing is missing of {key}.",
-        f"{key} is no longer live. Next window ends Mon 23 Nov 10:30.",
-    )
+    if stored:
+        operation.materialize(key)
+        assert operation.look(moment) == stored
 
 
 @pytest.mark.parametrize("asset", ASSETS[1:])
 def test_a_sink_that_is_older_than_the_quotes_is_launched_alone_while_they_are_live(
     operation: Operation, asset: str
 ) -> None:
-    operation.materialize("2026-11-19T17:30-0300")
-    operation.materialize("2026-11-19T17:30-0300", *(each for each in ASSETS if each != asset))
+    operation.materialize(THURSDAYS_LAST)
+    operation.materialize(THURSDAYS_LAST, *(each for each in ASSETS if each != asset))
 
     assert operation.look("2026-11-19T18:01") == [[asset]]
     assert "is no longer live. Next window ends Mon" in operation.look("2026-11-23T10:15")
@@ -200,7 +200,7 @@ def test_after_each_failure_the_wait_is_longer_until_there_were_too_many(
         operation.run(KEY, status=Status.FAILURE)
         said = operation.look("2026-11-19T15:31", delay - 5)
         assert str(said).startswith(f"quotes failed for {KEY}: launched again in ")
-        assert operation.look("2026-11-19T15:31", delay + 1) == [[*ASSETS]]
+        assert operation.look("2026-11-19T15:31", delay + 1) == LAUNCHED
 
     monkeypatch.setattr(launching, "DELAYS", launching.DELAYS[:2])
     said = operation.look("2026-11-19T15:31", 10_000)
@@ -242,5 +242,5 @@ def test_a_materialization_from_before_the_end_of_its_window_does_not_count(
     operation.materialize(window.key)
 
     local = (window.end + timedelta(minutes=1)).astimezone(EXCHANGE_TIMEZONE)
-    assert operation.look(f"{local:%Y-%m-%dT%H:%M}") == [[*ASSETS]]
+    assert operation.look(f"{local:%Y-%m-%dT%H:%M}") == LAUNCHED
     assert operation.look("2026-11-19T15:31") == f"Nothing is missing of {KEY}."

@@ -28,63 +28,28 @@ def recorded(pipeline: Pipeline) -> Quota:
     return quota
 
 
-def test_a_run_records_what_is_left_and_until_when(pipeline: Pipeline) -> None:
-    result = pipeline.run(LIVE_ON_TUESDAY, select="quotes")
+def test_each_run_records_what_is_left_and_asks_until_when_only_if_that_may_have_changed(
+    pipeline: Pipeline,
+) -> None:
+    def run(window: str = LIVE_ON_TUESDAY) -> tuple[Quota, int]:
+        assert pipeline.run(window, select="quotes").success
+        return recorded(pipeline), usage_requests(pipeline)
 
-    assert recorded(pipeline) == Quota(14_954, 15_000, 46, DECEMBER, "billing-cycle")
-    told = metadata(result, "quotes")
-    assert (told["quota_left"], told["quota"]) == (
-        14_954,
-        "14,954 of 15,000 until 1 Dec",
-    )
-
-
-def test_brapi_is_asked_for_the_usage_window_once(pipeline: Pipeline) -> None:
-    pipeline.run(LIVE_ON_TUESDAY, select="quotes")
-    pipeline.run(LIVE_ON_TUESDAY, select="quotes")
-
-    assert usage_requests(pipeline) == 1
-    assert recorded(pipeline) == Quota(14_908, 15_000, 46, DECEMBER, "billing-cycle")
-
-
-def test_a_token_that_moved_to_another_plan_is_asked_about_again(pipeline: Pipeline) -> None:
-    pipeline.run(LIVE_ON_TUESDAY, select="quotes")
-    pipeline.sandbox.plan, pipeline.sandbox.remaining = "startup", 150_000
-
-    pipeline.run(LIVE_ON_TUESDAY, select="quotes")
-
-    assert usage_requests(pipeline) == 2
-    assert recorded(pipeline) == Quota(149_995, 150_000, 5, DECEMBER, "billing-cycle")
-
-
-def test_a_token_that_was_replaced_is_asked_about_again(pipeline: Pipeline) -> None:
-    """The other token's usage window may end on another day."""
-    pipeline.run(LIVE_ON_TUESDAY, select="quotes")
-    pipeline.run(LIVE_ON_TUESDAY, select="quotes")
-    pipeline.sandbox.remaining = 15_000
-
-    pipeline.run(LIVE_ON_TUESDAY, select="quotes")
-
-    assert usage_requests(pipeline) == 2
-
-
-def test_what_others_spend_is_seen(pipeline: Pipeline) -> None:
-    pipeline.run(LIVE_ON_TUESDAY, select="quotes")
+    free = Quota(14_954, 15_000, 46, DECEMBER, "billing-cycle")
+    assert run() == (free, 1)
+    assert run() == (replace(free, left=15_000 - 2 * 46), 1)
+    # History, which costs the same, and a window that no plan has a bar of: nothing is asked.
+    assert run("2026-11-16T17:30-0300") == (replace(free, left=15_000 - 3 * 46), 1)
+    assert run("2026-11-16T10:00-0300") == (replace(free, left=15_000 - 3 * 46), 1)
+    # Others spend.
     pipeline.sandbox.remaining = 5_000
-
-    pipeline.run(LIVE_ON_TUESDAY, select="quotes")
-
-    assert recorded(pipeline).left == 5_000 - 46
-
-
-def test_a_run_that_asks_for_history_keeps_what_is_known(pipeline: Pipeline) -> None:
-    pipeline.run(LIVE_ON_TUESDAY, select="quotes")
-
-    pipeline.run("2026-11-16T17:30-0300", select="quotes")
-    assert recorded(pipeline) == Quota(14_908, 15_000, 46, DECEMBER, "billing-cycle")
-    pipeline.run("2026-11-16T10:00-0300", select="quotes")  # no plan has its bar: nothing is asked
-    assert recorded(pipeline) == Quota(14_908, 15_000, 46, DECEMBER, "billing-cycle")
-    assert usage_requests(pipeline) == 1
+    assert run() == (replace(free, left=5_000 - 46), 1)
+    # Another token: its usage window may end on another day.
+    pipeline.sandbox.remaining = 15_000
+    assert run() == (free, 2)
+    # Another plan.
+    pipeline.sandbox.plan, pipeline.sandbox.remaining = "startup", 150_000
+    assert run() == (Quota(149_995, 150_000, 5, DECEMBER, "billing-cycle"), 3)
 
 
 @pytest.mark.parametrize(
@@ -113,9 +78,14 @@ def test_every_kind_of_usage_window(
 ) -> None:
     monkeypatch.setattr("brapi_sandbox.sandbox._usage", lambda sandbox: {"usage": usage})
 
-    pipeline.run(LIVE_ON_TUESDAY, select="quotes")
+    result = pipeline.run(LIVE_ON_TUESDAY, select="quotes")
 
     assert recorded(pipeline) == expected
+    told = metadata(result, "quotes")
+    assert (told["quota_left"], told["quota"]) == (
+        14_954,
+        f"14,954 of 15,000 until {expected.until:%-d %b}",
+    )
 
 
 def stored(operation: Operation, key: str, quota: Quota) -> None:

@@ -7,22 +7,31 @@ import dagster as dg
 import pytest
 
 from market_data_pipeline.market import b3_calendar
-from market_data_pipeline.market.windows import TradingWindows, Window
+from market_data_pipeline.market.windows import TradingWindows
 from market_data_pipeline_dev.calendar import exceptions
 from market_data_pipeline_tests.conftest import at
 
 WINDOWS = TradingWindows()
 
 
-def test_a_session_has_16_windows_of_half_an_hour_from_10_to_18() -> None:
-    windows = WINDOWS.of_session(date(2026, 11, 19))
+@pytest.mark.parametrize(
+    ("minutes", "day", "opening", "count"),
+    [
+        (5, "2026-11-19", "10:00", 96),
+        (10, "2026-11-19", "10:00", 48),
+        (15, "2026-11-19", "10:00", 32),
+        (20, "2026-11-19", "10:00", 24),
+        (30, "2026-11-19", "10:00", 16),
+        (60, "2026-11-19", "10:00", 8),
+        (30, "2026-02-18", "13:00", 10),  # Ash Wednesday
+    ],
+)
+def test_every_interval_fills_the_session(minutes: int, day: str, opening: str, count: int) -> None:
+    windows = TradingWindows(minutes).of_session(date.fromisoformat(day))
 
-    assert [window.key for window in windows][:2] == [
-        "2026-11-19T10:00-0300",
-        "2026-11-19T10:30-0300",
-    ]
-    assert len(windows) == 16
-    assert windows[-1] == Window(at("2026-11-19T17:30"), at("2026-11-19T18:00"))
+    assert len(windows) == count
+    assert windows[0].key == f"{day}T{opening}-0300"
+    assert (windows[0].start, windows[-1].end) == (at(f"{day}T{opening}"), at(f"{day}T18:00"))
     assert all(first.end == second.start for first, second in itertools.pairwise(windows))
 
 
@@ -39,47 +48,29 @@ def test_no_window_when_b3_is_closed(day: date, why: str) -> None:
     assert WINDOWS.of_session(day) == (), why
 
 
-def test_ash_wednesday_opens_at_13() -> None:
-    windows = WINDOWS.of_session(date(2026, 2, 18))
-
-    assert windows[0].start == at("2026-02-18T13:00")
-    assert len(windows) == 10
-
-
-@pytest.mark.parametrize("minutes", [5, 10, 15, 20, 30, 60])
-def test_every_interval_fills_the_session(minutes: int) -> None:
-    windows = TradingWindows(minutes).of_session(date(2026, 11, 19))
-
-    assert len(windows) == 8 * 60 // minutes
-    assert (windows[0].start, windows[-1].end) == (at("2026-11-19T10:00"), at("2026-11-19T18:00"))
-
-
 @pytest.mark.parametrize(
-    ("now", "live"),
+    ("now", "ended", "live"),
     [
-        ("2026-11-17T15:00", "2026-11-17T14:30-0300"),
-        ("2026-11-17T15:29:59", "2026-11-17T14:30-0300"),
-        ("2026-11-17T18:00", "2026-11-17T17:30-0300"),
-        ("2026-11-17T23:00", "2026-11-17T17:30-0300"),
-        ("2026-11-18T09:59:59", "2026-11-17T17:30-0300"),
-        ("2026-11-18T10:30", "2026-11-18T10:00-0300"),
-        ("2026-11-22T12:00", "2026-11-19T17:30-0300"),
+        ("2026-11-17T15:00", "2026-11-17T14:30-0300", True),
+        ("2026-11-17T15:29:59", "2026-11-17T14:30-0300", True),
+        ("2026-11-17T18:00", "2026-11-17T17:30-0300", True),
+        ("2026-11-17T23:00", "2026-11-17T17:30-0300", True),
+        ("2026-11-18T09:59:59", "2026-11-17T17:30-0300", True),
+        # The market trades again: its quotes are not those of the session before.
+        ("2026-11-18T10:00", "2026-11-17T17:30-0300", False),
+        ("2026-11-18T10:29:59", "2026-11-17T17:30-0300", False),
+        ("2026-11-18T10:30", "2026-11-18T10:00-0300", True),
+        ("2026-11-22T12:00", "2026-11-19T17:30-0300", True),
+        ("2026-11-23T10:15", "2026-11-19T17:30-0300", False),
     ],
 )
-def test_the_last_window_that_has_ended_is_live(now: str, live: str) -> None:
-    window = WINDOWS.live(at(now))
+def test_the_last_window_that_has_ended_is_live_until_the_next_one_or_session(
+    now: str, ended: str, live: bool
+) -> None:
+    window = WINDOWS.from_key(ended)
 
-    assert window is not None
-    assert window.key == live
-
-
-@pytest.mark.parametrize("now", ["2026-11-18T10:00", "2026-11-18T10:29:59", "2026-11-23T10:15"])
-def test_nothing_is_live_while_a_session_has_its_first_window(now: str) -> None:
-    """The market trades again: its quotes are not those of the session before."""
-    assert WINDOWS.live(at(now)) is None
-    last = WINDOWS.last_ended(at(now))
-    assert last is not None
-    assert last.key.endswith("T17:30-0300")
+    assert WINDOWS.last_ended(at(now)) == window
+    assert WINDOWS.live(at(now)) == (window if live else None)
 
 
 def test_no_window_of_the_future_is_a_partition() -> None:
@@ -102,9 +93,11 @@ def test_a_key_outside_the_sessions_is_refused(key: str) -> None:
         WINDOWS.from_key(key)
 
 
-@pytest.mark.parametrize("first", [date(2020, 1, 2), date(2026, 1, 2)])
-def test_the_partitions_are_the_windows_of_the_sessions(first: date) -> None:
-    windows = TradingWindows(60, first)
+@pytest.mark.parametrize(
+    ("minutes", "first"), [(5, date(2027, 7, 1)), (30, date(2026, 1, 2)), (60, date(2020, 1, 2))]
+)
+def test_the_partitions_are_the_windows_of_the_sessions(minutes: int, first: date) -> None:
+    windows = TradingWindows(minutes, first)
     with dg.partition_loading_context(effective_dt=at("2027-12-31T23:00")):
         keys = windows.partitions.get_partition_keys()
 
@@ -126,13 +119,3 @@ def test_before_the_first_window_ends_there_is_none() -> None:
 
 def test_the_calendar_is_that_of_exchange_calendars() -> None:
     assert b3_calendar.openings() == dict(exceptions())
-
-
-@pytest.mark.parametrize("minutes", [5, 30, 60])
-def test_the_partitions_are_the_windows(minutes: int) -> None:
-    windows = TradingWindows(minutes, date(2026, 1, 2))
-    with dg.partition_loading_context(effective_dt=at("2026-12-31T12:00")):
-        keys = windows.partitions.get_partition_keys()
-    days = (date(2026, 1, 1) + timedelta(days=n) for n in range(365))
-
-    assert keys == [window.key for day in days for window in windows.of_session(day)]
