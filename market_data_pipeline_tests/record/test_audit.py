@@ -17,13 +17,13 @@ from market_data_pipeline_tests.observed import checks, metadata
 from market_data_pipeline_tests.record.helpers import (
     SECOND,
     VICTIM,
+    Later,
     accept,
     row,
     times,
 )
 
 HISTORY = importlib.import_module("market_data_pipeline.storage.price_history")
-Later = Callable[[float], None]
 Meanwhile = Callable[[Callable[[], None]], None]
 
 pytestmark = pytest.mark.usefixtures("four_instruments")

@@ -26,6 +26,7 @@ from market_data_pipeline_tests.record.helpers import (
     CENTS,
     SECOND,
     VICTIM,
+    Later,
     accept,
     prices,
     row,
@@ -33,7 +34,6 @@ from market_data_pipeline_tests.record.helpers import (
 )
 from market_data_pipeline_tests.supervised import wait_until
 
-Later = Callable[[float], None]
 NOWHERE = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=500"
 OTHERS = [Fault(ticker=ticker, status=404) for ticker in ("PETR4", "BBAS3", "HGLG11")]
 
