@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from market_data_pipeline_tests.conftest import TUESDAY_15_00, SetClock, brapi_w
 from market_data_pipeline_tests.history.truth import (
     bars,
     filed,
+    traded_in,
     traded_on,
     truth,
     windows_between,
@@ -225,52 +226,69 @@ def test_a_bar_with_nulls_fills_no_window(brapi: Brapi) -> None:
     del prices["PETR4", MONDAYS[3]]
     assert filed(collection.quotes) == prices
     assert gaps_of(collection, "PETR4") == {MONDAYS[3]: "no trade"}
-    volumes = {quote.window_start: quote.volume for quote in collection.quotes}
-    assert volumes[MONDAYS[4].start] is None
+    volumes = {quote.window: quote.bar_volume for quote in collection.quotes}
+    assert [window for window in volumes if volumes[window] is None] == [MONDAYS[4]]
 
 
-@pytest.mark.parametrize("later", [0, 60])
-def test_a_second_bar_of_nulls_does_not_erase_a_days_price(
-    make_brapi: Callable[..., Any], later: int
+Change = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
+
+
+def moved(number: int, seconds: int) -> Change:
+    """One bar starts so much later."""
+    return lambda bars: [
+        bar | {"date": bar["date"] + seconds * (n == number)} for n, bar in enumerate(bars)
+    ]
+
+
+def again(number: int, close: float | None, seconds: int = 0) -> Change:
+    """One bar comes a second time, with another close."""
+    return lambda bars: [
+        *bars,
+        *bars,
+        bars[number] | {"date": bars[number]["date"] + seconds, "close": close},
+    ]
+
+
+def dated(hour: int) -> Change:
+    """Each bar starts at an hour of its day (UTC)."""
+    return lambda bars: [
+        bar | {"date": bar["date"] // 86_400 * 86_400 + hour * 3_600} for bar in bars
+    ]
+
+
+@pytest.mark.parametrize(
+    ("plan", "change", "lost"),
+    [
+        # A minute early it begins in the window before, which has a bar of its own.
+        ("pro", moved(5, -60), {5: "no trade"}),
+        ("pro", moved(5, 60), {5: "off the grid"}),
+        ("pro", moved(5, 15 * 60), {5: "off the grid"}),
+        ("pro", again(15, 1.0), {15: "other interval"}),
+        ("free", again(1, 1.0), {0: "other interval"}),
+        ("free", again(1, None), {}),
+        ("free", again(1, None, 60), {}),
+        ("free", dated(0), {}),  # midnight UTC
+        ("free", dated(3), {}),  # midnight here
+        ("free", dated(13), {}),  # the opening
+    ],
+)
+def test_what_is_off_the_grid_or_contradicts_is_no_price(
+    make_brapi: Callable[..., Any], plan: str, change: Change, lost: dict[int, str]
 ) -> None:
-    with make_brapi("free") as brapi:
-        [bar] = bars(brapi.sandbox, "PETR4", MONDAY, "1d")
-        empty = bar | {"date": bar["date"] + later, "close": None}
-        brapi.sandbox.faults = answered_with("PETR4", [bar, empty])
+    with make_brapi(plan) as brapi:
+        windows = MONDAYS if plan == "pro" else MONDAYS[-1:]
+        days, interval = ((16,), "30m") if plan == "pro" else ((13, 16, 17), "1d")
+        of_days = (bars(brapi.sandbox, "PETR4", date(2026, 11, day), interval) for day in days)
+        brapi.sandbox.faults = answered_with("PETR4", change([*chain(*of_days)]))
 
-        collection = brapi.history(MONDAYS[-1:], ("PETR4",))
-        assert filed(collection.quotes) == {("PETR4", MONDAYS[-1]): bar["close"]}
+        collection = brapi.history(windows, ("PETR4",))
 
-
-@pytest.mark.parametrize("hour", [0, 3, 13], ids=["midnight UTC", "midnight here", "the opening"])
-def test_a_daily_bar_belongs_to_its_session_wherever_it_is_dated(
-    make_brapi: Callable[..., Any], hour: int
-) -> None:
-    with make_brapi("free") as brapi:
-        history = []
-        for day in (13, 16, 17):
-            [bar] = bars(brapi.sandbox, "PETR4", date(2026, 11, day), "1d")
-            dated = datetime(2026, 11, day, hour, tzinfo=UTC)
-            history.append(bar | {"date": int(dated.timestamp())})
-        brapi.sandbox.faults = answered_with("PETR4", history)
-
-        collection = brapi.history(MONDAYS[-1:], ("PETR4",))
-        assert filed(collection.quotes) == {("PETR4", MONDAYS[-1]): history[1]["close"]}
-
-
-@pytest.mark.parametrize("off", [-60, 60, 15 * 60])
-def test_a_bar_that_is_not_on_the_grid_fills_no_window(brapi: Brapi, off: int) -> None:
-    history = bars(brapi.sandbox, "PETR4", MONDAY, "30m")
-    history[5]["date"] += off
-    brapi.sandbox.faults = answered_with("PETR4", history)
-
-    collection = brapi.history(MONDAYS, ("PETR4",))
-
-    prices = brapi.truth(MONDAYS, ("PETR4",))
-    del prices["PETR4", MONDAYS[5]]
-    assert filed(collection.quotes) == prices
-    # A minute early it begins in the window before, which has a bar of its own.
-    assert gaps_of(collection, "PETR4") == {MONDAYS[5]: "no trade" if off < 0 else "off the grid"}
+        traded = traded_in if plan == "pro" else traded_on
+        prices = truth(brapi.sandbox.market, ("PETR4",), windows, traded)
+        for number in lost:
+            del prices["PETR4", windows[number]]
+        assert filed(collection.quotes) == prices
+        assert gaps_of(collection, "PETR4") == {windows[n]: gap for n, gap in lost.items()}
 
 
 def test_a_renamed_instrument_is_filed_under_its_new_symbol(brapi: Brapi) -> None:
@@ -291,20 +309,6 @@ def test_the_price_is_what_was_traded_not_what_dividends_made_of_it(
 
         collection = brapi.history([october], ("HGLG11",))
         assert filed(collection.quotes) == {("HGLG11", october): bar["close"]}
-
-
-def test_of_two_bars_that_contradict_neither_is_a_price(make_brapi: Callable[..., Any]) -> None:
-    for plan, interval in (("free", "1d"), ("pro", "30m")):
-        with make_brapi(plan) as brapi:
-            history = bars(brapi.sandbox, "PETR4", MONDAY, interval)
-            contradiction = history[-1] | {"close": history[-1]["close"] + 1}
-            brapi.sandbox.faults = answered_with("PETR4", [*history, *history, contradiction])
-            window = MONDAYS[-1] if plan == "free" else MONDAYS[len(history) - 1]
-
-            collection = brapi.history(MONDAYS if plan == "pro" else [window], ("PETR4",))
-
-            assert gaps_of(collection, "PETR4")[window] == "other interval"
-            assert len(collection.quotes) == len(history) - 1
 
 
 def test_bars_of_which_none_can_be_used_are_a_failure(make_brapi: Callable[..., Any]) -> None:

@@ -1,6 +1,7 @@
 """What the tests of sequences do, and what they look at."""
 
 import json
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from market_data_pipeline.operation.session_report import session_report
 from market_data_pipeline.storage.quote_store import QuoteStore
 from market_data_pipeline_tests.conftest import Pipeline
 
+Later = Callable[[float], None]
 HALF_AN_HOUR = timedelta(minutes=30)
 SECOND, THIRD, FOURTH = (f"2026-11-17T{time}-0300" for time in ("15:00", "15:30", "16:00"))
 VICTIM = "VALE3"

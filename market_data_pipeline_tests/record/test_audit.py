@@ -17,13 +17,13 @@ from market_data_pipeline_tests.observed import checks, metadata
 from market_data_pipeline_tests.record.helpers import (
     SECOND,
     VICTIM,
+    Later,
     accept,
     row,
     times,
 )
 
 HISTORY = importlib.import_module("market_data_pipeline.storage.price_history")
-Later = Callable[[float], None]
 Meanwhile = Callable[[Callable[[], None]], None]
 
 pytestmark = pytest.mark.usefixtures("four_instruments")
@@ -36,9 +36,7 @@ def document(pipeline: Pipeline) -> dict[str, Any]:
 
 
 @pytest.fixture(params=["before it looks", "before it writes"])
-def once_meanwhile(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[Callable[[], None]], None]:
+def once_meanwhile(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
     """Lets something else happen between what a run has read and what it writes."""
     place = (HISTORY.PriceHistory, "handle_output")
     if request.param == "before it writes":
@@ -57,40 +55,53 @@ def once_meanwhile(
     return wait
 
 
-def test_a_price_that_is_accepted_while_a_run_writes_is_accepted(
-    stored: Pipeline, once_meanwhile: Meanwhile
+def accepted(stored: Pipeline, later: Later) -> None:
+    assert accept(stored, SECOND, VICTIM).success
+
+
+def observed_again(stored: Pipeline, later: Later) -> None:
+    later(1.5)
+    stored.sandbox.faults = [times(stored, 1.3)]
+    assert stored.run(SECOND).success
+
+
+@pytest.mark.parametrize(
+    ("there", "happens", "decision"),
+    [
+        (False, accepted, "accepted"),
+        (False, observed_again, "clear"),
+        (True, observed_again, "clear"),
+    ],
+    ids=["accepted", "inserted", "replaced"],
+)
+def test_what_is_stored_while_a_run_writes_stays(
+    stored: Pipeline,
+    later: Later,
+    once_meanwhile: Meanwhile,
+    there: bool,
+    happens: Callable[[Pipeline, Later], None],
+    decision: str,
 ) -> None:
     stored.sandbox.faults = [times(stored, 0.1)]
-    assert stored.run(SECOND, select="quotes").success
-
-    def meanwhile() -> None:
-        assert accept(stored, SECOND, VICTIM).success
-
-    once_meanwhile(meanwhile)
-
-    result = stored.run(SECOND, select="mongo_price_history")
-
-    assert checks(result)["history_equals_quotes"][0]
-    assert document(stored)["decision"] == row(stored, SECOND).decision == "accepted"
-
-
-@pytest.mark.parametrize("first", ["quotes", "*"], ids=["inserted", "replaced"])
-def test_a_newer_price_that_is_stored_while_a_run_writes_stays(
-    stored: Pipeline, later: Later, once_meanwhile: Meanwhile, first: str
-) -> None:
-    assert stored.run(SECOND, select=first).success
-
-    def meanwhile() -> None:
-        later(1.5)
-        stored.sandbox.faults = [times(stored, 1.3)]
+    if there:
         assert stored.run(SECOND).success
+        later(1.2)
+    assert stored.run(SECOND, select="quotes").success
+    happened: list[str] = []
+
+    def meanwhile() -> None:
+        happened.append(decision)
+        happens(stored, later)
 
     once_meanwhile(meanwhile)
 
     result = stored.run(SECOND, select="mongo_price_history")
 
+    assert happened
     assert checks(result)["history_equals_quotes"][0]
-    assert document(stored)["price"] == row(stored, SECOND).price
+    kept = row(stored, SECOND)
+    assert document(stored)["price"] == kept.price
+    assert document(stored)["decision"] == kept.decision == decision
 
 
 def test_documents_of_other_programs_are_left_alone(stored: Pipeline) -> None:

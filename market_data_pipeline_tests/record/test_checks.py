@@ -21,6 +21,7 @@ from market_data_pipeline_tests.record.helpers import (
     SECOND,
     THIRD,
     VICTIM,
+    Later,
     accept,
     prices,
     row,
@@ -58,7 +59,7 @@ def test_the_checks_of_what_is_stored_can_be_executed_without_the_assets(
 
 
 def test_a_wrong_price_is_stored_and_withheld_and_no_measure_until_it_is_accepted(
-    stored: Pipeline, later: Callable[[float], None]
+    stored: Pipeline, later: Later
 ) -> None:
     wrong = times(stored, 100)
     stored.sandbox.faults = [wrong]

@@ -19,11 +19,10 @@ from market_data_pipeline.market.quote import COLUMNS
 from market_data_pipeline.market.windows import trading_windows
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
 from market_data_pipeline_tests.observed import checks, failure_of, logs
-from market_data_pipeline_tests.record.helpers import SECOND, THIRD, prices, row, times
+from market_data_pipeline_tests.record.helpers import SECOND, THIRD, Later, prices, row, times
 
 Rows = list[dict[str, Any]]
 Damage = Callable[[bytes, Rows], bytes]
-Later = Callable[[float], None]
 
 pytestmark = pytest.mark.usefixtures("four_instruments")
 

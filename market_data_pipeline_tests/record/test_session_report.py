@@ -22,18 +22,10 @@ from market_data_pipeline_tests.conftest import (
     SetWatchlist,
     at,
 )
-from market_data_pipeline_tests.observed import logs
+from market_data_pipeline_tests.observed import logs, metadata
 from market_data_pipeline_tests.record.helpers import SECOND, report, row, times
 
 MONDAY, TUESDAY = "2026-11-16", "2026-11-17"
-
-
-def told(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
-    """What the UI shows of each session that was reported."""
-    return {
-        str(event.partition): {name: value.value for name, value in event.metadata.items()}
-        for event in result.asset_materializations_for_node("report")
-    }
 
 
 class Page(HTMLParser):
@@ -68,7 +60,7 @@ def test_a_page_to_forward(pipeline: Pipeline) -> None:
     pipeline.sandbox.faults = [Fault(ticker="VALE3", fields={"shortName": name})]
     pipeline.run(LIVE_ON_TUESDAY)
 
-    shown = told(report(pipeline, TUESDAY))[TUESDAY]
+    shown = metadata(report(pipeline, TUESDAY), "report", TUESDAY)
 
     page = page_of(shown)
     assert "B3 session of Tuesday, 17 November 2026" in page.text
@@ -91,7 +83,7 @@ def test_a_past_session_from_bars(make_pipeline: Callable[..., Any]) -> None:
     with make_pipeline(plan="pro") as pipeline:
         pipeline.run(f"{MONDAY}T10:00-0300", f"{MONDAY}T17:30-0300")
 
-        page = page_of(told(report(pipeline, MONDAY))[MONDAY])
+        page = page_of(metadata(report(pipeline, MONDAY), "report", MONDAY))
 
         # Of the last session before it nothing is stored, and bars have no volume of the day.
         assert page.rows[0] == ["Instrument", "Session", "Last", "Low to high", "Time"]
@@ -104,7 +96,7 @@ def test_withheld_prices_are_explained(stored: Pipeline) -> None:
     stored.sandbox.faults = [times(stored, 100)]
     stored.run(SECOND)
 
-    shown = told(report(stored, TUESDAY))[TUESDAY]
+    shown = metadata(report(stored, TUESDAY), "report", TUESDAY)
 
     assert shown["withheld"] == 1
     assert f"15:30 VALE3 {price * 100:.2f} after {price:.2f}" in page_of(shown).text
@@ -127,7 +119,7 @@ def test_what_there_is_no_report_on_is_said(
     result = report(pipeline, day)
 
     assert result.success is (day == MONDAY)
-    assert told(result) == {}
+    assert not result.asset_materializations_for_node("report")
     assert why in logs(pipeline, result)
     assert "word-77aa" not in logs(pipeline, result)
 
@@ -137,7 +129,7 @@ def test_an_object_store_holds_the_page_next_to_the_quotes(pipeline: Pipeline) -
     store = QuoteStore(path="memory://bucket/prices", publish_made_up_prices=True)
     store.save(pipeline.store.load([LIVE_ON_TUESDAY]), [LIVE_ON_TUESDAY])
 
-    shown = told(report(pipeline, TUESDAY, store=store))[TUESDAY]
+    shown = metadata(report(pipeline, TUESDAY, store=store), "report")
 
     path = store.folder.parent / "session_report" / f"{TUESDAY}.html"
     assert shown["report"] == str(path)
@@ -151,7 +143,7 @@ def test_a_file_that_cannot_be_read_costs_its_window_alone(stored: Pipeline) -> 
 
     result = report(stored, TUESDAY)
 
-    assert told(result)[TUESDAY]["windows"] == "1 of 11, none for 10:00 to 15:00"
+    assert metadata(result, "report")["windows"] == "1 of 11, none for 10:00 to 15:00"
     left_out = f"left out: {stored.store.folder}/{LIVE_ON_TUESDAY}.parquet (Parquet magic bytes"
     assert left_out in logs(stored, result)
 
@@ -163,7 +155,7 @@ def test_how_late_a_window_was_is_said_in_hours(pipeline: Pipeline, set_clock: S
     publish = {"kafka_publication": {"publish_history": True}}
     pipeline.run(LIVE_ON_TUESDAY, select="kafka_publication", config=publish)
 
-    shown = told(report(pipeline, TUESDAY))[TUESDAY]
+    shown = metadata(report(pipeline, TUESDAY), "report", TUESDAY)
 
     late = "1 window, median 5 h 39 min after the end, at most 5 h 39 min"
     assert shown["on_the_topic"] == late
@@ -179,7 +171,7 @@ def test_a_rounding_is_drawn_as_no_move(
     pipeline.sandbox.faults = [Fault(fields=fields)]
     pipeline.run(LIVE_ON_TUESDAY)
 
-    shown = told(report(pipeline, TUESDAY))[TUESDAY]
+    shown = metadata(report(pipeline, TUESDAY), "report", TUESDAY)
 
     market, instrument = re.findall(
         r'class="course" d="M0.0,([\d.]+)h0L[\d.]+,([\d.]+)"', Path(shown["report"]).read_text()
@@ -204,7 +196,8 @@ def test_every_session_is_reported_an_hour_after_its_end(
     result = session_report.execute_in_process(
         run_config=request.run_config, resources={"quote_store": pipeline.store}
     )
-    assert told(result).keys() == {TUESDAY}
+    (reported,) = result.asset_materializations_for_node("report")
+    assert reported.partition == TUESDAY
     assert ticks[1].skip_message == "B3 has no session on Fri 20 Nov."
     schedule = defs.get_schedule_def(every_session.name)
     assert schedule.cron_schedule == "0 19,23 * * 1-5"

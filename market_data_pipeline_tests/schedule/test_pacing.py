@@ -1,7 +1,6 @@
 """The quota lasts to the end of its time: three months of real sessions, simulated."""
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 
@@ -31,31 +30,35 @@ def sessions_of(year: int, month: int) -> list[list[datetime]]:
 
 def simulate(
     sessions: list[list[datetime]],
+    shares: Mapping[int, float] = {COST: 1.0},
+    /,
     *,
     left: int = LIMIT,
     others: int = 0,
     repeated: int = 0,
-) -> Iterator[tuple[datetime, int]]:
-    """The observations that have a run in one billing cycle, and what is left after each.
+) -> Iterator[tuple[datetime, int, int]]:
+    """The observations that have a run in one billing cycle, its cost, and what is left after it.
 
     Args:
         sessions: the sessions of the cycle.
+        shares: of those that share the quota, by what a run of each costs.
         left: what is left at its start.
         others: what other users of the token spend each day.
         repeated: how many requests every tenth run needs beyond its own.
     """
-    quota = Quota(left, LIMIT, COST, datetime(2027, 5, 1, tzinfo=UTC), "billing-cycle")
-    runs = 0
+    until, runs, recorded = datetime(2027, 5, 1, tzinfo=UTC), 0, left
     for number, session in enumerate(sessions):
         left -= others
-        ran = 0
+        ran = dict.fromkeys(shares, 0)
         for instant in session:
-            if next_run(instant, sessions[number:], ran, quota) != instant:
-                continue
-            ran, runs = ran + 1, runs + 1
-            left -= COST + (repeated if runs % 10 == 0 else 0)
-            quota = replace(quota, left=left)
-            yield instant, left
+            for cost, share in shares.items():
+                quota = Quota(recorded, LIMIT, cost, until, "billing-cycle").shared(share)
+                if next_run(instant, sessions[number:], ran[cost], quota) != instant:
+                    continue
+                ran[cost], runs = ran[cost] + 1, runs + 1
+                left -= cost + (repeated if runs % 10 == 0 else 0)
+                recorded = left
+                yield instant, cost, left
 
 
 @pytest.mark.parametrize("month", MONTHS)
@@ -67,33 +70,24 @@ def test_the_quota_lasts_and_every_session_has_its_last_observation(
 
     runs = list(simulate(sessions, **spending))
 
-    assert all(left >= 0 for _, left in runs)
-    chosen = {instant for instant, _ in runs}
+    assert all(left >= 0 for *_, left in runs)
+    chosen = {instant for instant, *_ in runs}
     assert all(session[-1] in chosen for session in sessions)
     # What is not used is lost: at most what a day of three would have had.
     all_of_them = sum(len(session) for session in sessions)
-    assert len(chosen) == all_of_them or runs[-1][1] < 3 * COST
+    assert len(chosen) == all_of_them or runs[-1][-1] < 3 * COST
 
 
 @pytest.mark.parametrize("month", MONTHS)
 def test_two_that_share_a_quota_both_last_to_the_end(month: tuple[int, int]) -> None:
-    sessions, left = sessions_of(*month), LIMIT
-    shares = {34: 0.68, 16: 0.32}
-    chosen: set[tuple[int, datetime]] = set()
-    for number, session in enumerate(sessions):
-        ran = dict.fromkeys(shares, 0)
-        for instant in session:
-            for cost, share in shares.items():
-                until = datetime(2027, 5, 1, tzinfo=UTC)
-                quota = Quota(left, LIMIT, cost, until, "billing-cycle").shared(share)
-                if next_run(instant, sessions[number:], ran[cost], quota) == instant:
-                    chosen.add((cost, instant))
-                    ran[cost] += 1
-                    left -= cost
+    sessions, costs = sessions_of(*month), (34, 16)
 
-    assert all((cost, session[-1]) in chosen for cost in shares for session in sessions)
+    runs = list(simulate(sessions, dict(zip(costs, (0.68, 0.32), strict=True))))
+
+    chosen = {(cost, instant) for instant, cost, _ in runs}
+    assert all((cost, session[-1]) in chosen for cost in costs for session in sessions)
     all_of_them = sum(len(session) for session in sessions)
-    assert 0 <= left < 3 * COST or len(chosen) == 2 * all_of_them
+    assert 0 <= runs[-1][-1] < 3 * COST or len(chosen) == 2 * all_of_them
 
 
 @pytest.mark.parametrize("month", MONTHS)
@@ -101,7 +95,7 @@ def test_two_that_share_a_quota_both_last_to_the_end(month: tuple[int, int]) -> 
 def test_the_others_are_spread_evenly(month: tuple[int, int], left: int) -> None:
     sessions = [session for session in sessions_of(*month) if len(session) >= 16]
 
-    chosen = {instant for instant, _ in simulate(sessions, left=left)}
+    chosen = {instant for instant, *_ in simulate(sessions, left=left)}
 
     counts = [sum(instant in chosen for instant in session) for session in sessions]
     assert max(counts) - min(counts) <= 2
@@ -120,7 +114,7 @@ def test_an_ample_quota_skips_nothing() -> None:
 def test_too_little_for_every_session_still_serves_the_last_day() -> None:
     sessions = sessions_of(2027, 3)
 
-    chosen = [instant for instant, _ in simulate(sessions, left=8 * COST)]
+    chosen = [instant for instant, *_ in simulate(sessions, left=8 * COST)]
 
     assert 6 <= len(chosen) <= 8
     assert chosen[-1] == sessions[-1][-1]

@@ -18,10 +18,6 @@ DECEMBER = datetime(2026, 12, 1, tzinfo=UTC)
 QUOTA = Quota(3_000, 15_000, 50, DECEMBER, "billing-cycle")
 
 
-def usage_requests(pipeline: Pipeline) -> int:
-    return sum(seen.path == "/api/v2/user/usage" for seen in pipeline.sandbox.requests)
-
-
 def recorded(pipeline: Pipeline) -> Quota:
     quota = last_recorded(pipeline.instance, TUESDAY_15_00)
     assert quota is not None
@@ -33,7 +29,8 @@ def test_each_run_records_what_is_left_and_asks_until_when_only_if_that_may_have
 ) -> None:
     def run(window: str = LIVE_ON_TUESDAY) -> tuple[Quota, int]:
         assert pipeline.run(window, select="quotes").success
-        return recorded(pipeline), usage_requests(pipeline)
+        asked = [seen.path for seen in pipeline.sandbox.requests]
+        return recorded(pipeline), asked.count("/api/v2/user/usage")
 
     free = Quota(14_954, 15_000, 46, DECEMBER, "billing-cycle")
     assert run() == (free, 1)
