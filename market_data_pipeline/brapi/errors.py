@@ -21,7 +21,7 @@ CLAIMS = {
     403: "BRAPI_TOKEN or BRAPI_PLAN may be wrong",
 }
 # Besides 5xx.
-REPEATED = {200, *CLAIMS, 408, 409, 425, 429}
+REPEATED = {200, 408, 409, 425, 429}
 
 
 class BrapiError(ClearError):
