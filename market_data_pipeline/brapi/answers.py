@@ -16,7 +16,7 @@ from market_data_pipeline.brapi.errors import TemporaryError, TickerError, is_er
 from market_data_pipeline.market.b3_calendar import OPENING, openings
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.watchlist import TICKER
-from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
+from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window, midnight
 
 # B3's smallest price, and more than any instrument costs: another price is the source's fault.
 LOWEST_PRICE, HIGHEST_PRICE = 0.01, 1_000_000.0
@@ -89,7 +89,7 @@ def read_quote(result: Mapping[str, Any], ticker: str, reply: Reply, window: Win
 
     Raises:
         TickerError: it is of another instrument, has no usable price, time, name or currency, or
-            the price is older than the window's session.
+            the price is not of the window's session.
     """
     name, short_name = _names(result, ticker)
     price = result.get("regularMarketPrice")
@@ -101,8 +101,9 @@ def read_quote(result: Mapping[str, Any], ticker: str, reply: Reply, window: Win
     if updated_at is None or not EARLIEST_TIME < updated_at < reply.asked_at + BRAPI_AHEAD_AT_MOST:
         raise TickerError(f"unusable market time {_shown(result.get('regularMarketTime'))}")
     opening = openings().get(window.day) or OPENING
-    if updated_at < datetime.combine(window.day, opening, EXCHANGE_TIMEZONE) - OPENING_CALL:
-        local = updated_at.astimezone(EXCHANGE_TIMEZONE)
+    local = updated_at.astimezone(EXCHANGE_TIMEZONE)
+    first = datetime.combine(window.day, opening, EXCHANGE_TIMEZONE) - OPENING_CALL
+    if not first <= local < midnight(window.day + timedelta(days=1)):
         raise TickerError(f"no price of this session: the last one is of {local:%Y-%m-%d %H:%M}")
     return Quote(
         ticker=result["symbol"],

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
-from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -20,6 +20,7 @@ from market_data_pipeline_tests.conftest import (
     ChangeSettings,
     Pipeline,
     SetClock,
+    at,
 )
 from market_data_pipeline_tests.observed import checks, failure_of, logs, metadata, said
 from market_data_pipeline_tests.record.helpers import (
@@ -273,25 +274,24 @@ def test_a_move_that_explains_itself_says_so(stored: Pipeline, factor: float, wo
     assert f"{words} {close:.2f} where {before.price:.2f} was stored" in why
 
 
-def test_a_range_needs_answers_for_its_live_window(pipeline: Pipeline) -> None:
-    pipeline.sandbox.faults = [Fault(status=404)]
-
-    result = pipeline.run("2026-11-17T13:30-0300", LIVE_ON_TUESDAY)
-
-    assert "answered for 0 of 4 tickers" in failure_of(result)
-    assert pipeline.store.reading().windows([LIVE_ON_TUESDAY]) == {LIVE_ON_TUESDAY: None}
-
-
-@pytest.mark.parametrize("path", ["~/quotes", "file://HERE/home/quotes", "nosuch://bucket"])
-def test_the_path_of_the_files_may_be_a_home_or_an_address(
-    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+@pytest.mark.parametrize(
+    ("now", "price_of"),
+    [
+        ("2026-11-18T09:52", "2026-11-18T09:50"),  # the call before the next session
+        ("2026-11-18T01:32", "2026-11-18T01:30"),
+    ],
+)
+def test_no_price_of_a_later_day_is_in_the_last_window_of_a_session(
+    make_pipeline: Callable[..., Any], now: str, price_of: str
 ) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    pipeline.folder = path.replace("HERE", str(tmp_path))  # type: ignore[assignment]
+    with make_pipeline(at(now)) as pipeline:
+        pipeline.sandbox.faults = [
+            Fault(ticker=VICTIM, fields={"regularMarketTime": at(price_of).isoformat()})
+        ]
 
-    result = pipeline.run(LIVE_ON_TUESDAY, select="quotes")
+        result = pipeline.run("2026-11-17T17:30-0300")
 
-    if path.startswith("nosuch"):
-        assert "Check QUOTES_PATH" in failure_of(result)
-    else:
-        assert (tmp_path / "home/quotes/quotes" / f"{LIVE_ON_TUESDAY}.parquet").exists()
+        [failed] = metadata(result, "quotes", "2026-11-17T17:30-0300")["failed"]
+        said = f"no price of this session: the last one is of {price_of.replace('T', ' ')}"
+        assert failed == {"ticker": VICTIM, "reason": said}
+        assert len(pipeline.events()) == len(pipeline.documents()) == 3
