@@ -237,9 +237,9 @@ class BrapiClient:
                 return [Request(batch, request.attempt + 1, due)]
             if error.too_many:
                 return []
-        # One ticker may make the whole batch fail, unless Brapi answers nothing at all.
-        if len(batch) == 1 or not (isinstance(error, TickerError) or self._answered):
+        if len(batch) == 1:
             return []
+        # One ticker may make the whole batch fail.
         return [Request(half) for half in batches(batch, (len(batch) + 1) // 2)]
 
     def _stop_if_brapi_is_down(self, error: TemporaryError) -> None:

@@ -97,6 +97,16 @@ def test_batches(case: str, make_pipeline: Callable[..., Any]) -> None:
         check(rows()[case], pipeline, pipeline.run(LIVE_ON_TUESDAY, select="quotes"), VICTIM)
 
 
+def test_one_spoils_the_only_batch(make_pipeline: Callable[..., Any]) -> None:
+    with make_pipeline(plan="pro") as pipeline:
+        pipeline.sandbox.faults = [Fault(ticker=VICTIM, **BATCH_FAULTS["one spoils the batch"])]
+
+        result = pipeline.run(LIVE_ON_TUESDAY, select="quotes")
+
+        check(rows()["one spoils the batch"], pipeline, result, VICTIM)
+        assert len(asked(pipeline, TICKERS[0])) == client.MAX_ATTEMPTS + 1
+
+
 def test_not_an_instrument_of_b3(pipeline: Pipeline, watchlist: SetWatchlist) -> None:
     watchlist([*TICKERS[:-1], "ZZZZ3"])
 
