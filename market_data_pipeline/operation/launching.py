@@ -161,6 +161,8 @@ def _why_closed(end: datetime) -> str:
     session = WINDOWS.of_session(local.date())
     if local.weekday() >= 5:
         reason = f"B3 is closed: {local:%A}."
+    elif local.date() < WINDOWS.first_day:
+        reason = f"There is no window before {WINDOWS.first_day} (PARTITIONS_START)."
     elif not session:
         reason = f"B3 is closed: {local:%a %d %b} is a holiday."
     else:

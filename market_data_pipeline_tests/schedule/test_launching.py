@@ -39,6 +39,7 @@ def test_a_tick_is_a_minute_before_the_end_of_each_window(minutes: int) -> None:
         ("2026-11-20T11:59", "B3 is closed: Fri 20 Nov is a holiday. Next window ends Mon 23 Nov"),
         ("2026-11-19T09:59", "the session goes from 10:00 to 18:00. Next window ends Thu 19 Nov 1"),
         ("2026-11-19T18:29", "the session goes from 10:00 to 18:00. Next window ends Mon 23 Nov"),
+        ("2025-12-30T11:59", "There is no window before 2026-01-02 (PARTITIONS_START). Next"),
         ("2026-02-18T11:59", "the session goes from 13:00 to 18:00. Next window ends Wed 18 Feb"),
     ],
 )
