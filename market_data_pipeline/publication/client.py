@@ -30,6 +30,7 @@ _RESERVE = 0.1
 
 _INSTEAD = {
     "bootstrap.servers": "set KAFKA_BOOTSTRAP_SERVERS instead",
+    "default.topic.config": "set each property of the topic by its own name instead",
     "metadata.broker.list": "set KAFKA_BOOTSTRAP_SERVERS instead",
     "transactional.id": "set KAFKA_TRANSACTIONAL_ID instead",
 }
@@ -39,6 +40,7 @@ _RESERVED = {
     "allow.auto.create.topics",
     "delivery.report.only.error",
     "delivery.timeout.ms",
+    "enable.gapless.guarantee",
     "enable.idempotence",
     "max.in.flight",
     "max.in.flight.requests.per.connection",

@@ -33,6 +33,8 @@ def test_variables_become_properties(monkeypatch: pytest.MonkeyPatch) -> None:
         ("KAFKA_CONFIG_ACKS", "guarantees rest on it"),
         ("KAFKA_CONFIG_REQUEST_REQUIRED_ACKS", "guarantees rest on it"),
         ("KAFKA_CONFIG_ENABLE_IDEMPOTENCE", "guarantees rest on it"),
+        ("KAFKA_CONFIG_ENABLE_GAPLESS_GUARANTEE", "guarantees rest on it"),
+        ("KAFKA_CONFIG_DEFAULT_TOPIC_CONFIG", "by its own name instead"),
         ("KAFKA_CONFIG_MAX_IN_FLIGHT", "guarantees rest on it"),
         ("KAFKA_CONFIG_PARTITIONER", "guarantees rest on it"),
         ("KAFKA_CONFIG_TRANSACTIONAL_ID", "set KAFKA_TRANSACTIONAL_ID instead"),
