@@ -28,6 +28,8 @@ EVERY_QUOTE_DELIVERED = dg.AssetCheckSpec(
 )
 # From the close before Carnival to the first window of Ash Wednesday.
 LONGEST_PAUSE = timedelta(hours=115.5)
+# More than one with two thousand instruments.
+BYTES_OF_A_WINDOW = 2**20
 # Keys of the metadata of a window.
 PUBLISHED, TOPIC, OBSERVED_AT, WITHHELD = "published", "topic", "observed_at", "withheld_tickers"
 _ANSWER_SECONDS = 5.0
@@ -156,9 +158,17 @@ def _meaning(configuration: Mapping[str, str]) -> tuple[bool, str]:
     if not configuration:
         return True, "The embedded Kafka keeps its events until `make dev` ends."
     policies = {policy.strip() for policy in configuration["cleanup.policy"].split(",")}
-    retention = int(configuration["retention.ms"])
-    if "delete" not in policies or retention < 0:
+    retention, size = (int(configuration[f"retention.{unit}"]) for unit in ("ms", "bytes"))
+    if "delete" not in policies or max(retention, size) < 0:
         return True, "The last price of each ticker stays on the topic."
+    if 0 <= size < BYTES_OF_A_WINDOW:
+        return False, (
+            f"A partition keeps {size:,} bytes (retention.bytes), but a window may take up to "
+            f"{BYTES_OF_A_WINDOW:,}: a consumer that starts late may find no price. "
+            f"{_HOW_TO_KEEP_THEM}"
+        )
+    if retention < 0:
+        return True, f"The last window stays on the topic. {_HOW_TO_KEEP_THEM}"
     kept = timedelta(milliseconds=retention)
     hours, pause = (each.total_seconds() / 3600 for each in (kept, LONGEST_PAUSE))
     deleted = f"Events are deleted after {hours:g} h"

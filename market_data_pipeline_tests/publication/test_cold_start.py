@@ -75,6 +75,18 @@ def test_a_broker_that_is_away_is_no_failure_of_the_check(topic: str) -> None:
         ({"retention.ms": "-1"}, True, KEPT),
         ({}, True, "Events are deleted after 168 h. The market pauses for up to 115.5 h"),
         ({"retention.ms": str(5 * DAY)}, True, "Events are deleted after 120 h. "),
+        ({"retention.bytes": "65536"}, False, "A partition keeps 65,536 bytes (retention.bytes), "),
+        ({"retention.bytes": str(2**30)}, True, "Events are deleted after 168 h. "),
+        (
+            {"retention.ms": "-1", "retention.bytes": str(2**30)},
+            True,
+            "The last window stays on the topic. ",
+        ),
+        (
+            {"cleanup.policy": "compact", "retention.bytes": "65536"},
+            True,
+            KEPT,
+        ),
         ({"retention.ms": str(4 * DAY)}, False, "Events are deleted after 96 h, but the market "),
     ],
 )
