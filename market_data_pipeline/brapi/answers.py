@@ -57,8 +57,8 @@ class History:
     origin: str
 
 
-def results_by_ticker(body: Any, tickers: tuple[str, ...]) -> dict[str, Mapping[str, Any]]:
-    """The results of an answer, by the ticker that was asked for.
+def results_by_ticker(body: Any, tickers: tuple[str, ...]) -> dict[str, list[Mapping[str, Any]]]:
+    """The results of an answer, by the ticker that was asked for; there may be several of one.
 
     A result names its symbol and, if that has changed, sometimes the one that was asked for. If one
     ticker and one result are left over, they belong together; more of them cannot be matched.
@@ -68,19 +68,19 @@ def results_by_ticker(body: Any, tickers: tuple[str, ...]) -> dict[str, Mapping[
     """
     if not isinstance(body, Mapping) or not isinstance(body.get("results"), list):
         raise TemporaryError("the answer cannot be read: it has no list of results")
-    claimed: dict[str, Mapping[str, Any]] = {}
+    claimed: dict[str, list[Mapping[str, Any]]] = {}
     unclaimed = []
     for result in body["results"]:
         if not isinstance(result, Mapping) or not _is_ticker(result.get("symbol")):
             continue
         asked_for = result.get("requestedSymbol") or result["symbol"]
         if asked_for in tickers:
-            claimed.setdefault(asked_for, result)
+            claimed.setdefault(asked_for, []).append(result)
         elif asked_for == result["symbol"]:
             unclaimed.append(result)
     missing = [ticker for ticker in tickers if ticker not in claimed]
     if len(missing) == len(unclaimed) == 1:
-        claimed[missing[0]] = unclaimed[0]
+        claimed[missing[0]] = unclaimed
     return claimed
 
 

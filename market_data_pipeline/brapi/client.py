@@ -219,9 +219,13 @@ class BrapiClient:
         results = results_by_ticker(body, batch)
         self._answered = True
         found: dict[str, T | str] = dict.fromkeys(batch, "missing from the answer")
-        for ticker, result in results.items():
+        for ticker, several in results.items():
             try:
-                found[ticker] = read(result, ticker, outcome)
+                found[ticker], *others = dict.fromkeys(
+                    read(each, ticker, outcome) for each in several
+                )
+                if others:
+                    raise TickerError("answered twice, and differently")
             except TickerError as error:
                 found[ticker] = str(error)
         return found

@@ -162,12 +162,12 @@ class Connection:
             raise TemporaryError(f"the connection failed: {_cause(error)}") from None
 
     def json(self, reply: Reply) -> Any:
-        """The JSON of a body, with clean texts; None if it is not JSON.
+        """The JSON of a body, with clean texts; None if it is not JSON, or contradicts itself.
 
         Parsing takes many times the size of the body in memory: parse one reply at a time.
         """
         try:
-            return self._texts.clean(json.loads(reply.content))
+            return self._texts.clean(json.loads(reply.content, object_pairs_hook=_unambiguous))
         except (ValueError, RecursionError):
             return None
 
@@ -233,6 +233,14 @@ def _content(response: requests.Response, largest: int, until: float) -> bytearr
     if sum(map(content.count, b",:[{")) * BYTES_A_MARK > largest:
         raise TemporaryError(TOO_LARGE)
     return content
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Raises ValueError if a name has two values: either may be right."""
+    found = dict(pairs)
+    if len(found) < len(pairs) and any(found[name] != value for name, value in pairs):
+        raise ValueError
+    return found
 
 
 def _cause(error: BaseException | None) -> str:

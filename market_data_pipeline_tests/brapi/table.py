@@ -1,5 +1,6 @@
 """The table of docs/faults.md, and the fault of the sandbox that is behind each row."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,12 @@ def quote_with(**fields: Any) -> dict[str, Any]:
     return {"fields": {f"regularMarket{name}": value for name, value in fields.items()}}
 
 
+def answer_with(price: float) -> dict[str, Any]:
+    time = "2026-11-17T17:59:00.000Z"
+    return {"results": [{"symbol": VICTIM, "regularMarketTime": time, "regularMarketPrice": price}]}
+
+
+ONE_PRICE, ANOTHER = answer_with(15.4), answer_with(15.6)
 FAULTS: dict[str, dict[str, Any]] = {
     "unknown": {"status": 404},
     "unknown, older answer": {"status": 417},
@@ -88,6 +95,7 @@ FAULTS: dict[str, dict[str, Any]] = {
     "reset": {"reset": True},
     "broken JSON": {"body": '{"results": [{"symbol": "ABEV3", "regularMark'},
     "a page for an answer": {"body": PAGE},
+    "a field twice": {"body": json.dumps(ONE_PRICE)[:-3] + ', "regularMarketPrice": 15.5}]}'},
     "JSON of another shape": {"body": {"results": {}}},
     "an error with status 200": {"body": {"error": True, "message": "Tente novamente."}},
     "an error of the other form with status 200": {
@@ -100,6 +108,7 @@ FAULTS: dict[str, dict[str, Any]] = {
     "compressed": {"encoding": "gzip"},
     "UTF-16": {"charset": "utf-16"},
     "no result": {"body": {"results": []}},
+    "answered twice": {"body": {"results": [*ONE_PRICE["results"], *ANOTHER["results"]]}},
     "null price": quote_with(Price=None),
     "negative price": quote_with(Price=-1),
     "zero price": quote_with(Price=0),
