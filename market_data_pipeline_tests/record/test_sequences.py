@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -272,6 +273,30 @@ def test_a_move_that_explains_itself_says_so(stored: Pipeline, factor: float, wo
 
     assert not passed
     assert f"{words} {close:.2f} where {before.price:.2f} was stored" in why
+
+
+def test_a_range_needs_answers_for_its_live_window(pipeline: Pipeline) -> None:
+    pipeline.sandbox.faults = [Fault(status=404)]
+
+    result = pipeline.run("2026-11-17T13:30-0300", LIVE_ON_TUESDAY)
+
+    assert "answered for 0 of 4 tickers" in failure_of(result)
+    assert pipeline.store.reading().windows([LIVE_ON_TUESDAY]) == {LIVE_ON_TUESDAY: None}
+
+
+@pytest.mark.parametrize("path", ["~/quotes", "file://HERE/home/quotes", "nosuch://bucket"])
+def test_the_path_of_the_files_may_be_a_home_or_an_address(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    pipeline.folder = path.replace("HERE", str(tmp_path))  # type: ignore[assignment]
+
+    result = pipeline.run(LIVE_ON_TUESDAY, select="quotes")
+
+    if path.startswith("nosuch"):
+        assert "Check QUOTES_PATH" in failure_of(result)
+    else:
+        assert (tmp_path / "home/quotes/quotes" / f"{LIVE_ON_TUESDAY}.parquet").exists()
 
 
 @pytest.mark.parametrize(
