@@ -9,7 +9,6 @@ import pytest
 from brapi_sandbox.faults import Fault
 from brapi_sandbox.market import Market
 
-from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline, SetWatchlist
 from market_data_pipeline_tests.observed import logs, metadata
 
@@ -61,26 +60,19 @@ NO_TICKERS = {
 }
 
 
-def test_what_is_no_ticker_is_no_key(pipeline: Pipeline) -> None:
-    pipeline.sandbox.faults = [
-        Fault(ticker=ticker, fields={"symbol": symbol}) for ticker, symbol in NO_TICKERS.items()
-    ]
-
-    result = pipeline.run(LIVE_ON_TUESDAY)
-
-    others = {*load_watchlist().tickers} - {*NO_TICKERS}
-    failed = {row["ticker"]: row["reason"] for row in metadata(result, "quotes")["failed"]}
-    assert failed == dict.fromkeys(NO_TICKERS, "missing from the answer")
-    assert {document["ticker"] for document in pipeline.documents()} == others
-    assert {seen.event.key.decode() for seen in pipeline.events()} == others
-
-
-def test_a_ticker_that_begins_with_a_digit(
+def test_what_is_no_ticker_is_no_key_and_one_may_begin_with_a_digit(
     make_pipeline: Callable[..., Any], watchlist: SetWatchlist
 ) -> None:
-    watchlist(["5GTK11"])
-    with make_pipeline(market=Market(["5GTK11"])) as pipeline:
-        pipeline.run(LIVE_ON_TUESDAY)
+    tickers = [*NO_TICKERS, "PETR3", "5GTK11"]
+    watchlist(tickers)
+    with make_pipeline(market=Market(tickers)) as pipeline:
+        pipeline.sandbox.faults = [
+            Fault(ticker=ticker, fields={"symbol": symbol}) for ticker, symbol in NO_TICKERS.items()
+        ]
 
-        assert [document["ticker"] for document in pipeline.documents()] == ["5GTK11"]
-        assert [seen.event.key for seen in pipeline.events()] == [b"5GTK11"]
+        result = pipeline.run(LIVE_ON_TUESDAY)
+
+        failed = {row["ticker"]: row["reason"] for row in metadata(result, "quotes")["failed"]}
+        assert failed == dict.fromkeys(NO_TICKERS, "missing from the answer")
+        assert {document["ticker"] for document in pipeline.documents()} == {"PETR3", "5GTK11"}
+        assert {seen.event.key for seen in pipeline.events()} == {b"PETR3", b"5GTK11"}
