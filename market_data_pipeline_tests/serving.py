@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from socketserver import BaseServer
+from socketserver import TCPServer
 from threading import Thread
 
 
 @contextmanager
-def serving(server: BaseServer) -> Iterator[str]:
+def serving(server: TCPServer) -> Iterator[str]:
     """Serves in the background, and returns host and port; the end comes within 10 ms."""
     Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
     try:

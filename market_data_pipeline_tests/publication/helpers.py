@@ -10,6 +10,7 @@ from typing import Any, cast
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 
 from market_data_pipeline.market.quote import Quote
+from market_data_pipeline.market.windows import TradingWindows
 from market_data_pipeline.publication.event import Event, quote_event
 from market_data_pipeline.publication.kafka import Kafka
 from market_data_pipeline.settings import Settings
@@ -49,6 +50,14 @@ def a_quote(ticker: str = "PETR4", window: int = 0, **changes: Any) -> Quote:
         "requested_ticker": ticker,
     }
     return Quote(**{**fields, **changes})
+
+
+def quote(key: str, ticker: str = "PETR4", **changes: Any) -> Quote:
+    """A live quote of the window with a key."""
+    window = TradingWindows().from_key(key)
+    times = {"window_start": window.start, "window_end": window.end, "updated_at": window.end}
+    times["observed_at"] = window.end + timedelta(seconds=20)
+    return a_quote(ticker, **(times | changes))
 
 
 def a_window(window: int = 0, size: int = 50) -> list[Event]:
