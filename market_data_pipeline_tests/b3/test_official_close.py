@@ -196,7 +196,8 @@ def test_a_renamed_instrument_is_found_by_the_symbol_of_our_record(
 ) -> None:
     watchlist(["ELET3", "PETR4"])
     b3.files["COTAHIST_D17112026.ZIP"] = zipped(cotahist(record(), record("AXIA3", 52.70)))
-    store(pipeline, quote(LAST, "AXIA3", requested_ticker="ELET3", price=52.70))
+    renamed = {"requested_ticker": "ELET3", "price": 52.70, "volume": None}
+    store(pipeline, quote(LAST, "AXIA3", **renamed))
 
     assert checks(official())["closes_match"] == (True, "1 of 1 closes match")
     assert documents(pipeline).keys() == {"AXIA3|2026-11-17", "PETR4|2026-11-17"}
@@ -259,8 +260,8 @@ def test_a_file_that_is_not_there_yet_fails_the_run_and_no_check(
 @pytest.mark.parametrize(
     ("now", "session", "closed", "answer", "sentence"),
     [
-        ("2026-11-25T18:01", "2026-11-23", ["2026-11-20"], 404, "B3 has no usable file of 2026-11"),
-        ("2026-11-23T20:00", "2026-11-23", ["2026-11-20"], 200, "B3 has a file of 2026-11-20, clo"),
+        ("2026-11-25T18:01", "2026-11-23", ["2026-11-20"], 404, "B3 has no usable file of"),
+        ("2026-11-23T20:00", "2026-11-23", ["2026-11-20"], 200, "B3 has a file of 2026-11-20"),
         ("2026-11-23T20:00", "2026-11-23", ["2026-11-20"], 302, ""),
         ("2026-11-23T20:00", "2026-11-23", ["2026-11-20"], 403, ""),
         ("2026-11-23T20:00", "2026-11-23", ["2026-11-20"], 404, ""),
@@ -291,7 +292,8 @@ def test_the_calendar_is_that_of_b3(
     assert text.startswith(sentence)
     assert passed == (not sentence)
     assert result.success == ("no usable file" not in sentence)
-    assert b3.asked == [name for day in (session, *closed) for name in session_file(day)]
+    asked = [*dict.fromkeys(b3.asked)]  # an error is asked for again
+    assert asked == [name for day in (session, *closed) for name in session_file(day)]
 
 
 def test_more_than_forty_sessions_of_a_year_are_one_request(
