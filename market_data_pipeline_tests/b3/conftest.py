@@ -29,18 +29,18 @@ def official(pipeline: Pipeline, b3: FileServer, set_clock: SetClock) -> Officia
     set_clock(EVENING)
 
     def run(first: str = "2026-11-17", last: str = "", url: str = "") -> dg.ExecuteInProcessResult:
-        given = dict(pipeline.definitions().resources or {})
-        resources = {**given, "b3": B3History(url or b3.url, pause=0.01)}
+        resources = {
+            **(pipeline.definitions().resources or {}),
+            "b3": B3History(url or b3.url, pause=0.01),
+        }
         job = dg.Definitions(
             [official_close], jobs=[official_close_job], resources=resources
         ).resolve_job_def("official_close_job")
-        ends = {"start": first, "end": last}
-        tags = {f"dagster/asset_partition_range_{end}": ends[end] for end in ends if last}
-        return job.execute_in_process(
-            instance=pipeline.instance,
-            raise_on_error=False,
-            **({"tags": tags} if last else {"partition_key": first}),
-        )
+        tags = {"dagster/partition": first}
+        if last:
+            ends = {"start": first, "end": last}
+            tags = {f"dagster/asset_partition_range_{end}": day for end, day in ends.items()}
+        return job.execute_in_process(instance=pipeline.instance, raise_on_error=False, tags=tags)
 
     return run
 

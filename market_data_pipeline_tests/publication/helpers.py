@@ -1,7 +1,5 @@
 """Events to publish, and eyes that see what was published."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """What a run says of each condition of Kafka, what is on the topic, and what the next run does."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 from collections import Counter

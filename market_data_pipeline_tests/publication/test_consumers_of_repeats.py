@@ -1,7 +1,5 @@
 """What a consumer gets of windows that were rolled back and repeated, as docs/contracts.md says."""
 
-from __future__ import annotations
-
 from collections import Counter
 from datetime import timedelta
 

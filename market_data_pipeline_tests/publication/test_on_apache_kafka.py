@@ -1,7 +1,5 @@
 """What only Apache Kafka itself can show: transactions, fencing, faults."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import Counter

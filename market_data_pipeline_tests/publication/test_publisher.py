@@ -1,7 +1,5 @@
 """The publication on librdkafka's own mock cluster: no services needed."""
 
-from __future__ import annotations
-
 import socket
 import time
 import weakref

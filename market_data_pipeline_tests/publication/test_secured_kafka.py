@@ -1,7 +1,5 @@
 """A broker that asks for TLS, a password and rights."""
 
-from __future__ import annotations
-
 import logging
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """The form of `updated_at` is said to be the default until it is chosen."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from types import ModuleType

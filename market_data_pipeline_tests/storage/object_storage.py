@@ -1,7 +1,5 @@
 """Object storage for the tests: a real S3 server on loopback, and a way to it that is watched."""
 
-from __future__ import annotations
-
 import http.client
 import os
 import socket
