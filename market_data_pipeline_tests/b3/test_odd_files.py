@@ -10,7 +10,7 @@ import pytest
 from market_data_pipeline.b3 import files
 from market_data_pipeline.b3.files import B3Error, B3History
 from market_data_pipeline.settings import settings
-from market_data_pipeline_tests.b3.conftest import Official, documents
+from market_data_pipeline_tests.b3.conftest import Official
 from market_data_pipeline_tests.b3.files import (
     FileServer,
     cotahist,
@@ -19,7 +19,6 @@ from market_data_pipeline_tests.b3.files import (
     session_file,
     zipped,
 )
-from market_data_pipeline_tests.conftest import Pipeline
 from market_data_pipeline_tests.observed import failure_of
 
 NAME, TEXT = "COTAHIST_D17112026.ZIP", "COTAHIST_D17112026.TXT"
@@ -134,12 +133,12 @@ def test_characters_that_cannot_be_printed_are_left_out(b3: FileServer) -> None:
 
 
 def test_nothing_is_stored_of_a_file_that_is_cut_and_the_others_of_its_range_are(
-    b3: FileServer, pipeline: Pipeline, official: Official
+    official: Official,
 ) -> None:
     others = {"2026-11-16", "2026-11-17"}
     for day in others:
-        b3.files |= session_file(day)
-    b3.files["COTAHIST_D13112026.ZIP"] = zipped(cotahist(record(day="20261113"))[:400])
+        official.b3.files |= session_file(day)
+    official.b3.files["COTAHIST_D13112026.ZIP"] = zipped(cotahist(record(day="20261113"))[:400])
 
     result = official("2026-11-13", "2026-11-17")
 
@@ -147,8 +146,8 @@ def test_nothing_is_stored_of_a_file_that_is_cut_and_the_others_of_its_range_are
         "Nothing is stored of 2026-11-13: COTAHIST_D13112026.ZIP cannot be used: line 2 is no "
         "record of 245 characters."
     )
-    assert documents(pipeline).keys() == {f"PETR4|{day}" for day in others}
-    assert {path.stem for path in (pipeline.folder / "official_close").iterdir()} == others
+    assert official.documents().keys() == {f"PETR4|{day}" for day in others}
+    assert {path.stem for path in (official.pipeline.folder / "official_close").iterdir()} == others
     done = result.asset_materializations_for_node("official_close")
     assert {each.partition for each in done} == others
 
