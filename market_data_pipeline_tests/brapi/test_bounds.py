@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from types import SimpleNamespace
@@ -23,6 +23,7 @@ from market_data_pipeline.brapi import client as client_module
 from market_data_pipeline.brapi import request_queue
 from market_data_pipeline.brapi.client import ANSWER_OF_A_TICKER, Fetch
 from market_data_pipeline.brapi.errors import RunError
+from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline.market.windows import TradingWindows
 from market_data_pipeline_tests.brapi.table import TICKERS
 from market_data_pipeline_tests.conftest import (
@@ -284,14 +285,22 @@ def test_a_body_that_repeats_the_token_is_not_repeated(
     slashes = [token, token.replace("/", r"\/"), token.replace("/", r"\\/")]
     addresses = [quote(token, ""), quote(quote(token, ""), ""), escaped(token, "%{:02X}")]
     json_and_html = [escaped(token, each) for each in (r"\u{:04X}", r"\\u{:04x}", "&#{};")]
-    for said in slashes + addresses + json_and_html:
-        body = f'{{"error": true, "message": "{form.format(said)}"}}'
-        for charset in ("utf-8", "utf-16", "utf-32-be"):
-            sandbox.faults = [Fault(status=400, body=body, charset=charset)]
+    cases = [*product(slashes + addresses + json_and_html, ("utf-8", "utf-16", "utf-32-be"))]
+    faults = {
+        ticker: Fault(
+            ticker=ticker,
+            status=400,
+            body=f'{{"error": true, "message": "{form.format(said)}"}}',
+            charset=charset,
+        )
+        for ticker, (said, charset) in zip(load_watchlist().tickers, cases, strict=False)
+    }
+    sandbox.faults = [*faults.values()]
 
-            reason = fetch(sandbox.url, ["ABEV3"], token=token).failures["ABEV3"]
+    failures = fetch(sandbox.url, [*faults], token=token).failures
 
-            assert form.format("***") in reason
+    assert len(failures) == len(cases)
+    assert [reason for reason in failures.values() if form.format("***") not in reason] == []
 
 
 def test_progress_counts_every_ticker(
