@@ -1,5 +1,6 @@
 """What the engineer sees of a run: metadata, checks, log lines."""
 
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -50,6 +51,17 @@ def said(instance: dg.DagsterInstance, text: str) -> bool:
         for run in instance.get_runs()
         for entry in instance.all_logs(run.run_id)
     )
+
+
+def left_by_runs(instance: dg.DagsterInstance, folder: Path, output: str) -> dict[str, bytes]:
+    """What runs leave, by place: all files of a folder with an instance in files, also its events
+    and runs as they are read from there, and what was printed."""
+    assert {"history", "logs"} <= {path.name for path in (folder / "home").iterdir()}
+    runs = instance.get_runs()
+    events = [event for run in runs for event in instance.all_logs(run.run_id)]
+    assert events
+    left = {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return left | {"events": f"{events} {runs}".encode(), "output": output.encode()}
 
 
 def _plain(value: dg.MetadataValue) -> Any:

@@ -3,12 +3,12 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from email import message_from_string
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socketserver import BaseServer, StreamRequestHandler, ThreadingTCPServer
+from socketserver import StreamRequestHandler, TCPServer, ThreadingTCPServer
 from typing import Any
 
 import dagster as dg
@@ -16,15 +16,14 @@ import pytest
 from apprise.plugins.discord import NotifyDiscord
 
 from market_data_pipeline.definitions import defs
-from market_data_pipeline.market.quote import Quote
-from market_data_pipeline.market.windows import trading_windows
 from market_data_pipeline.operation.alerts import alerts
 from market_data_pipeline.runs.results import ERROR
 from market_data_pipeline.settings import settings
 from market_data_pipeline_tests.conftest import SetClock, at
+from market_data_pipeline_tests.publication.helpers import quote as quote  # for `schedule`
+from market_data_pipeline_tests.serving import serving
 
 SECRET_PATH = "/services/T000/B000/path-is-a-secret?key=also-a-secret"
-WINDOWS = trading_windows()
 NOW = "2026-11-17T15:01"
 """A Tuesday in the session; the window 14:30 has just ended."""
 KEY = "2026-11-17T14:30-0300"
@@ -121,19 +120,15 @@ class Mail:
 @pytest.fixture
 def serve_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[ServeAt]:
     """Sets the address of the receiver, and starts the server there."""
-    servers: list[BaseServer] = []
+    with ExitStack() as servers:
 
-    def serve(url: str, *receivers: BaseServer) -> None:
-        for server in receivers:
-            servers.append(server)
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("ALERT_WEBHOOK_URL", url)
-        settings.cache_clear()
+        def serve(url: str, *receivers: TCPServer) -> None:
+            for server in receivers:
+                servers.enter_context(serving(server))
+            monkeypatch.setenv("ALERT_WEBHOOK_URL", url)
+            settings.cache_clear()
 
-    yield serve
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+        yield serve
 
 
 @pytest.fixture
@@ -208,22 +203,3 @@ def watch(set_clock: SetClock, serve_at: ServeAt) -> Iterator[Watch]:
         watch = Watch(instance, set_clock)
         assert watch.at("2026-11-17T15:00:05") == "First look in one minute."
         yield watch
-
-
-def quote(key: str, ticker: str = "PETR4", **fields: Any) -> Quote:
-    """A live quote of a window."""
-    window = WINDOWS.from_key(key)
-    made = Quote(
-        ticker=ticker,
-        name=None,
-        short_name=None,
-        price=30.0,
-        volume=None,
-        updated_at=window.end,
-        window_start=window.start,
-        window_end=window.end,
-        observed_at=window.end + timedelta(seconds=20),
-        source="live",
-        requested_ticker=ticker,
-    )
-    return replace(made, **fields)

@@ -1,6 +1,7 @@
 """The asset `official_close` in a run, against a server of B3's files."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
@@ -10,8 +11,43 @@ import pytest
 from market_data_pipeline_tests.b3.files import FileServer, serve_files
 from market_data_pipeline_tests.conftest import Pipeline, SetClock, at
 
-Official = Callable[..., dg.ExecuteInProcessResult]
 EVENING = at("2026-11-17T20:30")
+
+
+@dataclass
+class Official:
+    """The asset, what B3 serves, and the pipeline that it is of."""
+
+    b3: FileServer
+    pipeline: Pipeline
+
+    def __call__(
+        self, first: str = "2026-11-17", last: str = "", url: str = ""
+    ) -> dg.ExecuteInProcessResult:
+        """Runs the asset for a session, or from one to another."""
+        from market_data_pipeline.b3.asset import official_close, official_close_job
+        from market_data_pipeline.b3.files import B3History
+
+        resources = {
+            **(self.pipeline.definitions().resources or {}),
+            "b3": B3History(url or self.b3.url, pause=0.01),
+        }
+        job = dg.Definitions(
+            [official_close], jobs=[official_close_job], resources=resources
+        ).resolve_job_def("official_close_job")
+        tags = {"dagster/partition": first}
+        if last:
+            ends = {"start": first, "end": last}
+            tags = {f"dagster/asset_partition_range_{end}": day for end, day in ends.items()}
+        return job.execute_in_process(
+            instance=self.pipeline.instance, raise_on_error=False, tags=tags
+        )
+
+    def documents(self) -> dict[str, dict[str, Any]]:
+        """What the collection holds, by `_id`."""
+        with pymongo.MongoClient[dict[str, Any]](self.pipeline.mongo_uri, tz_aware=True) as client:
+            found = client["market_data_db"]["official_close"].find()
+            return {str(document["_id"]): document for document in found}
 
 
 @pytest.fixture
@@ -22,31 +58,6 @@ def b3() -> Iterator[FileServer]:
 
 @pytest.fixture
 def official(pipeline: Pipeline, b3: FileServer, set_clock: SetClock) -> Official:
-    """Runs the asset for a session, or from one to another, on the evening of 17 November 2026."""
-    from market_data_pipeline.b3.asset import official_close, official_close_job
-    from market_data_pipeline.b3.files import B3History
-
+    """On the evening of 17 November 2026."""
     set_clock(EVENING)
-
-    def run(first: str = "2026-11-17", last: str = "", url: str = "") -> dg.ExecuteInProcessResult:
-        given = dict(pipeline.definitions().resources or {})
-        resources = {**given, "b3": B3History(url or b3.url, pause=0.01)}
-        job = dg.Definitions(
-            [official_close], jobs=[official_close_job], resources=resources
-        ).resolve_job_def("official_close_job")
-        ends = {"start": first, "end": last}
-        tags = {f"dagster/asset_partition_range_{end}": ends[end] for end in ends if last}
-        return job.execute_in_process(
-            instance=pipeline.instance,
-            raise_on_error=False,
-            **({"tags": tags} if last else {"partition_key": first}),
-        )
-
-    return run
-
-
-def documents(pipeline: Pipeline) -> dict[str, dict[str, Any]]:
-    """What the collection holds, by `_id`."""
-    with pymongo.MongoClient[dict[str, Any]](pipeline.mongo_uri, tz_aware=True) as client:
-        found = client["market_data_db"]["official_close"].find()
-        return {str(document["_id"]): document for document in found}
+    return Official(b3, pipeline)

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+
+from market_data_pipeline_tests.serving import serving
 
 TUESDAY = "20261117"
 
@@ -46,6 +47,14 @@ def cotahist(*records: str, day: str = TUESDAY, end: str = "\r\n") -> str:
     name = f"COTAHIST.{day[:4]}BOVESPA {day}"
     lines = [f"00{name}", *records, f"99{name}{len(records) + 2:011}"]
     return "".join(f"{line:<245}{end}" for line in lines)
+
+
+def session_file(day: str, *records: str) -> dict[str, bytes | int]:
+    """B3's file of a session (`2026-11-17`) by its name; with one record by default."""
+    digits = day.replace("-", "")
+    name = f"COTAHIST_D{digits[6:]}{digits[4:6]}{digits[:4]}"
+    text = cotahist(*(records or [record(day=digits)]), day=digits)
+    return {f"{name}.ZIP": zipped(text, f"{name}.TXT")}
 
 
 def zipped(text: str, name: str = "COTAHIST_D17112026.TXT", **others: str) -> bytes:
@@ -99,13 +108,10 @@ def serve_files(tls: ssl.SSLContext | None = None) -> Iterator[FileServer]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        if tls:
-            server.socket = tls.wrap_socket(server.socket, server_side=True)
-        thread = Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        served.url = (
-            f"{'https' if tls else 'http'}://localhost:{server.server_port}/InstDados/SerHist"
-        )
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    with serving(server):
+        scheme = "https" if tls else "http"
+        served.url = f"{scheme}://localhost:{server.server_port}/InstDados/SerHist"
         yield served
-        server.shutdown()

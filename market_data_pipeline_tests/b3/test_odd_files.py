@@ -10,18 +10,18 @@ import pytest
 from market_data_pipeline.b3 import files
 from market_data_pipeline.b3.files import B3Error, B3History
 from market_data_pipeline.settings import settings
-from market_data_pipeline_tests.b3.conftest import Official, documents
+from market_data_pipeline_tests.b3.conftest import Official
 from market_data_pipeline_tests.b3.files import (
     FileServer,
     cotahist,
     record,
     serve_files,
+    session_file,
     zipped,
 )
-from market_data_pipeline_tests.conftest import Pipeline
 from market_data_pipeline_tests.observed import failure_of
 
-NAME = "COTAHIST_D17112026.ZIP"
+NAME, TEXT = "COTAHIST_D17112026.ZIP", "COTAHIST_D17112026.TXT"
 LINES = cotahist(record(), record("VALE3", 62.80)).splitlines(keepends=True)
 WHOLE, TRAILER = "".join(LINES), LINES[-1]
 
@@ -82,47 +82,25 @@ UNUSABLE: dict[str, tuple[bytes | int, str]] = {
     "a redirect": (302, "it answered 302"),
     "status 404": (404, "B3 has no COTAHIST_D17112026.ZIP"),
 }
-READ: dict[str, tuple[bytes, float]] = {
-    "as B3 writes it": (zipped(WHOLE), 41.10),
-    "LF": (zipped(WHOLE.replace("\r\n", "\n")), 41.10),
-    "neither header nor trailer": (zipped("".join(LINES[1:-1])), 41.10),
-    "header missing": (zipped("".join(LINES[1:])), 41.10),
-    "header and trailer without blanks": (
-        zipped("\r\n".join(line.strip() for line in LINES)),
-        41.10,
+READ = {
+    "as B3 writes it": zipped(WHOLE),
+    "LF": zipped(WHOLE.replace("\r\n", "\n")),
+    "neither header nor trailer": zipped("".join(LINES[1:-1])),
+    "header missing": zipped("".join(LINES[1:])),
+    "header and trailer without blanks": zipped("\r\n".join(line.strip() for line in LINES)),
+    "an empty line at the end": zipped(f"{WHOLE}\r\n\x1a"),
+    "a trailer that counts records alone": zipped(
+        WHOLE.replace(TRAILER, TRAILER.replace("00000000004", "00000000002"))
     ),
-    "an empty line at the end": (zipped(f"{WHOLE}\r\n\x1a"), 41.10),
-    "a trailer that counts records alone": (
-        zipped(WHOLE.replace(TRAILER, TRAILER.replace("00000000004", "00000000002"))),
-        41.10,
+    "made the next night": zipped(WHOLE.replace("BOVESPA 20261117", "BOVESPA 20261118")),
+    "no extension": zipped(WHOLE, "COTAHIST.D17112026"),
+    "in a folder, beside a note": zipped(WHOLE, f"SerHist/{TEXT}", **{"LEIAME.TXT": "leia"}),
+    "packed again, with a folder": zipped(WHOLE, **{"COTAHIST/": ""}),
+    "packed again on a Mac": zipped(WHOLE, **{f"__MACOSX/._{TEXT}": "Mac OS X"}),
+    "fractional market, options, forwards": zipped(
+        cotahist(*(record(close=1.0, market=each) for each in ("020", "070", "030")), record())
     ),
-    "made the next night": (
-        zipped(WHOLE.replace("BOVESPA 20261117", "BOVESPA 20261118")),
-        41.10,
-    ),
-    "FATCOT 1000": (zipped(cotahist(record(factor=1000))), 0.0411),
-    "no extension": (zipped(WHOLE, "COTAHIST.D17112026"), 41.10),
-    "in a folder, beside a note": (
-        zipped(WHOLE, "SerHist/COTAHIST_D17112026.TXT", **{"LEIAME.TXT": "leia"}),
-        41.10,
-    ),
-    "packed again, with a folder": (zipped(WHOLE, **{"COTAHIST/": ""}), 41.10),
-    "packed again on a Mac": (
-        zipped(WHOLE, **{"__MACOSX/._COTAHIST_D17112026.TXT": "Mac OS X"}),
-        41.10,
-    ),
-    "fractional market, options, forwards": (
-        zipped(
-            cotahist(
-                record(close=1.0, market="020"),
-                record(close=2.0, market="070"),
-                record(close=3.0, market="030"),
-                record(),
-            )
-        ),
-        41.10,
-    ),
-    "an accent": (zipped(WHOLE.replace("PETROBRAS", "PETROBRÁS")), 41.10),
+    "an accent": zipped(WHOLE.replace("PETROBRAS", "PETROBRÁS")),
 }
 
 
@@ -139,11 +117,11 @@ def test_what_cannot_be_used_is_one_sentence(name: str, b3: FileServer) -> None:
 
 @pytest.mark.parametrize("name", READ)
 def test_what_is_whole_is_read(name: str, b3: FileServer) -> None:
-    b3.files[NAME], close = READ[name]
+    b3.files[NAME] = READ[name]
 
     (found,) = B3History(b3.url).sessions("2026-11-17", ["PETR4"]).values()
 
-    assert found["PETR4"]["close"] == close
+    assert found["PETR4"]["close"] == 41.10
 
 
 def test_characters_that_cannot_be_printed_are_left_out(b3: FileServer) -> None:
@@ -155,29 +133,23 @@ def test_characters_that_cannot_be_printed_are_left_out(b3: FileServer) -> None:
 
 
 def test_nothing_is_stored_of_a_file_that_is_cut_and_the_others_of_its_range_are(
-    b3: FileServer, pipeline: Pipeline, official: Official
+    official: Official,
 ) -> None:
-    for day in ("16112026", "17112026"):
-        text = cotahist(record(day=f"{day[4:]}{day[2:4]}{day[:2]}"), day=f"{day[4:]}1118")
-        b3.files[f"COTAHIST_D{day}.ZIP"] = zipped(text, f"COTAHIST_D{day}.TXT")
-    b3.files["COTAHIST_D13112026.ZIP"] = zipped(cotahist(record(day="20261113"))[:400])
+    others = {"2026-11-16", "2026-11-17"}
+    for day in others:
+        official.b3.files |= session_file(day)
+    official.b3.files["COTAHIST_D13112026.ZIP"] = zipped(cotahist(record(day="20261113"))[:400])
 
     result = official("2026-11-13", "2026-11-17")
 
-    said = failure_of(result, "official_close")
-    assert said == (
+    assert failure_of(result, "official_close") == (
         "No prices of B3 are stored for 2026-11-13: COTAHIST_D13112026.ZIP cannot be used: line 2 "
         "is no record of 245 characters."
     )
-    assert documents(pipeline).keys() == {"PETR4|2026-11-16", "PETR4|2026-11-17"}
-    stored = (pipeline.folder / "official_close").iterdir()
-    assert {path.name for path in stored} == {"2026-11-16.parquet", "2026-11-17.parquet"}
-    assert {
-        each.partition for each in result.asset_materializations_for_node("official_close")
-    } == {
-        "2026-11-16",
-        "2026-11-17",
-    }
+    assert official.documents().keys() == {f"PETR4|{day}" for day in others}
+    assert {path.stem for path in (official.pipeline.folder / "official_close").iterdir()} == others
+    done = result.asset_materializations_for_node("official_close")
+    assert {each.partition for each in done} == others
 
 
 @pytest.mark.parametrize("limit", ["LARGEST_ZIP", "LARGEST_FILE"])
@@ -198,22 +170,19 @@ def test_a_body_that_drips_is_given_up(b3: FileServer, monkeypatch: pytest.Monke
     assert b3.asked == [NAME] * 3
 
 
-def test_a_body_that_is_cut_is_asked_for_again(b3: FileServer) -> None:
+def test_a_body_that_is_cut_is_asked_for_again_and_all_requests_are_paced(
+    b3: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     b3.files[NAME], b3.cuts = zipped(WHOLE), 1
-
-    assert B3History(b3.url, pause=0.001).sessions("2026-11-17", ["PETR4"])
-    assert b3.asked == [NAME] * 2
-
-
-def test_requests_are_paced(b3: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    b3.files[NAME] = zipped(WHOLE)
     history, slept = B3History(b3.url, pause=1_000), list[float]()
     monkeypatch.setattr(time, "sleep", slept.append)
 
     for _ in range(2):
-        history.sessions("2026-11-17", ["PETR4"])
+        assert history.sessions("2026-11-17", ["PETR4"])
 
-    assert [900 < seconds <= 1_000 for seconds in slept if seconds] == [True]
+    assert b3.asked == [NAME] * 3
+    # After a second attempt it is twice as long.
+    assert [round(seconds, -2) for seconds in slept if seconds > 1] == [1_000, 2_000]
 
 
 def test_a_server_is_verified_by_the_bundle_that_is_named(

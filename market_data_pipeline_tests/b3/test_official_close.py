@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,16 @@ from market_data_pipeline.operation.session_report import session_report
 from market_data_pipeline.runs.common import QUOTES, WINDOWS
 from market_data_pipeline.runs.run_history import runs_of
 from market_data_pipeline.storage.official_close import OFFICIAL_CLOSE, official_closes
-from market_data_pipeline_tests.b3.conftest import EVENING, Official, documents
-from market_data_pipeline_tests.b3.files import FileServer, cotahist, record, zipped
+from market_data_pipeline_tests.b3.conftest import EVENING, Official
+from market_data_pipeline_tests.b3.files import (
+    cotahist,
+    record,
+    session_file,
+    zipped,
+)
 from market_data_pipeline_tests.conftest import Pipeline, SetClock, at
 from market_data_pipeline_tests.observed import checks, failure_of
+from market_data_pipeline_tests.publication.helpers import quote
 
 LAST = "2026-11-17T17:30-0300"
 DAY = date(2026, 11, 17)
@@ -30,35 +35,24 @@ CLOSES = {"PETR4": 41.10, "VALE3": 62.80, "BBAS3": 22.60, "HGLG11": 158.40}
 
 
 @pytest.fixture
-def closed(b3: FileServer, four_instruments: tuple[str, ...]) -> FileServer:
+def closed(official: Official, four_instruments: tuple[str, ...]) -> Official:
     """B3 with its closes of the four instruments on that Tuesday."""
     funds = {"HGLG11": {"kind": "CI  ER", "bdi": "12"}}
     records = [record(each, CLOSES[each], **funds.get(each, {})) for each in four_instruments]
-    b3.files["COTAHIST_D17112026.ZIP"] = zipped(cotahist(*records))
-    return b3
+    official.b3.files["COTAHIST_D17112026.ZIP"] = zipped(cotahist(*records))
+    return official
 
 
 def row(ticker: str, **changes: Any) -> Quote:
     """What we have stored of an instrument: B3's close and volume, observed after the close."""
-    window = WINDOWS.from_key(LAST)
-    made = {
-        "ticker": ticker,
-        "name": None,
-        "short_name": None,
-        "price": CLOSES[ticker],
-        "volume": 1_000,
-        "updated_at": close_of(DAY) + timedelta(minutes=20),
-        "window_start": window.start,
-        "window_end": window.end,
-        "observed_at": window.end,
-        "source": "live",
-        "requested_ticker": ticker,
-    }
-    return Quote(**(made | changes))
+    after = {"updated_at": close_of(DAY) + timedelta(minutes=20), "volume": 1_000}
+    return quote(LAST, ticker, **{"price": CLOSES[ticker], **after, **changes})
 
 
 def store(pipeline: Pipeline, *rows: Quote) -> None:
-    pipeline.store.save(rows, [LAST])
+    """Stores rows, and another price of an earlier window."""
+    before = "2026-11-17T17:00-0300"
+    pipeline.store.save([quote(before, "BBAS3", price=21.0), *rows], [before, LAST])
 
 
 def early(minutes: float) -> datetime:
@@ -66,27 +60,27 @@ def early(minutes: float) -> datetime:
 
 
 def test_the_sandbox_serves_its_market_and_is_red_for_one_instrument_on_request(
-    pipeline: Pipeline, official: Official, set_clock: SetClock
+    set_clock: SetClock, official: Official
 ) -> None:
-    url = f"{pipeline.sandbox.url}/InstDados/SerHist"
+    url = f"{official.pipeline.sandbox.url}/InstDados/SerHist"
     set_clock(at("2026-11-17T18:00:05"))
-    assert pipeline.run(LAST).success
+    assert official.pipeline.run(LAST).success
     set_clock(EVENING)
 
     assert checks(official(url=url)) == {
         "closes_match": (True, "50 of 50 closes match"),
         "calendar_matches": (True, "B3's sessions are those of the calendar."),
     }
-    stored = documents(pipeline)
+    stored = official.documents()
     assert len(stored) == 50
     assert {each["origin"] for each in stored.values()} == {"brapi-sandbox"}
-    ours = {each["ticker"]: each for each in pipeline.documents()}
+    ours = {each["ticker"]: each for each in official.pipeline.documents()}
     assert {each["ticker"]: each["close"] for each in stored.values()} == {
         ticker: each["price"] for ticker, each in ours.items()
     }
 
     lower = {"PREMIN": 4090, "PREMAX": 4120, "PREULT": 4110}
-    pipeline.sandbox.faults = [Fault(ticker="BOVA11", fields=lower)]
+    official.pipeline.sandbox.faults = [Fault(ticker="BOVA11", fields=lower)]
     result = official(url=url)
     assert result.success  # the file was read; the check says what is wrong
     passed, text = checks(result)["closes_match"]
@@ -94,18 +88,19 @@ def test_the_sandbox_serves_its_market_and_is_red_for_one_instrument_on_request(
     assert text == f"49 of 50 closes match; BOVA11 {ours['BOVA11']['price']:.2f} for 41.10"
 
 
-def test_both_stores_hold_the_same(
-    closed: FileServer, pipeline: Pipeline, official: Official
-) -> None:
-    assert official().success
+def test_both_stores_hold_the_same(closed: Official) -> None:
+    result = closed()
 
-    frame = pd.read_parquet(pipeline.folder / "official_close").set_index("ticker")
+    assert checks(result)["closes_match"] == (True, "There is no price of ours")
+    frame = pd.read_parquet(closed.pipeline.folder / "official_close").set_index("ticker")
     assert dict(frame["close"]) == CLOSES
-    read = official_closes(pipeline.store, DAY)
+    read = official_closes(closed.pipeline.store, DAY)
     without = {"_id", "created_at", "run_id"}
-    for each in documents(pipeline).values():
+    for each in closed.documents().values():
         assert read[each["ticker"]] == {name: each[name] for name in each.keys() - without}
-    assert official_closes(pipeline.store, date(2026, 11, 16)) == {}
+    assert official_closes(closed.pipeline.store, date(2026, 11, 16)) == {}
+    of_quotes = runs_of(closed.pipeline.instance, WINDOWS.from_key(LAST), QUOTES)
+    assert of_quotes == []
 
 
 SEEDED: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
@@ -121,10 +116,6 @@ SEEDED: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
         {"PETR4": {"price": 40.10, "source": "daily"}},
         "PETR4 40.10 for 41.10, looks adjusted for a dividend of 1.00",
     ),
-    "cents for reais": (
-        {"VALE3": {"price": 6280.0}},
-        "VALE3 6280.00 for 62.80, looks like a unit error",
-    ),
     "cents for reais, before the close": (
         {"VALE3": {"price": 6280.0, "updated_at": early(9)}},
         "VALE3 6280.00 for 62.80, looks like a unit error",
@@ -132,7 +123,6 @@ SEEDED: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
     "reais for cents": ({"VALE3": {"price": 0.628}}, "VALE3 0.63 for 62.80, looks like a unit"),
     "of another day": ({"BBAS3": {"price": 22.97, "source": "daily"}}, "BBAS3 22.97 for 22.60"),
     "a cent": ({"BBAS3": {"price": 22.61}}, "3 of 4 closes match; BBAS3 22.61 for 22.60"),
-    "an after-market price": ({"HGLG11": {"price": 158.90}}, "HGLG11 158.90 for 158.40"),
     "two tickers swapped": (
         {"PETR4": {"price": 62.80}, "VALE3": {"price": 41.10}},
         "2 of 4 closes match; PETR4 62.80 for 41.10, the close of VALE3; "
@@ -169,13 +159,11 @@ NOTED: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
 
 
 @pytest.mark.parametrize("name", [*SEEDED, *NOTED])
-def test_what_our_close_is_beside_that_of_b3(
-    name: str, closed: FileServer, pipeline: Pipeline, official: Official
-) -> None:
+def test_what_our_close_is_beside_that_of_b3(name: str, closed: Official) -> None:
     seeds, sentence = (SEEDED | NOTED)[name]
-    store(pipeline, *(row(ticker, **seeds.get(ticker, {})) for ticker in CLOSES))
+    store(closed.pipeline, *(row(ticker, **seeds.get(ticker, {})) for ticker in CLOSES))
 
-    result = official()
+    result = closed()
 
     passed, text = checks(result)["closes_match"]
     assert sentence in text
@@ -187,148 +175,122 @@ def test_what_our_close_is_beside_that_of_b3(
     assert check.metadata["window"].value == LAST
 
 
-def test_the_last_trusted_row_of_the_session_is_compared(
-    closed: FileServer, pipeline: Pipeline, official: Official
-) -> None:
-    before = WINDOWS.from_key("2026-11-17T17:00-0300")
-    moved = row("PETR4", price=39.0, window_start=before.start, window_end=before.end)
-    pipeline.store.save([moved, row("PETR4")], [before.key, LAST])
+def test_the_check_of_a_range_names_the_session(closed: Official) -> None:
+    closed.b3.files |= session_file("2026-11-16")
+    store(closed.pipeline, row("PETR4", price=41.0), row("VALE3"), row("BBAS3"))
 
-    assert checks(official())["closes_match"] == (True, "1 of 1 closes match")
-
-
-def test_the_check_of_a_range_names_the_session(
-    closed: FileServer, pipeline: Pipeline, official: Official
-) -> None:
-    lines = cotahist(record("PETR4", 40.0, day="20261116"), day="20261116")
-    closed.files["COTAHIST_D16112026.ZIP"] = zipped(lines)
-    store(pipeline, row("PETR4", price=41.0), row("VALE3"))
-
-    assert checks(official("2026-11-16", "2026-11-17"))["closes_match"] == (
+    assert checks(closed("2026-11-16", "2026-11-17"))["closes_match"] == (
         False,
-        "1 of 2 closes match; 2026-11-17 PETR4 41.00 for 41.10",
+        "2 of 3 closes match; 2026-11-17 PETR4 41.00 for 41.10",
     )
-
-
-def test_without_prices_of_ours_nothing_is_compared(closed: FileServer, official: Official) -> None:
-    assert checks(official())["closes_match"] == (True, "There is no price of ours")
 
 
 def test_a_renamed_instrument_is_found_by_the_symbol_of_our_record(
-    b3: FileServer, pipeline: Pipeline, official: Official, watchlist: Callable[[list[str]], None]
+    watchlist: Callable[[list[str]], None], official: Official
 ) -> None:
     watchlist(["ELET3", "PETR4"])
-    b3.files["COTAHIST_D17112026.ZIP"] = zipped(cotahist(record(), record("AXIA3", 52.70)))
-    renamed = replace(row("PETR4"), ticker="AXIA3", requested_ticker="ELET3", price=52.70)
-    store(pipeline, renamed)
+    official.b3.files["COTAHIST_D17112026.ZIP"] = zipped(cotahist(record(), record("AXIA3", 52.70)))
+    renamed = {"requested_ticker": "ELET3", "price": 52.70, "volume": None}
+    store(official.pipeline, quote(LAST, "AXIA3", **renamed))
 
     assert checks(official())["closes_match"] == (True, "1 of 1 closes match")
-    assert documents(pipeline).keys() == {"AXIA3|2026-11-17", "PETR4|2026-11-17"}
+    assert official.documents().keys() == {"AXIA3|2026-11-17", "PETR4|2026-11-17"}
 
 
-def test_made_up_prices_stay_out_of_a_configured_database(
-    closed: FileServer, pipeline: Pipeline, official: Official
-) -> None:
-    pipeline.publish_made_up_prices = False
-    closed.server = "brapi-sandbox/0.1"
+def test_made_up_prices_stay_out_of_a_configured_database(closed: Official) -> None:
+    closed.pipeline.publish_made_up_prices = False
+    closed.b3.server = "brapi-sandbox/0.1"
 
-    assert "made-up prices" in failure_of(official(), "official_close")
-    assert documents(pipeline) == {}
-
-
-def test_a_file_that_is_not_there_yet_fails_the_run(b3: FileServer, official: Official) -> None:
-    result = official()
-
-    assert failure_of(result, "official_close") == (
-        "No prices of B3 are stored for 2026-11-17: B3 has no COTAHIST_D17112026.ZIP, which "
-        "appears in the evening or the night after a session."
-    )
-    assert result.get_asset_check_evaluations() == []  # nothing new is known
-    assert b3.asked == ["COTAHIST_D17112026.ZIP"]
-
-
-def test_a_session_without_a_file_is_no_error_of_the_calendar_for_two_days(
-    b3: FileServer, official: Official, set_clock: SetClock
-) -> None:
-    set_clock(at("2026-11-25T17:59"))
-
-    assert official("2026-11-23").get_asset_check_evaluations() == []
-
-
-def test_a_session_that_has_not_ended_is_not_asked_for(
-    b3: FileServer, official: Official, set_clock: SetClock
-) -> None:
-    set_clock(at("2026-11-17T17:59"))
-
-    assert "it has not ended" in failure_of(official(), "official_close")
-    assert b3.asked == []
+    assert "made-up prices" in failure_of(closed(), "official_close")
+    assert closed.documents() == {}
 
 
 @pytest.mark.parametrize(
-    ("now", "files", "sentence"),
+    ("now", "session", "why", "asked"),
     [
-        ("2026-11-25T18:01", [], "B3 has no usable file of 2026-11-23, sessions by the calendar"),
-        ("2026-11-23T20:00", ["23112026"], ""),
-        ("2026-11-23T20:00", ["20112026", "23112026"], "B3 has a file of 2026-11-20, closed by"),
+        (
+            "2026-11-17T20:30",
+            "2026-11-17",
+            "B3 has no COTAHIST_D17112026.ZIP, which appears in the evening or the night after a "
+            "session.",
+            ["COTAHIST_D17112026.ZIP"],
+        ),
+        (
+            "2026-11-25T17:59",  # two days, less a minute, after the end
+            "2026-11-23",
+            "B3 has no COTAHIST_D23112026.ZIP, which appears in the evening or the night after a "
+            "session.",
+            ["COTAHIST_D23112026.ZIP", "COTAHIST_D20112026.ZIP"],
+        ),
+        (
+            "2026-11-17T17:59",
+            "2026-11-17",
+            "it has not ended, or the year's file lacks it.",
+            [],
+        ),
+    ],
+)
+def test_a_file_that_is_not_there_yet_fails_the_run_and_no_check(
+    now: str, session: str, why: str, asked: list[str], set_clock: SetClock, official: Official
+) -> None:
+    set_clock(at(now))
+
+    result = official(session)
+
+    said = failure_of(result, "official_close")
+    assert said == f"No prices of B3 are stored for {session}: {why}"
+    assert result.get_asset_check_evaluations() == []  # nothing new is known
+    assert official.b3.asked == asked
+
+
+@pytest.mark.parametrize(
+    ("now", "session", "closed", "answer", "sentence"),
+    [
+        ("2026-11-25T18:01", "2026-11-23", ["2026-11-20"], 404, "B3 has no usable file of"),
+        ("2026-11-23T20:00", "2026-11-23", ["2026-11-20"], 200, "B3 has a file of 2026-11-20"),
+        ("2026-11-23T20:00", "2026-11-23", ["2026-11-20"], 302, ""),
+        ("2026-11-23T20:00", "2026-11-23", ["2026-11-20"], 403, ""),
+        ("2026-11-23T20:00", "2026-11-23", ["2026-11-20"], 404, ""),
+        ("2026-11-23T20:00", "2026-11-23", ["2026-11-20"], 500, ""),
+        ("2026-01-02T20:00", "2026-01-02", ["2025-12-31", "2026-01-01"], 404, ""),
     ],
 )
 def test_the_calendar_is_that_of_b3(
     now: str,
-    files: list[str],
+    session: str,
+    closed: list[str],
+    answer: int,
     sentence: str,
-    b3: FileServer,
-    official: Official,
     set_clock: SetClock,
+    official: Official,
 ) -> None:
     set_clock(at(now))
-    for name in files:
-        day = f"{name[4:]}{name[2:4]}{name[:2]}"
-        b3.files[f"COTAHIST_D{name}.ZIP"] = zipped(cotahist(record(day=day), day=day))
+    if "no usable file" not in sentence:
+        official.b3.files |= session_file(session)
+    for day in closed:
+        file = session_file(day)
+        official.b3.files |= file if answer == 200 else dict.fromkeys(file, answer)
 
-    passed, text = checks(official("2026-11-23"))["calendar_matches"]
+    result = official(session)
 
-    assert sentence in text
+    passed, text = checks(result)["calendar_matches"]
+    assert text.startswith(sentence)
     assert passed == (not sentence)
-    assert b3.asked == ["COTAHIST_D23112026.ZIP", "COTAHIST_D20112026.ZIP"]  # a holiday
+    assert result.success == ("no usable file" not in sentence)
+    asked = [*dict.fromkeys(official.b3.asked)]  # an error is asked for again
+    assert asked == [name for day in (session, *closed) for name in session_file(day)]
 
 
-@pytest.mark.parametrize(
-    ("day", "closed"), [("2026-11-23", "20112026"), ("2026-01-02", "31122025")]
-)
-@pytest.mark.parametrize("answer", [302, 403, 404, 500])
-def test_whatever_b3_answers_for_a_closed_day_costs_nothing(
-    day: str,
-    closed: str,
-    answer: int,
-    b3: FileServer,
-    official: Official,
-    set_clock: SetClock,
-) -> None:
-    set_clock(at(f"{day}T20:00"))
-    digits = day.replace("-", "")
-    text = cotahist(record(day=digits), day=digits)
-    b3.files[f"COTAHIST_D{digits[6:]}{digits[4:6]}{digits[:4]}.ZIP"] = zipped(text)
-    b3.files[f"COTAHIST_D{closed}.ZIP"] = answer
-
-    result = official(day)
-
-    assert result.success
-    assert checks(result)["calendar_matches"][0]
-    assert not [name for name in b3.asked if "_A" in name]
-
-
-def test_more_than_forty_sessions_of_a_year_are_one_request(
-    b3: FileServer, pipeline: Pipeline, official: Official
-) -> None:
+def test_more_than_forty_sessions_of_a_year_are_one_request(official: Official) -> None:
     weekdays = pd.bdate_range("2026-09-01", "2026-11-17").strftime("%Y%m%d")
     days = [day for day in weekdays if day not in ("20260907", "20261012", "20261102")]
     lines = [record(day=day) for day in days if day != "20261021"]
-    b3.files["COTAHIST_A2026.ZIP"] = zipped(cotahist(*lines), "COTAHIST_A2026.TXT")
+    official.b3.files["COTAHIST_A2026.ZIP"] = zipped(cotahist(*lines), "COTAHIST_A2026.TXT")
 
     result = official("2026-09-01", "2026-11-17")
 
-    assert b3.asked == ["COTAHIST_A2026.ZIP"]
-    assert len(documents(pipeline)) == len(days) - 1 > 40
+    assert official.b3.asked == ["COTAHIST_A2026.ZIP"]
+    assert len(official.documents()) == len(days) - 1 > 40
     done = {each.partition for each in result.asset_materializations_for_node("official_close")}
     assert len(done) == len(days) - 1
     assert "No prices of B3 are stored for 2026-10-21" in failure_of(result, "official_close")
@@ -338,15 +300,13 @@ def test_more_than_forty_sessions_of_a_year_are_one_request(
     )
 
 
-def test_the_file_of_the_year_serves_for_a_session_of_a_past_year(
-    b3: FileServer, pipeline: Pipeline, official: Official
-) -> None:
+def test_the_file_of_the_year_serves_for_a_session_of_a_past_year(official: Official) -> None:
     year = cotahist(*(record(day=day) for day in ("20250107", "20250108")), day="20251230")
-    b3.files["COTAHIST_A2025.ZIP"] = zipped(year, "COTAHIST_A2025.TXT")
+    official.b3.files["COTAHIST_A2025.ZIP"] = zipped(year, "COTAHIST_A2025.TXT")
 
     assert official("2025-01-07").success
-    assert b3.asked == ["COTAHIST_D07012025.ZIP", "COTAHIST_A2025.ZIP"]
-    assert documents(pipeline).keys() == {"PETR4|2025-01-07"}
+    assert official.b3.asked == ["COTAHIST_D07012025.ZIP", "COTAHIST_A2025.ZIP"]
+    assert official.documents().keys() == {"PETR4|2025-01-07"}
 
 
 @pytest.mark.parametrize(
@@ -375,41 +335,33 @@ def test_the_schedule_asks_for_the_last_session_until_it_is_stored(
     assert skipped.skip_message == f"B3's prices of {key} are stored."
 
 
-def test_its_runs_are_none_of_a_window(
-    closed: FileServer, pipeline: Pipeline, official: Official
-) -> None:
-    assert official().success
-
-    assert runs_of(pipeline.instance, WINDOWS.from_key(LAST), QUOTES) == []
-
-
 def test_a_withheld_price_is_explained_by_what_b3_marks(
-    closed: FileServer, pipeline: Pipeline, official: Official, set_clock: SetClock
+    set_clock: SetClock, closed: Official
 ) -> None:
     marked = cotahist(record("PETR4", 41.10, kind="PN  EB  N2", distribution=186))
-    closed.files["COTAHIST_D17112026.ZIP"] = zipped(marked)
-    before = cotahist(record(day="20261116"), day="20261116")
-    closed.files["COTAHIST_D16112026.ZIP"] = zipped(before)
-    assert official("2026-11-16", "2026-11-17").success
+    closed.b3.files["COTAHIST_D17112026.ZIP"] = zipped(marked)
+    closed.b3.files |= session_file("2026-11-16")
+    assert closed("2026-11-16", "2026-11-17").success
     price = {"regularMarketPrice": 3.5, "regularMarketPreviousClose": 35.0}
-    pipeline.sandbox.faults = [Fault(ticker="PETR4", fields=price)]
+    closed.pipeline.sandbox.faults = [Fault(ticker="PETR4", fields=price)]
 
-    passed, text = checks(pipeline.run(LAST))["prices_plausible"]
+    passed, text = checks(closed.pipeline.run(LAST))["prices_plausible"]
 
     assert not passed
     assert "PETR4 3.50 after 35.00" in text
     assert "B3 marks EB, distribution 186 after 185 on 2026-11-17" in text
 
 
-def test_the_page_of_the_session_has_it_beside_ours(
-    closed: FileServer, pipeline: Pipeline, official: Official
-) -> None:
-    store(pipeline, *(row(ticker, price=CLOSES[ticker] - 0.5) for ticker in ("PETR4", "HGLG11")))
-    assert official().success
+def test_the_page_of_the_session_has_it_beside_ours(closed: Official) -> None:
+    ours = [row(ticker, price=CLOSES[ticker] - 0.5) for ticker in ("PETR4", "HGLG11")]
+    closed.pipeline.store.save(ours, [LAST])
+    assert closed().success
     days = {"ops": {"report": {"config": {"sessions": ["2026-11-17"]}}}}
 
     result = session_report.execute_in_process(
-        instance=pipeline.instance, resources={"quote_store": pipeline.store}, run_config=days
+        instance=closed.pipeline.instance,
+        resources={"quote_store": closed.pipeline.store},
+        run_config=days,
     )
 
     (event,) = result.asset_materializations_for_node("report")
@@ -423,21 +375,21 @@ def test_the_page_of_the_session_has_it_beside_ours(
     "foreign", [{"a": [1]}, {"ticker": ["PETR4"]}, {"kind": [None]}, {"close": ["41,10"]}]
 )
 def test_a_file_that_is_not_of_this_asset_costs_no_other_price(
-    foreign: dict[str, Any], closed: FileServer, pipeline: Pipeline, official: Official
+    foreign: dict[str, Any], closed: Official
 ) -> None:
-    assert official().success
-    (path,) = (pipeline.folder / "official_close").iterdir()
+    assert closed().success
+    (path,) = (closed.pipeline.folder / "official_close").iterdir()
     frame = pd.read_parquet(path).head(1)
     odd = frame.assign(**foreign) if foreign.keys() < {*frame} - {"ticker"} else foreign
     pd.DataFrame(odd).to_parquet(path)
     price = {"regularMarketPrice": 3.5, "regularMarketPreviousClose": 35.0}
-    pipeline.sandbox.faults = [Fault(ticker=str(frame["ticker"][0]), fields=price)]
+    closed.pipeline.sandbox.faults = [Fault(ticker=str(frame["ticker"][0]), fields=price)]
 
-    result = pipeline.run(LAST)
+    result = closed.pipeline.run(LAST)
 
     assert result.success
     assert not checks(result)["prices_plausible"][0]
-    assert len(pipeline.events()) == 3
+    assert len(closed.pipeline.events()) == 3
     assert session_report.execute_in_process(
-        instance=pipeline.instance, resources={"quote_store": pipeline.store}
+        instance=closed.pipeline.instance, resources={"quote_store": closed.pipeline.store}
     ).success

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from market_data_pipeline.b3.files import B3History
-from market_data_pipeline_tests.b3.conftest import Official, documents
+from market_data_pipeline.storage.official_close import COLUMNS
+from market_data_pipeline_tests.b3.conftest import Official
 from market_data_pipeline_tests.b3.files import FileServer
-from market_data_pipeline_tests.conftest import Pipeline
 from market_data_pipeline_tests.supervised import ROOT
 
 REAL = Path(__file__).with_name("COTAHIST_D04012016.ZIP")
@@ -36,19 +36,20 @@ PRICES = {
 
 
 @pytest.fixture
-def real(b3: FileServer) -> FileServer:
+def served(b3: FileServer) -> FileServer:
     b3.files[REAL.name] = REAL.read_bytes()
     return b3
 
 
-def test_every_record_of_the_cash_market_is_read_as_it_stands(real: FileServer) -> None:
+def test_every_record_of_the_cash_market_is_read_as_it_stands(served: FileServer) -> None:
     with zipfile.ZipFile(REAL) as archive:
         lines = archive.read("COTAHIST_D04012016.TXT").decode("latin-1").splitlines()
     matches = [match for line in lines if (match := FORM.fullmatch(line))]
     cash = {each["CODNEG"].strip(): each for each in matches if each["TPMERC"] == "010"}
     assert (len(lines), len(matches), len(cash)) == (1745, 1743, 424)
+    assert {each["FATCOT"] for each in cash.values()} == {"0000001", "0001000"}
 
-    found = B3History(real.url).sessions("2016-01-04", cash)["2016-01-04"]
+    found = B3History(served.url).sessions("2016-01-04", cash)["2016-01-04"]
 
     assert found.keys() == cash.keys()
     for ticker, match in cash.items():
@@ -69,11 +70,11 @@ def test_every_record_of_the_cash_market_is_read_as_it_stands(real: FileServer) 
 
 
 def test_the_example_for_a_quant_reads_it(
-    real: FileServer, monkeypatch: pytest.MonkeyPatch
+    served: FileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = (ROOT / "docs" / "reading.md").read_text("utf-8")
     (example,) = re.findall(r"```py\n(.*?)```", text, re.DOTALL)
-    monkeypatch.setenv("B3_HISTORY_URL", real.url)
+    monkeypatch.setenv("B3_HISTORY_URL", served.url)
     found: dict[str, Any] = {"pd": pd}
 
     exec(example.replace("1998", "2016-01-04"), found)
@@ -81,41 +82,21 @@ def test_the_example_for_a_quant_reads_it(
     assert list(found["closes"]["ticker"]) == ["PETR4", "VALE5"]
 
 
-def test_the_watchlist_of_it_is_stored(
-    real: FileServer, pipeline: Pipeline, official: Official
-) -> None:
+def test_the_watchlist_of_it_is_stored(served: FileServer, official: Official) -> None:
     result = official("2016-01-04")
 
     assert result.success
-    assert real.asked == [REAL.name]
-    stored = documents(pipeline)
+    assert served.asked == [REAL.name]
+    stored = official.documents()
     assert len(stored) == 33
-    petr4 = stored["PETR4|2016-01-04"]
-    created = petr4.pop("created_at")
-    assert created.tzinfo
-    assert petr4 == {
-        "_id": "PETR4|2016-01-04",
-        "ticker": "PETR4",
-        "session": "2016-01-04",
-        "isin": "BRPETRACNPR6",
-        "name": "PETROBRAS",
-        "kind": "PN",
-        "open": 6.57,
-        "high": 7.03,
-        "low": 6.55,
-        "average": 6.84,
-        "close": 6.87,
-        "volume": 45_962_100,
-        "volume_brl": 314_449_892.0,
-        "trades": 24_012,
-        "quote_factor": 1,
-        "distribution": 185,
-        "origin": "localhost",
-        "run_id": result.run_id,
-    }
     closes = {ticker: stored[f"{ticker}|2016-01-04"]["close"] for ticker in ("BOVA11", "HGLG11")}
     assert closes == {"BOVA11": 41.10, "HGLG11": 998.88}
+    petr4 = stored["PETR4|2016-01-04"]
+    assert petr4.keys() == COLUMNS.keys() | {"_id", "created_at", "run_id"}
+    assert petr4["created_at"].tzinfo
+    assert (petr4["origin"], petr4["run_id"]) == ("localhost", result.run_id)
 
     assert official("2016-01-04").success
-    assert documents(pipeline).keys() == stored.keys()
-    assert documents(pipeline)["PETR4|2016-01-04"]["created_at"] == created
+    again = official.documents()
+    assert again.keys() == stored.keys()
+    assert again["PETR4|2016-01-04"]["created_at"] == petr4["created_at"]

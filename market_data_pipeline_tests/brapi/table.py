@@ -44,6 +44,7 @@ ONE_PRICE, ANOTHER = answer_with(15.4), answer_with(15.6)
 FAULTS: dict[str, dict[str, Any]] = {
     "unknown": {"status": 404},
     "unknown, older answer": {"status": 417},
+    "not an instrument of B3": {"ticker": "ZZZZ3"},
     "404 with a page": {"status": 404, "body": PAGE},
     "redirect": {"status": 301, "body": PAGE, "headers": {"Location": "https://example.com/"}},
     "refused parameter": {"status": 400},
@@ -129,7 +130,6 @@ BATCH_FAULTS: dict[str, dict[str, Any]] = {
     "refused batch": {"status": 404},
 }
 TESTED_ALONE = {
-    "not an instrument of B3",
     "too many tickers",
     "another symbol",
     "bars of another length",

@@ -79,22 +79,19 @@ def test_every_row_of_the_table_is_tested() -> None:
     assert set(rows()) == {*FAULTS, *BATCH_FAULTS, *TESTED_ALONE}
 
 
-@pytest.mark.parametrize("case", FAULTS)
-def test_one_ticker_after_another(case: str, pipeline: Pipeline) -> None:
-    pipeline.sandbox.faults = [Fault(**({"ticker": VICTIM} | FAULTS[case]))]
-    if case in TIMED_OUT:
-        pipeline.brapi = {"timeout_seconds": 1.0}
+@pytest.mark.parametrize("case", [*FAULTS, *BATCH_FAULTS])
+def test_one_ticker_after_another(
+    case: str, make_pipeline: Callable[..., Any], watchlist: SetWatchlist
+) -> None:
+    fault = {"ticker": VICTIM} | (FAULTS | BATCH_FAULTS)[case]
+    victim = fault["ticker"] or VICTIM
+    watchlist([*TICKERS[:-1], victim])
+    with make_pipeline(plan="pro" if case in BATCH_FAULTS else "free") as pipeline:
+        pipeline.brapi = {"timeout_seconds": 1.0} if case in TIMED_OUT else {}
+        pipeline.brapi |= {"tickers_per_request": 2} if case in BATCH_FAULTS else {}
+        pipeline.sandbox.faults = [Fault(**fault)]
 
-    check(rows()[case], pipeline, pipeline.run(LIVE_ON_TUESDAY, select="quotes"), VICTIM)
-
-
-@pytest.mark.parametrize("case", BATCH_FAULTS)
-def test_batches(case: str, make_pipeline: Callable[..., Any]) -> None:
-    with make_pipeline(plan="pro") as pipeline:
-        pipeline.brapi = {"tickers_per_request": 2}
-        pipeline.sandbox.faults = [Fault(**({"ticker": VICTIM} | BATCH_FAULTS[case]))]
-
-        check(rows()[case], pipeline, pipeline.run(LIVE_ON_TUESDAY, select="quotes"), VICTIM)
+        check(rows()[case], pipeline, pipeline.run(LIVE_ON_TUESDAY, select="quotes"), victim)
 
 
 def test_one_spoils_the_only_batch(make_pipeline: Callable[..., Any]) -> None:
@@ -105,14 +102,6 @@ def test_one_spoils_the_only_batch(make_pipeline: Callable[..., Any]) -> None:
 
         check(rows()["one spoils the batch"], pipeline, result, VICTIM)
         assert len(asked(pipeline, TICKERS[0])) == client.MAX_ATTEMPTS + 1
-
-
-def test_not_an_instrument_of_b3(pipeline: Pipeline, watchlist: SetWatchlist) -> None:
-    watchlist([*TICKERS[:-1], "ZZZZ3"])
-
-    result = pipeline.run(LIVE_ON_TUESDAY, select="quotes")
-
-    check(rows()["not an instrument of B3"], pipeline, result, "ZZZZ3")
 
 
 def test_too_many_tickers(pipeline: Pipeline) -> None:

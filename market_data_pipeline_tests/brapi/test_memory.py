@@ -6,8 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from market_data_pipeline.brapi.client import ANSWER_OF_A_TICKER, ANSWER_WITHOUT_BARS
 from market_data_pipeline.brapi.client import BAR as BAR_BYTES
 from market_data_pipeline.brapi.request_queue import MAX_OPEN_BYTES, MAX_OPEN_REQUESTS
+from market_data_pipeline_tests.serving import serving
 from market_data_pipeline_tests.supervised import ROOT
 
 MOST_MIB = 300
@@ -58,9 +58,8 @@ def hostile(size: int) -> dict[str, bytes]:
     }
 
 
-def always(body: bytes, _: list[str]) -> bytes:
-    """The same answer for any tickers."""
-    return body
+def always(body: bytes) -> Answer:
+    return lambda tickers: body
 
 
 @contextmanager
@@ -76,7 +75,8 @@ def answering(answer: Answer, open_requests: int, packed: bool = False) -> Itera
             if packed:
                 self.send_header("Content-Encoding", "gzip")
             self.end_headers()
-            self.wfile.write(body)
+            with suppress(OSError):  # the client hangs up
+                self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -84,13 +84,8 @@ def answering(answer: Answer, open_requests: int, packed: bool = False) -> Itera
     class Server(ThreadingHTTPServer):
         request_queue_size = MAX_OPEN_REQUESTS
 
-        def handle_error(self, *_: object) -> None:
-            pass  # the client hangs up
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with serving(Server(("127.0.0.1", 0), Handler)) as address:
+        yield f"http://{address}"
 
 
 @pytest.mark.parametrize(
@@ -106,7 +101,7 @@ def test_hostile_bodies_at_once(plan: str, answer: Answer, size: int) -> None:
     with ExitStack() as servers:
         addresses = [servers.enter_context(answering(answer, at_once))]
         for case, body in bodies.items():
-            server = answering(partial(always, body), at_once, packed=case == "packed")
+            server = answering(always(body), at_once, packed=case == "packed")
             addresses.append(servers.enter_context(server))
         command = [sys.executable, "-m", "market_data_pipeline_tests.brapi.peaks", plan]
         command += [str(at_once), *addresses]

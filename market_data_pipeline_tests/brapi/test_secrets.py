@@ -14,6 +14,7 @@ from market_data_pipeline.brapi import client
 from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline_tests.brapi.table import FAULTS, TICKERS, TIMED_OUT, rows
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline, SetWatchlist
+from market_data_pipeline_tests.observed import left_by_runs
 
 SECRET = "S3cret-of/the+tests=="
 PERCENT = "S3cret-of%2Fthe%2Btests%3D%3D"
@@ -59,19 +60,9 @@ def repeating_the_token(fault: dict[str, Any], form: str) -> dict[str, Any]:
 
 
 def assert_nowhere(instance: dg.DagsterInstance, folder: Path, output: str) -> None:
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    assert {"history", "logs"} <= {
-        path.relative_to(folder / "home").parts[0]
-        for path in files
-        if path.is_relative_to(folder / "home")
-    }
-    contents = {str(path): path.read_bytes() for path in files} | {"output": output.encode()}
-    events = [event for run in instance.get_runs() for event in instance.all_logs(run.run_id)]
-    assert events
-    contents["events"] = repr(events).encode()
-    for place, content in contents.items():
-        for form in FORMS:
-            assert form.encode() not in content, place
+    left = left_by_runs(instance, folder, output)
+    for form in FORMS:
+        assert not [place for place, content in left.items() if form.encode() in content]
 
 
 def test_after_a_run_that_lost_tickers_in_every_way(
@@ -81,7 +72,7 @@ def test_after_a_run_that_lost_tickers_in_every_way(
     instruments = [*load_watchlist().tickers][::-1]
     assert len(instruments) > len(COSTS_A_TICKER) > 10
     pipeline.sandbox.faults = [
-        Fault(ticker=ticker, **repeating_the_token(FAULTS[case], next(SAID)))
+        Fault(**repeating_the_token(FAULTS[case], next(SAID)) | {"ticker": ticker})
         for ticker, case in zip(instruments, COSTS_A_TICKER, strict=False)
     ]
 

@@ -9,17 +9,12 @@ import pytest
 from brapi_sandbox.faults import Fault
 from brapi_sandbox.market import Market
 
-from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline, SetWatchlist
 from market_data_pipeline_tests.observed import logs, metadata
 
 # C0 and C1, DEL, line and paragraph separators, bidi overrides, zero width, a tag, a BOM.
 UNSHOWN = "\x00\x1b\n\r\x7f\x85\x9b\u2028\u2029\u202e\u2066\u200b\u200d\u00ad\U000e0041\ufeff"
 FORGED = "2026-11-17 18:00:05 +0000 - dagster - ERROR - everything is lost"
-
-
-def kinds(text: str) -> set[str]:
-    return {unicodedata.category(char) for char in text}
 
 
 @pytest.mark.usefixtures("four_instruments")
@@ -40,7 +35,7 @@ def test_no_control_character_leaves_brapi(pipeline: Pipeline) -> None:
     assert len(failed) == 2
     texts = [document["name"], document["short_name"], event["name"], event["short_name"], *failed]
     for text in texts:
-        assert kinds(text).isdisjoint({"Cc", "Cf", "Zl", "Zp"}), repr(text)
+        assert {*map(unicodedata.category, text)}.isdisjoint({"Cc", "Cf", "Zl", "Zp"}), repr(text)
     assert document["name"].startswith("Banco")
     assert document["name"].endswith(FORGED)
     said = logs(pipeline, result)
@@ -61,26 +56,19 @@ NO_TICKERS = {
 }
 
 
-def test_what_is_no_ticker_is_no_key(pipeline: Pipeline) -> None:
-    pipeline.sandbox.faults = [
-        Fault(ticker=ticker, fields={"symbol": symbol}) for ticker, symbol in NO_TICKERS.items()
-    ]
-
-    result = pipeline.run(LIVE_ON_TUESDAY)
-
-    others = {*load_watchlist().tickers} - {*NO_TICKERS}
-    failed = {row["ticker"]: row["reason"] for row in metadata(result, "quotes")["failed"]}
-    assert failed == dict.fromkeys(NO_TICKERS, "missing from the answer")
-    assert {document["ticker"] for document in pipeline.documents()} == others
-    assert {seen.event.key.decode() for seen in pipeline.events()} == others
-
-
-def test_a_ticker_that_begins_with_a_digit(
+def test_what_is_no_ticker_is_no_key_and_one_may_begin_with_a_digit(
     make_pipeline: Callable[..., Any], watchlist: SetWatchlist
 ) -> None:
-    watchlist(["5GTK11"])
-    with make_pipeline(market=Market(["5GTK11"])) as pipeline:
-        pipeline.run(LIVE_ON_TUESDAY)
+    tickers = [*NO_TICKERS, "PETR3", "5GTK11"]
+    watchlist(tickers)
+    with make_pipeline(market=Market(tickers)) as pipeline:
+        pipeline.sandbox.faults = [
+            Fault(ticker=ticker, fields={"symbol": symbol}) for ticker, symbol in NO_TICKERS.items()
+        ]
 
-        assert [document["ticker"] for document in pipeline.documents()] == ["5GTK11"]
-        assert [seen.event.key for seen in pipeline.events()] == [b"5GTK11"]
+        result = pipeline.run(LIVE_ON_TUESDAY)
+
+        failed = {row["ticker"]: row["reason"] for row in metadata(result, "quotes")["failed"]}
+        assert failed == dict.fromkeys(NO_TICKERS, "missing from the answer")
+        assert {document["ticker"] for document in pipeline.documents()} == {"PETR3", "5GTK11"}
+        assert {seen.event.key for seen in pipeline.events()} == {b"PETR3", b"5GTK11"}

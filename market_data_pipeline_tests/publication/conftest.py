@@ -1,7 +1,5 @@
 """Clusters to publish to: librdkafka's mock and, for `services` tests, Apache Kafka itself."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from itertools import count

@@ -1,4 +1,4 @@
-"""A run of the whole pipeline that is killed while it publishes.
+"""A run of the whole pipeline in a process of its own, that is killed while it publishes.
 
 `doomed_pipeline MOMENT SANDBOX PLAN MONGO KAFKA FOLDER TOPIC`, where MOMENT is one of
 `MOMENTS`, each of them with the number of events that the brokers have acknowledged by then.
@@ -10,14 +10,13 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 from unittest import mock
 
 import dagster as dg
-from brapi_sandbox.sandbox import Sandbox
 from confluent_kafka import Producer
+from upath import UPath
 
 from market_data_pipeline.market import clock
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
@@ -49,18 +48,20 @@ def _die(producer: Producer) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def killed_run(pipeline: Pipeline, moment: str) -> None:
-    """Runs all assets for the live window in a process that is killed at that moment."""
-    ended = subprocess.run(
+def doomed_run(pipeline: Pipeline, moment: str) -> subprocess.Popen[bytes]:
+    """Starts a run of all assets for the live window."""
+    return subprocess.Popen(
         [
             *[sys.executable, "-m", __name__, moment],
             *[pipeline.sandbox.url, pipeline.sandbox.plan, pipeline.mongo_uri],
             *[pipeline.bootstrap_servers, str(pipeline.folder), pipeline.topic],
-        ],
-        capture_output=True,
-        text=True,
+        ]
     )
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
+
+
+def killed_run(pipeline: Pipeline, moment: str) -> None:
+    """Waits for the end of a run that is killed at that moment."""
+    assert doomed_run(pipeline, moment).wait() == -signal.SIGKILL
 
 
 def main() -> None:
@@ -70,8 +71,9 @@ def main() -> None:
         mock.patch.object(clock, "utc_now", return_value=TUESDAY_15_00),
         dg.DagsterInstance.ephemeral() as instance,
     ):
-        server = cast(Sandbox, SimpleNamespace(url=sandbox, plan=plan))
-        Pipeline(server, mongo, kafka, Path(folder), topic, instance).run(LIVE_ON_TUESDAY)
+        server: Any = SimpleNamespace(url=sandbox, plan=plan)
+        where: Any = UPath(folder)
+        Pipeline(server, mongo, kafka, where, topic, instance).run(LIVE_ON_TUESDAY)
 
 
 if __name__ == "__main__":

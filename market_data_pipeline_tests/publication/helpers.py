@@ -1,15 +1,14 @@
 """Events to publish, and eyes that see what was published."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from market_data_pipeline.market.quote import Quote
+from market_data_pipeline.market.windows import TradingWindows
 from market_data_pipeline.publication.event import Event, quote_event
 from market_data_pipeline.publication.kafka import Kafka
 from market_data_pipeline.settings import Settings
@@ -51,6 +50,14 @@ def a_quote(ticker: str = "PETR4", window: int = 0, **changes: Any) -> Quote:
     return Quote(**{**fields, **changes})
 
 
+def quote(key: str, ticker: str = "PETR4", **changes: Any) -> Quote:
+    """A live quote of the window with a key."""
+    window = TradingWindows().from_key(key)
+    times = {"window_start": window.start, "window_end": window.end, "updated_at": window.end}
+    times["observed_at"] = window.end + timedelta(seconds=20)
+    return a_quote(ticker, **(times | changes))
+
+
 def a_window(window: int = 0, size: int = 50) -> list[Event]:
     """The events of one window, one a ticker."""
     return [quote_event(a_quote(f"TICK{n}", window)) for n in range(size)]
@@ -82,8 +89,13 @@ def read(
     more to write, and is waited for. With one, a `read_committed` consumer gets no further than to
     its start.
     """
+    uncommitted = _consumer(bootstrap_servers, "read_uncommitted")
+    partitions = uncommitted.list_topics(topic, timeout=10).topics[topic].partitions
+    ends = {
+        partition: uncommitted.get_watermark_offsets(TopicPartition(topic, partition), 10)[1]
+        for partition in partitions
+    }
     consumer = _consumer(bootstrap_servers, isolation)
-    ends = _ends(bootstrap_servers, topic)
     consumer.assign([TopicPartition(topic, partition, 0) for partition in ends])
     seen: list[Seen] = []
     while ends:
@@ -91,23 +103,15 @@ def read(
         assert message is not None, f"{topic} did not answer"
         error = message.error()
         if error is None:
-            seen.append(_seen(message))
+            headers = cast(list[tuple[str, bytes]], message.headers())
+            event = Event(message.key() or b"", message.value() or b"", tuple(headers))
+            seen.append(Seen(message.partition() or 0, message.offset() or 0, event))
         elif error.code() != KafkaError._PARTITION_EOF:
             raise AssertionError(error)
         elif open_transaction or (message.offset() or 0) >= ends[message.partition() or 0]:
             del ends[message.partition() or 0]
     consumer.close()
     return seen
-
-
-def _ends(bootstrap_servers: str, topic: str) -> dict[int, int]:
-    """Where each partition ends, with what is not committed yet."""
-    consumer = _consumer(bootstrap_servers, "read_uncommitted")
-    partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-    return {
-        partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1]
-        for partition in partitions
-    }
 
 
 def _consumer(bootstrap_servers: str, isolation: str) -> Consumer:
@@ -123,12 +127,6 @@ def _consumer(bootstrap_servers: str, isolation: str) -> Consumer:
             "log_level": 0,
         }
     )
-
-
-def _seen(message: Message[bytes, bytes]) -> Seen:
-    headers = cast(list[tuple[str, bytes]], message.headers())
-    event = Event(message.key() or b"", message.value() or b"", tuple(headers))
-    return Seen(message.partition() or 0, message.offset() or 0, event)
 
 
 def producer_that(before_produce: Callable[[int], None]) -> type[Producer]:

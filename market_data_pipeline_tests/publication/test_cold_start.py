@@ -1,7 +1,5 @@
 """What a consumer finds that starts at the earliest event: a topic of ours, and any other."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Iterator

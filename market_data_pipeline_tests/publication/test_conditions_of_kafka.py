@@ -1,12 +1,9 @@
 """What a run says of each condition of Kafka, what is on the topic, and what the next run does."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 from unittest import mock
 
@@ -50,22 +47,11 @@ class Line(Proxy):
                     target.sendall(data)
 
 
-@dataclass(frozen=True)
-class Outside:
-    """A broker with a listener that it advertises at the port of `line`, which is not open yet."""
-
-    cluster: KafkaCluster
-    line: Line
-
-    @property
-    def inside(self) -> str:
-        return self.cluster.bootstrap_servers
-
-
 @pytest.fixture(scope="module")
-def outside_cluster(
+def cluster(
     kafka_services: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[KafkaCluster, int]]:
+    """A broker with a listener that it advertises at another port, where nobody listens yet."""
     (port,) = free_ports(1)
     properties = {
         "listener.security.protocol.map": (
@@ -79,11 +65,19 @@ def outside_cluster(
 
 
 @pytest.fixture
-def outside(outside_cluster: tuple[KafkaCluster, int]) -> Outside:
-    cluster, port = outside_cluster
-    line = Line(("127.0.0.1", int(cluster.extra_address.split(":")[1])))
-    line.port = port
-    return Outside(cluster, line)
+def inside(cluster: tuple[KafkaCluster, int], pipeline: Pipeline) -> str:
+    """The address of the broker that the pipeline uses."""
+    pipeline.bootstrap_servers = cluster[0].bootstrap_servers
+    return pipeline.bootstrap_servers
+
+
+@pytest.fixture
+def line(cluster: tuple[KafkaCluster, int], inside: str, pipeline: Pipeline) -> Line:
+    """What the pipeline is sent to by the broker, when it is open."""
+    pipeline.bootstrap_servers = cluster[0].extra_address
+    line = Line(("127.0.0.1", int(cluster[0].extra_address.split(":")[1])))
+    line.port = cluster[1]
+    return line
 
 
 @pytest.mark.parametrize(
@@ -91,39 +85,26 @@ def outside(outside_cluster: tuple[KafkaCluster, int]) -> Outside:
     [("market-data-pipeline", True), ("market-data-pipeline", False), ("", True)],
 )
 def test_advertised_address_that_cannot_be_reached(
-    pipeline: Pipeline, outside: Outside, transactional_id: str, topic_exists: bool
+    pipeline: Pipeline, inside: str, line: Line, transactional_id: str, topic_exists: bool
 ) -> None:
-    pipeline.bootstrap_servers = outside.cluster.extra_address
     pipeline.kafka = {"timeout_seconds": 8, "transactional_id": transactional_id}
     if topic_exists:
-        _create(outside.inside, pipeline.topic)
+        _create(inside, pipeline.topic)
     run = pipeline.run(LIVE_ON_TUESDAY)
     assert _said(pipeline, run).endswith(
-        f"127.0.0.1:{outside.line.port} failed: Connection refused): start the broker at that "
-        "address, or set its advertised.listeners to an address that can be reached from this "
-        "machine."
+        f"127.0.0.1:{line.port} failed: Connection refused): start the broker at that address, or "
+        "set its advertised.listeners to an address that can be reached from this machine."
     )
-    with outside.line:
-        _publishes_whole(pipeline, outside.inside)
+    with line:
+        _publishes_whole(pipeline, inside)
 
 
-def _limit_of_topic(pipeline: Pipeline, address: str) -> None:
-    _create(address, pipeline.topic, 1, {"max.message.bytes": str(LIMIT)})
-
-
-def _limit_of_broker(pipeline: Pipeline, address: str) -> None:
-    _create(address, pipeline.topic)
-    _set_message_max_bytes(address, str(LIMIT))
-
-
-@pytest.mark.parametrize("limit", [_limit_of_topic, _limit_of_broker])
+@pytest.mark.parametrize(("topics", "brokers"), [(str(LIMIT), None), (None, str(LIMIT))])
 def test_batch_larger_than_the_broker_takes(
-    pipeline: Pipeline,
-    outside: Outside,
-    limit: Callable[[Pipeline, str], None],
+    pipeline: Pipeline, inside: str, topics: str | None, brokers: str | None
 ) -> None:
-    pipeline.bootstrap_servers = outside.inside
-    limit(pipeline, outside.inside)
+    _create(inside, pipeline.topic, 1, {"max.message.bytes": topics} if topics else {})
+    _set_message_max_bytes(inside, brokers)
     try:
         run = pipeline.run(LIVE_ON_TUESDAY)
         assert _said(pipeline, run).endswith(
@@ -131,11 +112,11 @@ def test_batch_larger_than_the_broker_takes(
             "raise max.message.bytes of the topic (without one, message.max.bytes of the broker) "
             "and KAFKA_CONFIG_MESSAGE_MAX_BYTES, or lower KAFKA_CONFIG_BATCH_SIZE to that limit."
         )
-        assert read(outside.inside, pipeline.topic) == []
+        assert read(inside, pipeline.topic) == []
         pipeline.kafka = {"client_properties": {"batch.size": str(LIMIT)}}
-        _publishes_whole(pipeline, outside.inside)
+        _publishes_whole(pipeline, inside)
     finally:
-        _set_message_max_bytes(outside.inside, None)
+        _set_message_max_bytes(inside, None)
 
 
 @pytest.mark.parametrize(
@@ -164,19 +145,20 @@ def test_too_few_brokers(
     _publishes_whole(pipeline, address)
 
 
-@pytest.mark.parametrize("lost", ["request", "answer"])
-def test_commit_whose_outcome_is_unknown(pipeline: Pipeline, outside: Outside, lost: str) -> None:
-    pipeline.bootstrap_servers = outside.cluster.extra_address
+@pytest.mark.parametrize(("lost", "times"), [("request", 1), ("answer", 2)])
+def test_commit_whose_outcome_is_unknown(
+    pipeline: Pipeline, inside: str, line: Line, lost: str, times: int
+) -> None:
     pipeline.kafka = {"timeout_seconds": 4}
 
     class CutOff(Producer):
         def commit_transaction(self, *arguments: Any) -> None:
             if lost == "request":
-                outside.line.cut()
-            outside.line.loses_answers = True
+                line.cut()
+            line.loses_answers = True
             super().commit_transaction(*arguments)
 
-    with outside.line:
+    with line:
         with mock.patch(PRODUCER, CutOff):
             run = pipeline.run(LIVE_ON_TUESDAY)
         said = _said(pipeline, run)
@@ -188,35 +170,25 @@ def test_commit_whose_outcome_is_unknown(pipeline: Pipeline, outside: Outside, l
             "): materialize kafka_publication again; consumers drop repeats by their ce_id."
         )
         assert run.asset_materializations_for_node("kafka_publication") == []
-        outside.line.cut()
-        outside.line.loses_answers = False
-        outside.line.open()
+        line.cut()
+        line.loses_answers = False
+        line.open()
         # What was not committed the broker rolls back after the time-out; `read` waits for that.
-        before = read(outside.inside, pipeline.topic)
-        assert len(before) == (TICKERS if lost == "answer" else 0)
-
-        assert pipeline.run(LIVE_ON_TUESDAY, select="kafka_publication").success
-        times = Counter(one.ce_id for one in read(outside.inside, pipeline.topic))
-    assert len(times) == TICKERS
-    assert set(times.values()) == {2 if lost == "answer" else 1}
+        assert len(read(inside, pipeline.topic)) == (times - 1) * TICKERS
+        _publishes_whole(pipeline, inside, times)
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_run_killed_inside_its_transaction(
-    pipeline: Pipeline, outside: Outside, moment: str
-) -> None:
-    address, topic = outside.inside, pipeline.topic
-    pipeline.bootstrap_servers = address
+def test_run_killed_inside_its_transaction(pipeline: Pipeline, inside: str, moment: str) -> None:
     killed_run(pipeline, moment)
-    committed = TICKERS if moment == "committed" else 0
-    assert len(read(address, topic, open_transaction=True)) == committed
-    assert len(read(address, topic, "read_uncommitted")) == MOMENTS[moment]
+    committed = moment == "committed"
+    topic = pipeline.topic
+    assert len(read(inside, topic, open_transaction=True)) == committed * TICKERS
+    assert len(read(inside, topic, "read_uncommitted")) == MOMENTS[moment]
 
     assert pipeline.run(LIVE_ON_TUESDAY).success
-    times = Counter(one.ce_id for one in read(address, topic))
-    assert len(times) == TICKERS
-    assert set(times.values()) == {2 if committed else 1}
-    assert len(read(address, topic, "read_uncommitted")) == MOMENTS[moment] + TICKERS
+    _on_the_topic(inside, topic, 1 + committed)
+    assert len(read(inside, topic, "read_uncommitted")) == MOMENTS[moment] + TICKERS
 
 
 def _said(pipeline: Pipeline, run: dg.ExecuteInProcessResult) -> str:
@@ -231,11 +203,15 @@ def _said(pipeline: Pipeline, run: dg.ExecuteInProcessResult) -> str:
     return sentence
 
 
-def _publishes_whole(pipeline: Pipeline, address: str) -> None:
-    """The asset alone, run again, puts every event on the topic once."""
+def _publishes_whole(pipeline: Pipeline, address: str, times: int = 1) -> None:
+    """The asset alone, run again: then every event is on the topic so many times."""
     assert pipeline.run(LIVE_ON_TUESDAY, select="kafka_publication").success
-    times = Counter(one.ce_id for one in read(address, pipeline.topic))
-    assert (len(times), set(times.values())) == (TICKERS, {1})
+    _on_the_topic(address, pipeline.topic, times)
+
+
+def _on_the_topic(address: str, topic: str, times: int) -> None:
+    found = Counter(one.ce_id for one in read(address, topic))
+    assert (len(found), {*found.values()}) == (TICKERS, {times})
 
 
 def _create(

@@ -1,7 +1,5 @@
 """The topic, read by the consumers' own code: Spring Kafka, and Kafka's console consumer."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import subprocess
@@ -21,8 +19,10 @@ from market_data_pipeline_tests.services.kafka_broker import (
 pytestmark = pytest.mark.services
 
 MODULE = HERE / "java-consumers"
-READ_BACK = "PETR4|PETR4|Petróleo Brasileiro S.A. - Petrobras|35.5|15234567|"
-UNKNOWN = "BRCR11|BRCR11|null|35.5|null|"
+READ_BACK = [
+    "BRCR11|BRCR11|null|35.5|null|",
+    "PETR4|PETR4|Petróleo Brasileiro S.A. - Petrobras|35.5|15234567|",
+]
 
 
 @pytest.fixture(scope="module")
@@ -37,50 +37,41 @@ def spring(kafka_services: None) -> str:
 
 
 @pytest.mark.parametrize(
-    ("consumer", "updated_at_format", "updated_at"),
+    ("consumer", "updated_at_format", "said"),
     [
-        ("QuoteWithDateTime", "iso8601", "2026-11-23T13:29:58"),
-        ("QuoteWithSeconds", "epoch", "1795440598"),
-    ],
-)
-def test_each_consumer_reads_the_format_meant_for_it(
-    kafka: str,
-    topic: str,
-    spring: str,
-    consumer: str,
-    updated_at_format: UpdatedAtFormat,
-    updated_at: str,
-) -> None:
-    _publish(kafka, topic, updated_at_format)
-    lines = _read(spring, kafka, topic, consumer)
-    assert sorted(lines) == [UNKNOWN + updated_at, READ_BACK + updated_at]
-
-
-@pytest.mark.parametrize(
-    ("consumer", "updated_at_format", "error"),
-    [
+        ("QuoteWithDateTime", "iso8601", [f"{each}2026-11-23T13:29:58" for each in READ_BACK]),
+        ("QuoteWithSeconds", "epoch", [f"{each}1795440598" for each in READ_BACK]),
         (
             "QuoteWithDateTime",
             "epoch",
-            "raw timestamp (1795440598) not allowed for `java.time.LocalDateTime`",
+            ["ERROR raw timestamp (1795440598) not allowed for `java.time.LocalDateTime`"],
         ),
         (
             "QuoteWithSeconds",
             "iso8601",
-            'Cannot deserialize value of type `long` from String "2026-11-23T13:29:58.000Z"',
+            [
+                "ERROR Cannot deserialize value of type `long` from String "
+                '"2026-11-23T13:29:58.000Z"'
+            ],
         ),
     ],
 )
-def test_the_wrong_pairing_is_an_error(
+def test_each_consumer_reads_the_format_meant_for_it_and_no_other(
     kafka: str,
     topic: str,
     spring: str,
     consumer: str,
     updated_at_format: UpdatedAtFormat,
-    error: str,
+    said: list[str],
 ) -> None:
-    _publish(kafka, topic, updated_at_format)
-    assert _read(spring, kafka, topic, consumer)[0].startswith(f"ERROR {error}")
+    quotes = [a_quote(), a_quote("BRCR11", name=None, volume=None)]
+    events = [quote_event(quote, updated_at_format=updated_at_format) for quote in quotes]
+    a_kafka(kafka, topic, topic).publish(events)
+    command = ["java", "-Xmx128m", "-cp", spring, "consumers.Main", kafka, topic, consumer]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    # In any order; of an error the beginning.
+    lines = ended.stdout.splitlines()
+    assert sorted(line if "|" in line else line[: len(said[0])] for line in lines) == said
 
 
 @pytest.mark.parametrize("isolation", ["read_committed", "read_uncommitted"])
@@ -101,15 +92,3 @@ def test_the_console_consumer_shows_keys_headers_and_values(
         headers = b",".join(name.encode() + b":" + value for name, value in event.headers)
         expected.add(b"\t".join([headers, event.key, event.value]))
     assert {line for line in lines.splitlines() if line.startswith(b"ce_")} == expected
-
-
-def _publish(kafka: str, topic: str, updated_at_format: UpdatedAtFormat) -> None:
-    quotes = [a_quote(), a_quote("BRCR11", name=None, volume=None)]
-    events = [quote_event(quote, updated_at_format=updated_at_format) for quote in quotes]
-    a_kafka(kafka, topic, topic).publish(events)
-
-
-def _read(spring: str, kafka: str, topic: str, consumer: str) -> list[str]:
-    command = ["java", "-Xmx128m", "-cp", spring, "consumers.Main", kafka, topic, consumer]
-    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    return ended.stdout.splitlines()

@@ -1,19 +1,28 @@
-"""The contract's files against each other and against what is on the wire."""
-
-from __future__ import annotations
+"""What goes over the wire, byte for byte, and the contract's files against it and each other."""
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
 from importlib.resources import files
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, ValidationError
 
 from market_data_pipeline.publication.event import UpdatedAtFormat, quote_event
 from market_data_pipeline_tests.publication.helpers import a_kafka, a_quote, read
 
 CONTRACT = files("market_data_pipeline.publication") / "contract"
+
+
+GOLDEN = (
+    '{"ticker": "PETR4", "name": "Petróleo Brasileiro S.A. - Petrobras", '
+    '"short_name": "PETROBRAS PN", "price": 35.5, "volume": 15234567, "updated_at": %s}'
+)
+FRACTION = datetime(2026, 11, 23, 13, 29, 58, 987654, UTC)
 
 
 def a_file(name: str) -> dict[str, Any]:
@@ -27,13 +36,62 @@ def value_schema() -> Draft202012Validator:
     return Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
 
 
-def the_message() -> dict[str, Any]:
-    message: dict[str, Any] = a_file("asyncapi.json")["components"]["messages"]["quote"]
-    return message
+@pytest.mark.parametrize(
+    ("changes", "updated_at_format", "updated_at"),
+    [
+        ({}, "epoch", "1795440598"),
+        ({}, "iso8601", '"2026-11-23T13:29:58.000Z"'),
+        ({"updated_at": FRACTION}, "epoch", "1795440598"),
+        ({"updated_at": FRACTION}, "iso8601", '"2026-11-23T13:29:58.987Z"'),
+    ],
+)
+def test_the_value_byte_for_byte(
+    changes: dict[str, Any], updated_at_format: UpdatedAtFormat, updated_at: str
+) -> None:
+    event = quote_event(a_quote(**changes), updated_at_format=updated_at_format)
+    assert event.value.decode() == GOLDEN % updated_at
 
 
-def headers_schema() -> Draft202012Validator:
-    return Draft202012Validator(a_file("asyncapi.json")["components"]["schemas"]["headers"])
+@given(
+    name=st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"]))),
+    price=st.floats(min_value=0, allow_nan=False, allow_infinity=False),
+    volume=st.one_of(st.none(), st.integers(min_value=0, max_value=2**63 - 1)),
+)
+def test_every_value_reads_back_as_it_was(
+    name: str | None, price: float, volume: int | None
+) -> None:
+    quote = a_quote(name=name, short_name=name, price=price, volume=volume)
+    assert json.loads(quote_event(quote).value) == {
+        "ticker": "PETR4",
+        "name": name,
+        "short_name": name,
+        "price": price,
+        "volume": volume,
+        "updated_at": 1795440598,
+    }
+
+
+@pytest.mark.parametrize("price", [math.nan, math.inf, -math.inf])
+def test_a_price_that_is_no_number_is_refused(price: float) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        quote_event(a_quote(price=price))
+
+
+def test_instants_are_written_in_utc() -> None:
+    brasilia = datetime(2026, 11, 23, 10, 29, 58, tzinfo=timezone(timedelta(hours=-3)))
+    assert quote_event(a_quote(updated_at=brasilia)) == quote_event(a_quote())
+
+
+def test_id_tells_repeats_from_news() -> None:
+    def ce_id(**changes: Any) -> bytes:
+        return dict(quote_event(a_quote(**changes)).headers)["ce_id"]
+
+    first = a_quote()
+    assert ce_id() == ce_id(observed_at=first.observed_at + timedelta(hours=3), name=None)
+    assert ce_id() != ce_id(window=1, updated_at=first.updated_at)
+    assert ce_id() != ce_id(updated_at=first.updated_at + timedelta(seconds=1))
+    assert ce_id() != ce_id(price=first.price + 0.01)
+    assert ce_id() != ce_id(ticker="VALE3")
 
 
 @pytest.mark.parametrize("updated_at_format", ["epoch", "iso8601"])
@@ -47,15 +105,18 @@ def test_what_is_on_the_wire_keeps_the_contract(
     ]
     events = [quote_event(quote, updated_at_format=updated_at_format) for quote in quotes]
     a_kafka(mock_kafka, topic).publish(events)
-    seen = read(mock_kafka, topic)
-    assert len(seen) == 3
-    for one in seen:
-        value_schema().validate(json.loads(one.event.value))
-        headers = {name: value.decode() for name, value in one.event.headers}
-        schema = headers_schema().schema
-        assert isinstance(schema, Mapping)
-        headers_schema().validate(headers)
+    seen = {one.event.key: one.event for one in read(mock_kafka, topic)}
+    assert seen.keys() == {b"PETR4", b"BRCR11", b"VALE3"}
+    schema = a_file("asyncapi.json")["components"]["schemas"]["headers"]
+    sources = set()
+    for event in seen.values():
+        value_schema().validate(json.loads(event.value))
+        headers = {name: value.decode() for name, value in event.headers}
+        Draft202012Validator(schema).validate(headers)
         assert list(headers) == list(schema["properties"])
+        sources.add((event.key, headers["ce_source"].rpartition("/")[2]))
+    made_up = (b"VALE3", "made-up-quotes")
+    assert sources == {(b"PETR4", "quotes"), (b"BRCR11", "quotes"), made_up}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +138,7 @@ def test_the_schema_refuses_what_is_never_sent(change: dict[str, object]) -> Non
 
 
 def test_the_examples_are_what_is_sent() -> None:
-    epoch, iso8601 = the_message()["examples"]
+    epoch, iso8601 = a_file("asyncapi.json")["components"]["messages"]["quote"]["examples"]
     event = quote_event(a_quote())
     assert epoch["payload"] == json.loads(event.value)
     assert epoch["headers"] == {name: value.decode() for name, value in event.headers}

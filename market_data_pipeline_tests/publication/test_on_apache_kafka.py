@@ -1,14 +1,8 @@
 """What only Apache Kafka itself can show: transactions, fencing, faults."""
 
-from __future__ import annotations
-
-import random
-import signal
-import subprocess
-import sys
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from typing import Any
 from unittest import mock
 
@@ -19,7 +13,6 @@ from confluent_kafka.admin import AdminClient
 from market_data_pipeline.publication.errors import PublicationError
 from market_data_pipeline.publication.event import Event
 from market_data_pipeline.publication.kafka import Kafka
-from market_data_pipeline_tests.publication import doomed_run
 from market_data_pipeline_tests.publication.doomed_pipeline import PRODUCER
 from market_data_pipeline_tests.publication.helpers import (
     a_kafka,
@@ -32,7 +25,6 @@ from market_data_pipeline_tests.services.kafka_broker import KafkaCluster
 pytestmark = pytest.mark.services
 # Left to itself librdkafka goes on for minutes.
 LONG_BEFORE_LIBRDKAFKA = 30
-KILLS = 10
 
 
 def test_the_topic_is_made_with_what_was_asked_for(kafka: str, topic: str) -> None:
@@ -55,24 +47,6 @@ def test_what_the_cluster_does_not_grant_is_named(
 ) -> None:
     with pytest.raises(PublicationError, match=text.format(topic=topic)):
         a_kafka(kafka, topic, topic, **settings).publish(a_window())
-
-
-def test_what_is_rolled_back_is_seen_uncommitted_only(kafka: str, topic: str) -> None:
-    a_kafka(kafka, topic, topic).publish(a_window())
-
-    class InterruptedProducer(Producer):
-        def flush(self, *arguments: Any) -> int:
-            if super().flush(10) == 0 and not self.interrupted:
-                self.interrupted = True
-                raise KeyboardInterrupt
-            return 0
-
-        interrupted = False
-
-    with mock.patch(PRODUCER, InterruptedProducer), pytest.raises(KeyboardInterrupt):
-        a_kafka(kafka, topic, topic).publish(a_window(1))
-    assert len(read(kafka, topic)) == 50
-    assert len(read(kafka, topic, "read_uncommitted")) == 100
 
 
 def test_an_older_run_that_hung_is_fenced(kafka: str, topic: str) -> None:
@@ -119,55 +93,35 @@ def test_a_fenced_run_says_so(kafka: str, topic: str) -> None:
     assert [error for error in outcome if not isinstance(error, PublicationError)] == []
 
 
-def test_killed_at_any_moment_and_run_again(kafka: str, topic: str) -> None:
-    moments, kills, window = random.Random(6), 0, 0
-    publisher = a_kafka(kafka, topic, topic)
-    while kills < KILLS:
-        output = _killed_run(kafka, topic, window, moments.uniform(0, 0.1))
-        kills += "committed" not in output
-        publisher.publish(a_window(window))
-        window += 1
-    times_seen: dict[bytes, Counter[str]] = defaultdict(Counter)
-    for one in read(kafka, topic):
-        times_seen[dict(one.event.headers)["ce_windowstart"]][one.ce_id] += 1
-    assert len(times_seen) == window
-    assert {len(times) for times in times_seen.values()} == {50}
-    # A run that died after its commit, told or not, leaves its window to be repeated, as a whole.
-    assert all(set(times.values()) in ({1}, {2}) for times in times_seen.values())
-    repeated = sum(set(times.values()) == {2} for times in times_seen.values())
-    assert repeated >= window - kills
-    assert len(read(kafka, topic, "read_uncommitted")) > 50 * (window + repeated)
-
-
-def test_broker_killed_and_restarted_in_mid_publication(
-    fragile_broker: KafkaCluster, topic: str
+@pytest.mark.parametrize("cluster", ["fragile_broker", "three_brokers"])
+def test_leader_killed_in_mid_publication(
+    cluster: str, topic: str, request: pytest.FixtureRequest
 ) -> None:
-    restart = threading.Thread(target=fragile_broker.start)
+    """The only broker is started again, one of three is not: another one leads."""
+    brokers: KafkaCluster = request.getfixturevalue(cluster)
+    address = brokers.bootstrap_servers
+    publisher = a_kafka(address, topic, topic)
+    publisher.publish(a_window())
+    metadata = AdminClient({"bootstrap.servers": address}).list_topics(timeout=10)
+    leader = metadata.topics[topic].partitions[0].leader
+    restart = threading.Thread(target=brokers.start, args=[leader])
+    is_alone = len(brokers.brokers) == 1
 
     def fail(number: int) -> None:
         if number == 500:
-            fragile_broker.kill()
-            restart.start()
+            brokers.brokers[leader].kill()
+            if is_alone:
+                restart.start()
 
-    events = a_window(size=1000)
-    publisher = a_kafka(fragile_broker.bootstrap_servers, topic, topic)
+    events = a_window(1, size=1000)
     with mock.patch(PRODUCER, producer_that(fail)):
         publisher.publish(events)
-    restart.join()
-    seen = read(fragile_broker.bootstrap_servers, topic)
-    assert Counter(one.event for one in seen) == Counter(events)
-
-
-def test_broker_down_for_the_whole_step(fragile_broker: KafkaCluster, topic: str) -> None:
-    fragile_broker.kill()
-    address = fragile_broker.bootstrap_servers
-    publisher = a_kafka(address, topic, topic, timeout_seconds=3)
-    started = time.monotonic()
-    with pytest.raises(PublicationError, match=f"{address} could not be reached within 3 s"):
-        publisher.publish(a_window())
-    assert time.monotonic() - started < LONG_BEFORE_LIBRDKAFKA
-    fragile_broker.start()
-    publisher.publish(a_window())
+    if is_alone:
+        restart.join()
+    seen = Counter(one.event for one in read(address, topic))
+    if not is_alone:
+        brokers.start(leader)
+    assert seen == Counter([*a_window(), *events])
 
 
 @pytest.mark.parametrize("transactional_id", ["tests", ""])
@@ -188,37 +142,8 @@ def test_broker_killed_for_good_in_mid_publication(
     assert {one.event for one in read(address, topic)} == {*a_window(0), *a_window(1)}
 
 
-def test_leader_killed_in_mid_publication(three_brokers: KafkaCluster, topic: str) -> None:
-    address = three_brokers.bootstrap_servers
-    publisher = a_kafka(address, topic, topic)
-    publisher.publish(a_window())
-    partitions = AdminClient({"bootstrap.servers": address}).list_topics(timeout=10).topics[topic]
-    leader = partitions.partitions[0].leader
-
-    def fail(number: int) -> None:
-        if number == 500:
-            three_brokers.brokers[leader].kill()
-
-    events = a_window(1, size=1000)
-    with mock.patch(PRODUCER, producer_that(fail)):
-        publisher.publish(events)
-    seen = Counter(one.event for one in read(address, topic))
-    three_brokers.start(leader)
-    assert seen == Counter([*a_window(), *events])
-
-
 def _outcome_of(publisher: Kafka, events: list[Event], outcome: list[BaseException]) -> None:
     try:
         publisher.publish(events)
     except Exception as error:
         outcome.append(error)
-
-
-def _killed_run(address: str, topic: str, window: int, seconds: float) -> str:
-    """What a run printed that was killed so long after its first message."""
-    arguments = [address, topic, str(window), str(seconds)]
-    ended = subprocess.run(
-        [sys.executable, "-m", doomed_run.__name__, *arguments], capture_output=True, text=True
-    )
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
-    return ended.stdout

@@ -1,7 +1,5 @@
 """A broker that asks for TLS, a password and rights."""
 
-from __future__ import annotations
-
 import logging
 import re
 import subprocess
@@ -74,9 +72,8 @@ class Secured:
         for future in admin.create_acls(acls).values():
             future.result()
         # The broker follows its controller a moment later.
-        any_of_it = AclBindingFilter(
-            kind, name, literal, "User:writer", "*", AclOperation.ANY, allowed
-        )
+        every = AclOperation.ANY
+        any_of_it = AclBindingFilter(kind, name, literal, "User:writer", "*", every, allowed)
         wait_until(
             lambda: set(acls) <= set(admin.describe_acls(any_of_it).result()), "the broker knows"
         )
@@ -95,9 +92,7 @@ def secured(kafka_services: None, tmp_path_factory: pytest.TempPathFactory) -> I
         "-genkeypair", *store, "-keyalg", "EC", "-dname", "CN=broker", "-ext", "SAN=IP:127.0.0.1"
     )
     _keytool("-exportcert", *store, "-rfc", "-file", str(certificate))
-    users = (
-        f'username="admin" password="{PASSWORD}" user_admin="{PASSWORD}" user_writer="{PASSWORD}"'
-    )
+    users = f'username="admin" password="{PASSWORD}" user_writer="{PASSWORD}"'
     properties = {
         "ssl.keystore.location": str(keystore),
         "ssl.keystore.password": STORE_PASSWORD,
@@ -145,38 +140,34 @@ def test_a_wrong_password_is_an_error_at_once_and_not_shown(
     assert "wrong-horse" not in f"{caught.value} {caught.value.__cause__} {caplog.text}"
 
 
-def test_an_unknown_certificate_is_named(secured: Secured, topic: str) -> None:
-    unknown = secured.writer(topic, **{"ssl.ca.location": "probe"})
-    with pytest.raises(PublicationError, match=r"_SSL.*certificate verify failed.*SSL_CA_LOCATION"):
-        unknown.publish(a_window())
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"ssl.ca.location": "probe"}, r"_SSL.*certificate verify failed.*SSL_CA_LOCATION"),
+        ({"security.protocol": "PLAINTEXT"}, "KAFKA_CONFIG_SECURITY_PROTOCOL"),
+    ],
+)
+def test_an_unknown_certificate_and_the_wrong_protocol_are_named(
+    secured: Secured, topic: str, changes: dict[str, str], said: str
+) -> None:
+    with pytest.raises(PublicationError, match=said):
+        secured.writer(topic, **changes).publish(a_window())
 
 
-def test_the_wrong_protocol_is_named(secured: Secured, topic: str) -> None:
-    wrong = a_kafka(secured.cluster.extra_address, topic, timeout_seconds=3)
-    with pytest.raises(PublicationError, match="KAFKA_CONFIG_SECURITY_PROTOCOL"):
-        wrong.publish(a_window())
-
-
-@pytest.fixture
-def writer(pipeline: Pipeline, secured: Secured) -> Pipeline:
-    """The pipeline as the user `writer`, with a topic and no right."""
+def test_runs_without_a_right_say_which_until_they_have_all(
+    pipeline: Pipeline, secured: Secured
+) -> None:
     pipeline.bootstrap_servers = secured.cluster.extra_address
     pipeline.kafka = {
         "timeout_seconds": 5,
         "transactional_id": f"id-{pipeline.topic}",
-        "client_properties": {name: str(value) for name, value in secured.config.items()},
+        "client_properties": secured.config,
     }
     secured.create(pipeline.topic)
-    return pipeline
-
-
-def test_runs_without_a_right_say_which_until_they_have_all(
-    writer: Pipeline, secured: Secured
-) -> None:
-    topic, identity = writer.topic, f"id-{writer.topic}"
+    topic, identity = pipeline.topic, f"id-{pipeline.topic}"
 
     def said() -> str:
-        run = writer.run(LIVE_ON_TUESDAY, select=select)
+        run = pipeline.run(LIVE_ON_TUESDAY, select=select)
         assert not run.success
         return checks(run)["every_quote_delivered"][1].partition(" is not on the topic: ")[2]
 
@@ -194,8 +185,8 @@ def test_runs_without_a_right_say_which_until_they_have_all(
     secured.allow(ResourceType.TRANSACTIONAL_ID, identity, AclOperation.WRITE)
     assert re.search(rf"rolled back and consumers see none of them \({the_topic}", said())
     secured.allow(ResourceType.TOPIC, topic, AclOperation.WRITE)
-    assert writer.run(LIVE_ON_TUESDAY, select=select).success
-    assert len(read(secured.cluster.bootstrap_servers, topic)) == len(writer.documents())
+    assert pipeline.run(LIVE_ON_TUESDAY, select=select).success
+    assert len(read(secured.cluster.bootstrap_servers, topic)) == len(pipeline.documents())
 
 
 def _keytool(*arguments: str) -> None:

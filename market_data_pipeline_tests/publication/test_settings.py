@@ -1,7 +1,5 @@
 """What passes from the environment to librdkafka, and what of it is shown."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -1,23 +1,22 @@
 """Object storage for the tests: a real S3 server on loopback, and a way to it that is watched."""
 
-from __future__ import annotations
-
 import http.client
 import os
+import socket
 import subprocess
 import threading
-import time
 from collections import Counter
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Self
 
 from market_data_pipeline_tests.services.go_program import go_program
-from market_data_pipeline_tests.supervised import free_ports
+from market_data_pipeline_tests.serving import serving
+from market_data_pipeline_tests.supervised import free_ports, wait_until
 
 MODULE, VERSION = "github.com/versity/versitygw", "v1.8.0"
 ACCESS_KEY, SECRET_KEY = "access-key-of-the-tests", "S3cret/key+of=the+tests"
-_START_SECONDS = 30
 
 
 class ObjectStorage:
@@ -38,6 +37,7 @@ class ObjectStorage:
         self.half_way = threading.Event()
         """An upload has stopped."""
         (self._port,) = free_ports(1)
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         program = str(go_program(MODULE, VERSION))
@@ -48,23 +48,17 @@ class ObjectStorage:
         with (self.folder / "server.log").open("wb") as log:
             self._server = subprocess.Popen(
                 [*command, "--sidecar", str(self.folder / "metadata"), str(buckets)],
-                env={
-                    **os.environ,
-                    "ROOT_ACCESS_KEY": ACCESS_KEY,
-                    "ROOT_SECRET_KEY": SECRET_KEY,
-                },
+                env=os.environ | {"ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY},
                 stdout=log,
                 stderr=log,
             )
-        self._wait()
-        self._proxy = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self.url = f"http://127.0.0.1:{self._proxy.server_port}"
-        threading.Thread(target=self._proxy.serve_forever, daemon=True).start()
+        wait_until(self._is_up, "the S3 server is up", 30)
+        proxy = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.url = f"http://{self._stack.enter_context(serving(proxy))}"
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._proxy.shutdown()
-        self._proxy.server_close()
+        self._stack.close()
         self._server.kill()
         self._server.wait()
 
@@ -96,15 +90,10 @@ class ObjectStorage:
         found, self.requests = self.requests, []
         return Counter("LIST" if "list-type" in path else method for method, path in found)
 
-    def _wait(self) -> None:
-        patience = time.monotonic() + _START_SECONDS
-        while time.monotonic() < patience and self._server.poll() is None:
-            try:
-                http.client.HTTPConnection("127.0.0.1", self._port, timeout=1).connect()
-                return
-            except OSError:
-                time.sleep(0.05)
-        raise RuntimeError((self.folder / "server.log").read_text())
+    def _is_up(self) -> bool:
+        assert self._server.poll() is None, (self.folder / "server.log").read_text()
+        with socket.socket() as one:
+            return one.connect_ex(("127.0.0.1", self._port)) == 0
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         storage = self

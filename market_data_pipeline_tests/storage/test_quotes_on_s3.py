@@ -1,14 +1,12 @@
 """The quotes between the steps on object storage: a real S3 server, and what it is asked."""
 
-from __future__ import annotations
-
 import logging
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,9 +18,9 @@ from upath import UPath
 from market_data_pipeline.market.b3_calendar import sessions_back
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import Window, trading_windows
-from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
-from market_data_pipeline_tests.observed import checks
-from market_data_pipeline_tests.storage import doomed_write
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline, SetClock
+from market_data_pipeline_tests.observed import checks, failure_of, left_by_runs
+from market_data_pipeline_tests.publication.doomed_pipeline import doomed_run
 from market_data_pipeline_tests.storage.object_storage import SECRET_KEY, ObjectStorage
 
 pytestmark = pytest.mark.services
@@ -53,29 +51,13 @@ def key(window: str) -> str:
     return f"prod/quotes/{window}.parquet"
 
 
-def window_of(key: str) -> Window:
-    """The window with a key."""
-    return trading_windows().from_key(key)
-
-
 def at(quote: Quote, window: Window) -> Quote:
     """The same price in another window."""
     return replace(quote, window_start=window.start, window_end=window.end, observed_at=window.end)
 
 
-def reason(result: dg.ExecuteInProcessResult) -> str:
-    """What the failed step says to the person who looks at it."""
-    (failure,) = [event for event in result.all_events if event.is_step_failure]
-    data = failure.step_failure_data.user_failure_data
-    assert data is not None, failure.step_failure_data.error
-    return str(data.description)
-
-
 def test_a_live_window_costs_few_requests_and_runs_again(
-    pipeline: Pipeline,
-    storage: ObjectStorage,
-    bucket: str,
-    set_clock: Callable[[datetime], None],
+    pipeline: Pipeline, storage: ObjectStorage, bucket: str, set_clock: SetClock
 ) -> None:
     assert pipeline.run(LIVE_ON_TUESDAY).success
     set_clock(TUESDAY_15_00 + timedelta(minutes=30))
@@ -115,7 +97,7 @@ def test_a_range_is_one_object_a_window(
 def test_the_reference_prices_are_one_object_mostly_and_many_at_once_at_the_worst(
     pipeline: Pipeline, storage: ObjectStorage
 ) -> None:
-    windows, today = trading_windows(), window_of(LIVE_ON_TUESDAY)
+    windows, today = trading_windows(), trading_windows().from_key(LIVE_ON_TUESDAY)
     oldest, *days = [sessions_back(today.day, back) for back in range(60, 0, -1)]
     assert pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
     unseen, *seen = pipeline.store.load([LIVE_ON_TUESDAY])[:3]
@@ -139,9 +121,9 @@ def test_the_reference_prices_are_one_object_mostly_and_many_at_once_at_the_wors
 def test_a_window_that_another_process_has_just_written_is_seen(
     pipeline: Pipeline, bucket: str
 ) -> None:
-    day = window_of(LATER).day
+    later = trading_windows().from_key(LATER)
     assert pipeline.run("2026-11-17T14:00-0300", select="quotes").success
-    assert len([*pipeline.store.reading().newest_first(window_of(LATER).start, day)]) == 1
+    assert len([*pipeline.store.reading().newest_first(later.start, later.day)]) == 1
 
     write = (
         "from market_data_pipeline.storage.quote_store import QuoteStore;"
@@ -150,20 +132,14 @@ def test_a_window_that_another_process_has_just_written_is_seen(
     subprocess.run([sys.executable, "-c", write], check=True)
 
     assert pipeline.store.load([LIVE_ON_TUESDAY]) == []
-    assert len([*pipeline.store.reading().newest_first(window_of(LATER).start, day)]) == 2
+    assert len([*pipeline.store.reading().newest_first(later.start, later.day)]) == 2
 
 
 def test_a_run_that_is_killed_while_it_writes_leaves_no_half_window(
     pipeline: Pipeline, storage: ObjectStorage, bucket: str
 ) -> None:
     storage.is_stalling = True
-    run = subprocess.Popen(
-        [
-            *[sys.executable, "-m", doomed_write.__name__, pipeline.sandbox.url],
-            *[pipeline.sandbox.plan, pipeline.mongo_uri, pipeline.bootstrap_servers],
-            *[str(pipeline.folder), pipeline.topic],
-        ]
-    )
+    run = doomed_run(pipeline, "first event")  # it comes to none
     assert storage.half_way.wait(120)
     run.kill()
     run.wait()
@@ -181,7 +157,7 @@ def test_a_damaged_object_is_named_and_stops_no_run(
     pipeline: Pipeline,
     storage: ObjectStorage,
     bucket: str,
-    set_clock: Callable[[datetime], None],
+    set_clock: SetClock,
     content: bytes,
 ) -> None:
     assert pipeline.run(LIVE_ON_TUESDAY).success
@@ -202,49 +178,39 @@ def test_a_damaged_object_is_named_and_stops_no_run(
     assert len(pipeline.documents()) == 100
 
 
-def test_a_bucket_that_may_not_be_written_to_costs_no_request(
-    pipeline: Pipeline, storage: ObjectStorage
-) -> None:
-    storage.is_read_only = True
-
-    result = pipeline.run(LIVE_ON_TUESDAY)
-
-    why = f"The stored quotes in {pipeline.folder}/quotes cannot be written: "
-    assert reason(result).startswith(why)
-    assert pipeline.sandbox.requests == []
-
-
 @pytest.mark.parametrize(
-    ("variables", "bucket_name", "why"),
+    ("variables", "bucket_name", "done", "why"),
     [
-        ({"AWS_SECRET_ACCESS_KEY": "another"}, None, "signature"),
-        ({"AWS_ACCESS_KEY_ID": "nobody"}, None, "access key ID"),
-        ({}, "no-such-bucket", "bucket does not exist"),
-        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, None, "Could not connect"),
+        ({"AWS_SECRET_ACCESS_KEY": "another"}, "", "read", "signature"),
+        ({"AWS_ACCESS_KEY_ID": "nobody"}, "", "read", "access key id"),
+        ({}, "no-such-bucket", "read", "bucket does not exist"),
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "", "read", "could not connect"),
+        ({}, "", "written", ""),
     ],
-    ids=["wrong secret", "unknown key", "missing bucket", "no server"],
+    ids=["wrong secret", "unknown key", "missing bucket", "no server", "no right to write"],
 )
 def test_a_store_that_cannot_be_used_is_one_sentence_and_costs_no_request(
     pipeline: Pipeline,
     storage: ObjectStorage,
     monkeypatch: pytest.MonkeyPatch,
     variables: dict[str, str],
-    bucket_name: str | None,
+    bucket_name: str,
+    done: str,
     why: str,
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
+    storage.is_read_only = done == "written"
     if bucket_name:
         pipeline.folder = UPath(f"s3://{bucket_name}/prod")  # type: ignore[assignment]
 
-    result = pipeline.run(LIVE_ON_TUESDAY)
+    said = failure_of(pipeline.run(LIVE_ON_TUESDAY))
 
-    assert not result.success
-    assert f"The stored quotes in {pipeline.folder}/quotes cannot be read: " in reason(result)
-    assert why.lower() in reason(result).lower()
-    assert "Check QUOTES_PATH" in reason(result)
+    assert said.startswith(f"The stored quotes in {pipeline.folder}/quotes cannot be {done}: ")
+    assert why in said.lower()
+    assert "Check QUOTES_PATH" in said
     assert pipeline.sandbox.requests == []
-    assert storage.counted().keys() <= {"GET"}
+    assert storage.counted().keys() <= ({"GET"} if done == "read" else {"GET", "PUT"})
 
 
 def test_the_secret_is_nowhere(
@@ -261,15 +227,6 @@ def test_the_secret_is_nowhere(
     s3fs.S3FileSystem.clear_instance_cache()
     assert not pipeline.run(LIVE_ON_TUESDAY).success
 
-    events = [
-        event
-        for run in pipeline.instance.get_runs()
-        for event in pipeline.instance.all_logs(run.run_id)
-    ]
-    runs = pipeline.instance.get_runs()
-    found = {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert any(name.endswith("dagster.log") for name in found)
-    found |= {"events": repr(events).encode(), "runs": repr(runs).encode()}
-    found["output"] = "".join(capfd.readouterr()).encode()
-    for name, content in found.items():
-        assert SECRET_KEY.encode() not in content, name
+    left = left_by_runs(pipeline.instance, tmp_path, "".join(capfd.readouterr()))
+    assert any(name.endswith("dagster.log") for name in left)
+    assert not [name for name, content in left.items() if SECRET_KEY.encode() in content]
