@@ -6,6 +6,8 @@ machine's Java runs them in KRaft mode, each broker being a controller too.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -13,7 +15,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -48,6 +50,16 @@ def maven(*arguments: str, folder: Path = HERE) -> None:
         raise ServiceUnavailableError(f"Maven failed in {folder.name}:\n{ended.stdout[-2000:]}")
 
 
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """One process at a time fills the cache, as Maven's repository needs it; not to be nested."""
+    cache().mkdir(parents=True, exist_ok=True)
+    with (cache() / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@alone()
 def class_path(folder: Path = HERE) -> str:
     """The jars that the pom of `folder` names, downloaded if need be.
 
@@ -57,7 +69,6 @@ def class_path(folder: Path = HERE) -> str:
     version = hashlib.sha256((folder / "pom.xml").read_bytes()).hexdigest()[:16]
     listing = cache() / f"class-path-{version}.txt"
     if not listing.exists():
-        listing.parent.mkdir(parents=True, exist_ok=True)
         maven("dependency:build-classpath", f"-Dmdep.outputFile={listing}", folder=folder)
     return listing.read_text()
 

@@ -22,7 +22,7 @@ from market_data_pipeline_tests.services.deployment import (
 )
 from market_data_pipeline_tests.services.postgres import Postgres
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.xdist_group("windows of minutes")]
 WINDOW = 2 * MINUTE
 PARTITION = "dagster/partition"
 
@@ -109,13 +109,12 @@ def test_one_that_is_killed_while_it_waits_costs_its_window_nothing(
 def test_a_daemon_that_was_down_at_the_tick_costs_its_window_nothing(
     deployment: Deployment,
 ) -> None:
-    key = wait_for_one_that_waits(deployment).tags[PARTITION]
-    deployment.wait_for(lambda runs: succeeded(key, runs))
     deployment.kill("daemon")
-    following = datetime.fromisoformat(key) + WINDOW
-    until = following + WINDOW - 5 * MINUTE / 60
-    deployment.wait_for(lambda _: deployment.now() > until)
+    # The first one whose tick, a minute before its end, is yet to come.
+    past = deployment.now() - deployment.beginning + MINUTE
+    window = deployment.beginning + past // WINDOW * WINDOW
+    deployment.wait_for(lambda _: deployment.now() > window + WINDOW - MINUTE / 12)
     deployment.start("daemon")
-    deployment.wait_for(lambda runs: succeeded(key_of(following), runs))
+    deployment.wait_for(lambda runs: succeeded(key_of(window), runs))
 
-    assert is_live_and_whole(deployment, key_of(following))
+    assert is_live_and_whole(deployment, key_of(window))

@@ -22,7 +22,7 @@ from market_data_pipeline_tests.services.deployment import (
 )
 from market_data_pipeline_tests.services.postgres import Postgres
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.xdist_group("windows of minutes")]
 
 
 def test_every_window_is_whole_although_postgres_is_killed_and_fails_over(
@@ -35,10 +35,8 @@ def test_every_window_is_whole_although_postgres_is_killed_and_fails_over(
         Deployment(tmp_path, sandbox, postgres, real_mongo, kafka, settings=both) as deployment,
     ):
         deployment.start()
-        deployment.wait_for_a_tick()
-        since = deployment.now().replace(second=0, microsecond=0) - MINUTE
-
         deployment.wait_for_a_request()
+        since = deployment.now().replace(second=0, microsecond=0) - MINUTE
         postgres.kill()
         postgres.start_again()
         deployment.sandbox.latency = 0

@@ -28,7 +28,7 @@ from market_data_pipeline_tests.services.deployment import (
 )
 from market_data_pipeline_tests.services.postgres import Postgres
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.xdist_group("windows of minutes")]
 
 
 @pytest.fixture
@@ -49,7 +49,6 @@ def test_no_window_is_lost_and_none_is_published_in_part(deployment: Deployment)
 
     deployment.kill("daemon")
     deployment.start("daemon")
-    deployment.wait_for_a_tick()
 
     deployment.wait_for_a_request()
     deployment.kill("code-location")

@@ -20,7 +20,7 @@ from market_data_pipeline_tests.services.deployment import (
 from market_data_pipeline_tests.services.postgres import Postgres
 from market_data_pipeline_tests.supervised import ROOT
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.xdist_group("windows of minutes")]
 
 LOCATION = "dagster/code_location"
 LOCATIONS = {"blue_chips", "funds"}
