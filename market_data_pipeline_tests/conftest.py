@@ -159,15 +159,6 @@ class Pipeline:
         return read(self.bootstrap_servers, self.topic)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `--dist loadgroup`: what waits for windows comes first, and no file is divided."""
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-
-
 def brapi_with(**given: Any) -> Brapi:
     """Brapi with settings that are given by the rest of their names: BRAPI_TOKEN as `token`."""
     return Brapi(Settings(**{f"brapi_{name}": value for name, value in given.items()}))

@@ -13,6 +13,11 @@ from market_data_pipeline_tests.services.mongo_engine import mongo_engine
 from market_data_pipeline_tests.services.postgres import Postgres, installed
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first."""
+    items.sort(key=lambda item: item.path.name != "test_production.py")
+
+
 @pytest.fixture
 def postgres(kafka_services: None) -> Iterator[Postgres]:  # noqa: F811
     """A PostgreSQL that the test may crash."""
