@@ -27,10 +27,6 @@ ARGUMENTS = [
 ]
 
 
-class BrowserMissingError(Exception):
-    """There is no browser; the text says what to install."""
-
-
 class DagsterPages:
     """Dagster's UI in one tab. `complaints` collects what the browser's console calls an error."""
 
@@ -95,24 +91,14 @@ class DagsterPages:
         self.complaints.append(text)
 
 
-def chromium() -> str:
-    """The path of Debian's Chromium.
-
-    Raises:
-        BrowserMissingError: it is not installed.
-    """
-    path = shutil.which("chromium")
-    if path is None:
-        raise BrowserMissingError("Chromium is not installed: Debian's package is `chromium`")
-    return path
-
-
 @contextmanager
 def dagster_in_a_browser(
     folder: Path, *, width: int = 1500, height: int = 1000, plan: str = "free"
 ) -> Iterator[DagsterPages]:
     """A deployment of its own in `folder`, past its run at startup, and a tab that shows it."""
-    executable = chromium()
+    executable = shutil.which("chromium")
+    if executable is None:
+        raise RuntimeError("Chromium is not installed: Debian's package is `chromium`")
     for name in ("workspace.yaml", "dagster.yaml"):
         shutil.copy(ROOT / name, folder)
     environment = {**settings(folder / "state"), "BRAPI_PLAN": plan}

@@ -12,7 +12,6 @@ import hashlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,8 @@ from typing import Self
 
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import ClusterMetadata  # type: ignore[attr-defined]
+
+from market_data_pipeline_tests.supervised import free_ports
 
 HERE = Path(__file__).parent
 _START_SECONDS = 60
@@ -159,7 +160,7 @@ class KafkaCluster:
         extra_listener: str | None = None,
         extra_advertised: str | None = None,
     ) -> None:
-        ports = _free_ports(2 * brokers + 1)
+        ports = free_ports(2 * brokers + 1)
         clients, controllers = ports[:brokers], ports[brokers:-1]
         self.bootstrap_servers = ",".join(f"127.0.0.1:{port}" for port in clients)
         self.extra_address = f"127.0.0.1:{ports[-1]}"
@@ -251,17 +252,6 @@ class KafkaCluster:
 
     def _logs(self) -> str:
         return "\n".join(broker.log.read_text()[-3000:] for broker in self.brokers.values())
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def cache() -> Path:

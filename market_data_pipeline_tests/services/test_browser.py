@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 
@@ -10,9 +9,7 @@ import pytest
 
 from market_data_pipeline.market.windows import trading_windows
 from market_data_pipeline_tests.services.browser import (
-    BrowserMissingError,
     DagsterPages,
-    chromium,
     dagster_in_a_browser,
 )
 from market_data_pipeline_tests.supervised import wait_until
@@ -24,12 +21,6 @@ CHECKS = {"quotes": 8, "mongo_price_history": 2, "kafka_publication": 3}
 
 @pytest.fixture(scope="module")
 def dagster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterPages]:
-    try:
-        chromium()
-    except BrowserMissingError as missing:
-        if os.environ.get("REQUIRE_SERVICES") == "1":
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
     with dagster_in_a_browser(tmp_path_factory.mktemp("deployment")) as pages:
         yield pages
 
