@@ -14,7 +14,7 @@ from playwright.sync_api import ConsoleMessage, Locator, Page, sync_playwright
 from market_data_pipeline_tests.supervised import ROOT, Supervisor, settings
 
 LOCATION = "market_data_pipeline.definitions"
-PATIENCE_MS = 60_000
+PATIENCE_MS = 240_000
 ARGUMENTS = [
     "--headless",
     "--no-sandbox",
@@ -68,7 +68,7 @@ class DagsterPages:
         dialog.get_by_text(f"{count} partitions").first.wait_for()
         dialog.get_by_role("button", name="Launch backfill").click()
         dialog.wait_for(state="detached")
-        self.backfills().get_by_text("Success", exact=True).first.wait_for(timeout=180_000)
+        self.backfills().get_by_text("Success", exact=True).first.wait_for()
 
     def dialog(self) -> Locator:
         """The dialog that is open."""

@@ -25,7 +25,7 @@ from confluent_kafka.admin import ClusterMetadata  # type: ignore[attr-defined]
 from market_data_pipeline_tests.supervised import free_ports
 
 HERE = Path(__file__).parent
-_START_SECONDS = 60
+_START_SECONDS = 180
 _CLUSTER_ID = "bWFya2V0LWRhdGEtdGVzdA"
 _JAVA_OPTIONS = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
 
@@ -201,7 +201,7 @@ class KafkaCluster:
 
     def __enter__(self) -> Self:
         formatting = [broker.format(_CLUSTER_ID) for broker in self.brokers.values()]
-        if any(process.wait(timeout=60) for process in formatting):
+        if any(process.wait(timeout=_START_SECONDS) for process in formatting):
             raise RuntimeError(self._logs())
         try:
             self.start()

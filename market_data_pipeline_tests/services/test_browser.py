@@ -32,7 +32,7 @@ def test_the_lineage_shows_three_assets_and_their_checks(dagster: DagsterPages) 
         page.get_by_text(name, exact=True).first.wait_for()
     for count in sorted(set(CHECKS.values())):
         # The sensor of `fresh` has its second look a minute after the start.
-        page.get_by_text(f"{count} / {count} Passed").first.wait_for(timeout=240_000)
+        page.get_by_text(f"{count} / {count} Passed").first.wait_for()
     for kind in ("Kafka", "MongoDB", "Parquet", "brapi"):
         page.get_by_text(kind, exact=True).first.wait_for()
 
