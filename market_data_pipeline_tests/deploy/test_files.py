@@ -78,17 +78,13 @@ def test_a_process_of_compose_is_a_program_of_ours_with_a_health_check(name: str
         assert (ROOT / service["command"][service["command"].index("--workspace") + 1]).exists()
 
 
-def test_compose_starts_again_limits_and_keeps_every_service() -> None:
+def test_compose_starts_again_limits_and_keeps_every_service_and_gives_it_no_rights() -> None:
     for name, service in COMPOSE["services"].items():
         assert service["restart"] == "unless-stopped", name
         assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory"}, name
         assert service["healthcheck"]["test"], name
         for source in (volume.split(":")[0] for volume in service["volumes"]):
             assert source in COMPOSE["volumes"] or (ROOT / source).is_file(), name
-
-
-def test_no_service_of_compose_has_rights_or_can_gain_them() -> None:
-    for name, service in COMPOSE["services"].items():
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert "cap_add" not in service, name
