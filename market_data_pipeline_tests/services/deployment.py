@@ -40,7 +40,7 @@ TICKERS = {*load_watchlist().tickers}
 SCHEDULE = "dagster/schedule_name"
 UNFINISHED = {"QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING"}
 # Ten minutes are more than a test wants to wait for.
-IMPATIENT = {"run_monitoring": {"max_runtime_seconds": 60, "poll_interval_seconds": 2}}
+IMPATIENT = {"run_monitoring": {"max_runtime_seconds": 120, "poll_interval_seconds": 2}}
 ASSETS = ["quotes", "mongo_price_history", "kafka_publication"]
 PUBLISH_HISTORY = {"ops": {"kafka_publication": {"config": {"publish_history": True}}}}
 
