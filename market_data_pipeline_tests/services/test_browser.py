@@ -38,7 +38,9 @@ def test_the_lineage_shows_three_assets_and_their_checks(dagster: DagsterPages) 
 
 
 @pytest.mark.parametrize("name", ASSETS)
-def test_an_asset_s_page_lacks_nothing(dagster: DagsterPages, name: str) -> None:
+def test_an_asset_s_page_lacks_nothing_and_every_check_says_what_to_do(
+    dagster: DagsterPages, name: str
+) -> None:
     dagster.complaints.clear()
     page = dagster.asset(name)
     page.get_by_text("market-data", exact=True).first.wait_for()
@@ -51,11 +53,7 @@ def test_an_asset_s_page_lacks_nothing(dagster: DagsterPages, name: str) -> None
         assert title in said
     assert dagster.complaints == []
 
-
-@pytest.mark.parametrize("name", ASSETS)
-def test_every_check_has_passed_and_says_what_to_do(dagster: DagsterPages, name: str) -> None:
     page = dagster.asset(name, "checks")
-
     page.get_by_text("If not:").first.wait_for()
     assert f"Checks ({CHECKS[name]})" in dagster.text()
     assert dagster.text().count("Succeeded") == CHECKS[name]
