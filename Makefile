@@ -37,7 +37,8 @@ test-libraries: $(TEST) ## Run the tests of libraries/ that need nothing else
 
 test-services: $(TEST) ## Run the tests against real Kafka and real MongoDB, and those that take long
 	REQUIRE_SERVICES=1 $(BIN)/python -m market_data_pipeline_tests.services.mongo_engine \
-	  $(BIN)/python -m pytest market_data_pipeline_tests libraries -m services
+	  $(BIN)/python -m pytest market_data_pipeline_tests libraries -m services \
+	  --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-kubernetes: $(TEST) $(VENV)/control-plane ## Run the tests against a Kubernetes API server
 	REQUIRE_SERVICES=1 $(BIN)/python -m pytest -m kubernetes

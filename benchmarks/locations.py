@@ -107,7 +107,7 @@ def operate(
         return done == {*names}
 
     deployment.start()
-    deployment.wait_for(all_have_run, seconds=600)
+    deployment.wait_for(all_have_run)
     started = deployment.now()
     windows = [started - (started - BEGINNING) % length + n * length for n in range(count)]
     worked, passed = busy_and_all()

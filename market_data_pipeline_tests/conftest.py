@@ -31,6 +31,13 @@ from market_data_pipeline.storage.quote_store import QuoteStore
 from market_data_pipeline_dev.kafka import embedded_kafka
 from market_data_pipeline_dev.mongo import embedded_mongo
 from market_data_pipeline_tests.publication.helpers import Seen, read
+from market_data_pipeline_tests.services.kafka_broker import (
+    KafkaCluster,
+    ServiceUnavailableError,
+    class_path,
+)
+from market_data_pipeline_tests.services.mongo_engine import mongo_engine
+from market_data_pipeline_tests.services.postgres import Postgres
 from market_data_pipeline_tests.supervised import OURS
 
 TOKEN = "token-of-the-tests"
@@ -206,6 +213,49 @@ def mongo_uri(mongo_server: str) -> Iterator[str]:
         database = client[DATABASE]
         for name in database.list_collection_names():
             database.drop_collection(name)
+
+
+@pytest.fixture
+def topic() -> str:
+    """The name of a topic that no other test uses."""
+    return f"topic-{uuid4().hex}"
+
+
+@pytest.fixture(scope="session")
+def kafka_services() -> None:
+    """Passes where Apache Kafka can be run: asked for, and with Java and its jars at hand."""
+    if os.environ.get("REQUIRE_SERVICES") != "1":
+        pytest.skip("needs Apache Kafka: run `make test-services`")
+    try:
+        class_path()
+    except ServiceUnavailableError as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"Apache Kafka cannot be run: {error}")
+        pytest.skip(f"Apache Kafka cannot be run: {error}")
+
+
+@pytest.fixture(scope="session")
+def kafka(kafka_services: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real broker that tests do no harm to."""
+    if given := os.environ.get("TEST_KAFKA_BOOTSTRAP_SERVERS"):
+        yield given
+        return
+    with KafkaCluster(tmp_path_factory.mktemp("kafka") / "cluster") as cluster:
+        yield cluster.bootstrap_servers
+
+
+@pytest.fixture
+def postgres(kafka_services: None) -> Iterator[Postgres]:
+    """A PostgreSQL that the test may crash."""
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def real_mongo(kafka_services: None) -> Iterator[str]:
+    """The address of a real MongoDB."""
+    with mongo_engine() as uri:
+        yield uri
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@ import pytest
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline, SetWatchlist
 from market_data_pipeline_tests.observed import checks, failure_of, logs
 
-UNUSED = "127.0.0.1:9"
-
 
 def test_no_token(pipeline: Pipeline) -> None:
     pipeline.brapi["token"] = ""
@@ -45,12 +43,12 @@ def test_a_line_of_the_watchlist_that_is_no_ticker(
 
 def test_no_mongodb_leaves_the_quotes_and_the_events(pipeline: Pipeline) -> None:
     there = pipeline.mongo_uri
-    pipeline.mongo_uri = f"mongodb://{UNUSED}"
+    pipeline.mongo_uri = "mongodb://127.0.0.1:9"
 
     result = pipeline.run(LIVE_ON_TUESDAY)
 
     assert not result.success
-    assert f"No MongoDB server answered at {UNUSED}" in logs(pipeline, result)
+    assert "No MongoDB server answered at 127.0.0.1:9" in logs(pipeline, result)
     assert len(pipeline.events()) == 50
     pipeline.mongo_uri = there
     asked = len(pipeline.sandbox.requests)
@@ -60,20 +58,15 @@ def test_no_mongodb_leaves_the_quotes_and_the_events(pipeline: Pipeline) -> None
 
 
 def test_no_broker_leaves_the_history(pipeline: Pipeline) -> None:
-    there = pipeline.bootstrap_servers
-    pipeline.bootstrap_servers = UNUSED
-    pipeline.kafka["timeout_seconds"] = 2
-
-    result = pipeline.run(LIVE_ON_TUESDAY)
+    with pipeline.without_kafka():
+        result = pipeline.run(LIVE_ON_TUESDAY)
 
     assert not result.success
-    assert UNUSED in logs(pipeline, result)
+    assert "127.0.0.1:1" in logs(pipeline, result)
     passed, description = checks(result)["every_quote_delivered"]
     assert not passed
     assert "is not on the topic" in description
     assert len(pipeline.documents()) == 50
-    pipeline.bootstrap_servers = there
-    pipeline.kafka.clear()
     assert pipeline.run(LIVE_ON_TUESDAY, select="kafka_publication").success
     assert len(pipeline.events()) == 50
 

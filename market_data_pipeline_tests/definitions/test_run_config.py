@@ -1,7 +1,6 @@
 """Whoever may launch a run can neither send a secret elsewhere nor read one.
 
-Through a real webserver and a real code location, as a web page in somebody's browser could do it,
-and in process.
+Through a real webserver and a real code location, as a web page in somebody's browser could do it.
 """
 
 from __future__ import annotations
@@ -17,14 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import pytest
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
-from market_data_pipeline.definitions import resources
-from market_data_pipeline.operation.session_report import session_report
 from market_data_pipeline_dev.process import Child
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
 from market_data_pipeline_tests.deploy.webserver import messages, runs, why_it_failed
@@ -168,43 +164,17 @@ def test_the_pages_of_the_resources_show_the_settings_and_no_secret(dagster: Dag
     assert "s3cr3t" not in str(pages)
 
 
-@pytest.fixture
-def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_cannot_have_a_secret_printed_where_there_are_quotes(
+    pipeline: Pipeline, four_instruments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
-
-
-@pytest.mark.parametrize("config", TO_RESOURCES, ids=str)
-def test_a_run_in_process_cannot_change_a_resource(
-    config: dict[str, Any], secrets: None, pipeline: Pipeline
-) -> None:
-    job = dg.Definitions(
-        pipeline.definitions().assets,
-        jobs=[dg.define_asset_job("everything")],
-        resources=resources(pipeline.settings()),
-    ).resolve_job_def("everything")
-
-    with pytest.raises(dg.DagsterInvalidConfigError, match="unexpected config entr") as refused:
-        job.execute_in_process({"resources": config}, partition_key=LIVE_ON_TUESDAY)
-
-    assert "s3cr3t" not in str(refused.value)
-    assert pipeline.sandbox.requests == []
-
-
-def test_a_run_in_process_cannot_have_a_secret_printed(
-    secrets: None, pipeline: Pipeline, four_instruments: tuple[str, ...]
-) -> None:
     pipeline.kafka = {"client_properties": {}}  # the broker has no login
     assert pipeline.run(LIVE_ON_TUESDAY).success
-    config = {"quotes": {"accept": [{"env": "MONGO_URI"}]}}
-    results = [pipeline.run(LIVE_ON_TUESDAY, config=config)]
-    given = pipeline.definitions().resources
-    job = dg.Definitions(jobs=[session_report], resources=given).resolve_job_def("session_report")
-    ops = {"ops": TO_JOBS["session_report"]}
-    results.append(job.execute_in_process(ops, instance=pipeline.instance, raise_on_error=False))
 
-    for result in results:
-        assert not result.success
-        said = logs(pipeline, result)
-        assert re.search("and nothing else|write days as", said)
-        assert "s3cr3t" not in said
+    result = pipeline.run(LIVE_ON_TUESDAY, config={"quotes": {"accept": [{"env": "MONGO_URI"}]}})
+
+    assert not result.success
+    said = logs(pipeline, result)
+    assert "and nothing else" in said
+    assert "s3cr3t" not in said

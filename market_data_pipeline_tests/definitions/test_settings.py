@@ -145,21 +145,17 @@ def test_the_database_is_that_of_mongo_db_or_of_the_uri(
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
-        ("BRAPI_TOKN", "BRAPI_TOKEN"),
-        ("BRAPI_TIMEOUT", "BRAPI_TIMEOUT_SECONDS"),
-        ("KAFKA_BOOTSTRAP_SERVER", "KAFKA_BOOTSTRAP_SERVERS"),
-        ("MONGODB_URI", "MONGO_URI"),
-        ("PUBLISH_MADEUP_PRICES", "PUBLISH_MADE_UP_PRICES"),
+        ("BRAPI_TOKN", ": did you mean BRAPI_TOKEN?"),
+        ("BRAPI_TIMEOUT", ": did you mean BRAPI_TIMEOUT_SECONDS?"),
+        ("KAFKA_BOOTSTRAP_SERVER", ": did you mean KAFKA_BOOTSTRAP_SERVERS?"),
+        ("MONGODB_URI", ": did you mean MONGO_URI?"),
+        ("PUBLISH_MADEUP_PRICES", ": did you mean PUBLISH_MADE_UP_PRICES?"),
+        ("BRAPI_XYZZY_QQ", "."),
     ],
 )
 def test_a_mistaken_name_is_told_with_the_one_that_was_meant(name: str, meant: str) -> None:
     said = misspelled({name: "x", "PATH": "/bin", "BRAPI_TOKEM": " "})
-    assert said == {name: f"{name} is not a setting, nothing reads it: did you mean {meant}?"}
-
-
-def test_a_name_with_a_beginning_of_ours_is_told() -> None:
-    said = misspelled({"BRAPI_XYZZY_QQ": "1"})
-    assert [*said.values()] == ["BRAPI_XYZZY_QQ is not a setting, nothing reads it."]
+    assert said == {name: f"{name} is not a setting, nothing reads it{meant}"}
 
 
 def test_names_of_others_and_of_the_deployment_are_not_told() -> None:

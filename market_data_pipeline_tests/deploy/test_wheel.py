@@ -22,20 +22,15 @@ def test_no_stand_in_is_in_the_image() -> None:
     )
 
 
-@pytest.fixture
-def wheel(tmp_path: Path) -> Path:
-    """A wheel of a copy of the repository, as a build leaves files beside its sources."""
+@pytest.mark.services  # for its time: it needs none
+def test_no_stand_in_is_in_the_wheel(tmp_path: Path) -> None:
+    # Of a copy of the repository, as a build leaves files beside its sources.
     copy = tmp_path / "copy"
     ignored = shutil.ignore_patterns(".*", "*.egg-info", "build", "__pycache__")
     shutil.copytree(ROOT, copy, ignore=ignored)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*command, "-w", str(tmp_path), str(copy)], check=True)
     (wheel,) = tmp_path.glob("*.whl")
-    return wheel
-
-
-@pytest.mark.services  # for its time: it needs none
-def test_no_stand_in_is_in_the_wheel(wheel: Path) -> None:
     with ZipFile(wheel) as files:
         modules = {n: files.read(n).decode() for n in files.namelist() if n.endswith(".py")}
         names = set(files.namelist())

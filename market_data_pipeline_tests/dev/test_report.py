@@ -85,16 +85,10 @@ def test_each_run_that_has_ended_is_a_line(ended: dict[str, Any], line: str) -> 
     assert told(ended) == [("a-long-id", line)]
 
 
-def test_a_startup_run_that_is_not_needed() -> None:
+def test_a_startup_run_that_is_not_needed_is_a_line_and_no_other_tick_is() -> None:
     line = f"Startup run skipped: It is there already. See {ADDRESS}"
     assert told(skip_reason="It is there already.") == [(SENSOR, line)]
-
-
-def test_a_startup_run_that_is_under_way() -> None:
     assert told(run("STARTED", AT_STARTUP), skip_reason="It was launched.") == []
-
-
-def test_what_another_sensor_says_is_not_told() -> None:
     assert told(skip_reason="Not yet.", sensor="watch_freshness") == []
 
 

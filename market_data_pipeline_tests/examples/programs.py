@@ -8,7 +8,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from market_data_pipeline_tests.services.kafka_broker import ServiceUnavailableError, cache, maven
+from market_data_pipeline_tests.services.kafka_broker import (
+    ServiceUnavailableError,
+    alone,
+    cache,
+    maven,
+)
 from market_data_pipeline_tests.services.mongo_engine import made_whole, run
 from market_data_pipeline_tests.supervised import ROOT
 
@@ -54,6 +59,7 @@ def _install(folder: Path) -> None:
     run(folder, "env", "CKJS_LINKING=dynamic", *headers, "npm", "ci", "--no-fund", "--no-audit")
 
 
+@alone()
 def _built(name: str, build: Callable[[Path], None], only: str = "*") -> Path:
     """A copy of an example's files, built once for each content of theirs.
 
@@ -69,7 +75,6 @@ def _built(name: str, build: Callable[[Path], None], only: str = "*") -> Path:
     content = b"".join(str(path.relative_to(top)).encode() + path.read_bytes() for path in files)
     folder = cache() / f"example-{name}-{hashlib.sha256(content).hexdigest()[:16]}"
     if not folder.exists():
-        cache().mkdir(parents=True, exist_ok=True)
         with made_whole(folder) as draft:
             for path in files:
                 (draft / path.relative_to(top)).parent.mkdir(parents=True, exist_ok=True)

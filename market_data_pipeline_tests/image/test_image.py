@@ -24,7 +24,6 @@ from market_data_pipeline_tests.services.deployment import (
     instruments_lacking,
     misdated,
 )
-from market_data_pipeline_tests.services.kafka_broker import ServiceUnavailableError
 from market_data_pipeline_tests.services.postgres import Postgres
 from market_data_pipeline_tests.storage.object_storage import ObjectStorage
 from market_data_pipeline_tests.supervised import ROOT, free_ports
@@ -39,10 +38,7 @@ TESTS = "market_data_pipeline_tests"
 def image(kafka_services: None, tmp_path_factory: pytest.TempPathFactory) -> Image:
     if os.geteuid() != 0:
         pytest.fail("the image can be built by root only, as it takes chroot and mounts")
-    try:
-        built = build(ROOT / "Dockerfile", python_on_debian, tmp_path_factory.mktemp("image"))
-    except ServiceUnavailableError as error:
-        pytest.fail(f"The base image cannot be made: {error}")
+    built = build(ROOT / "Dockerfile", python_on_debian, tmp_path_factory.mktemp("image"))
     place_of_the_tests(built).mkdir()
     return built
 

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from market_data_pipeline_tests.publication.conftest import kafka, kafka_services  # noqa: F401
-
 # Only `make test-kubernetes` installs what they import.
 if importlib.util.find_spec("kubernetes") is None:
     collect_ignore_glob = ["test_*.py"]
@@ -19,11 +17,11 @@ else:
     from market_data_pipeline_tests.kubernetes.control_plane import ControlPlane
     from market_data_pipeline_tests.kubernetes.release import Release
     from market_data_pipeline_tests.services.deployment import brapi
-    from market_data_pipeline_tests.services.postgres import Postgres, installed
+    from market_data_pipeline_tests.services.postgres import Postgres
 
 
 @pytest.fixture(scope="session")
-def control_plane(kafka_services: None) -> Iterator[ControlPlane]:  # noqa: F811
+def control_plane(kafka_services: None) -> Iterator[ControlPlane]:
     folder = Path(tempfile.mkdtemp(prefix="control-plane-"))
     with ControlPlane(folder) as running:
         yield running
@@ -31,9 +29,7 @@ def control_plane(kafka_services: None) -> Iterator[ControlPlane]:  # noqa: F811
 
 
 @pytest.fixture(scope="session")
-def release(control_plane: ControlPlane, kafka: str, mongo_server: str) -> Iterator[Release]:  # noqa: F811
-    if not installed():
-        pytest.fail("PostgreSQL is not installed: Debian's package is `postgresql`")
+def release(control_plane: ControlPlane, kafka: str, mongo_server: str) -> Iterator[Release]:
     # Not under pytest's own folder, which only this user may enter.
     folder = Path(tempfile.mkdtemp(prefix="pods-"))
     folder.chmod(0o777)

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -110,8 +110,6 @@ class Node:
     namespace: str
     folder: Path
     services: list[str]
-    broken_images: set[str] = field(default_factory=set)
-    """Images that cannot be pulled."""
 
     def __post_init__(self) -> None:
         self._api = self.control_plane.api()
@@ -183,9 +181,6 @@ class Node:
             self._end(pod, container)
         elif pod.status.phase in ("Succeeded", "Failed"):
             pass
-        elif pod.spec.containers[0].image in self.broken_images:
-            waiting = {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}
-            self._report(pod, "Pending", {"waiting": waiting})
         elif container is None:
             self._containers[name] = self._start(pod)
             self._report(pod, "Running", self._state(self._containers[name]))

@@ -27,7 +27,6 @@ from market_data_pipeline_tests.kubernetes.node import Node
 from market_data_pipeline_tests.publication.helpers import Seen, read
 from market_data_pipeline_tests.services.deployment import BEGINNING, Document, key_of
 from market_data_pipeline_tests.services.postgres import PASSWORD, Postgres
-from market_data_pipeline_tests.services.proxy import Proxy
 from market_data_pipeline_tests.supervised import free_ports
 
 Found = TypeVar("Found")
@@ -36,7 +35,6 @@ NAMESPACE = "market-data"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 LOCATION = "market-data"
 CODE, DAEMON = f"{USER_CODE}-{LOCATION}", f"{FULL_NAME}-daemon"
-SECRETS = {"BRAPI_TOKEN": "token-of-the-tests"}
 
 
 class Release:
@@ -81,12 +79,12 @@ class Release:
         )
         self.api = control_plane.api()
         self.core, self.batch = client.CoreV1Api(self.api), client.BatchV1Api(self.api)
-        parts = pymongo.uri_parser.parse_uri(mongo_uri)["nodelist"][0]
-        self.mongo = Proxy(parts)
-        address = f"mongodb://127.0.0.1:{self.mongo.port}/"
-        secrets = {"MONGO_URI": address, "KAFKA_BOOTSTRAP_SERVERS": kafka}
         self._secrets = {
-            "market-data-secrets": SECRETS | secrets,
+            "market-data-secrets": {
+                "BRAPI_TOKEN": "token-of-the-tests",
+                "MONGO_URI": mongo_uri,
+                "KAFKA_BOOTSTRAP_SERVERS": kafka,
+            },
             "dagster-postgresql-secret": {"postgresql-password": PASSWORD},
         }
 
@@ -97,13 +95,11 @@ class Release:
             self.core.create_namespaced_secret(NAMESPACE, secret)
         for manifest in manifests(self.values, NAMESPACE):
             create_from_dict(self.api, manifest, namespace=NAMESPACE, field_validation="Strict")
-        self.mongo.open()
         self.node.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.node.__exit__()
-        self.mongo.cut()
         self.api.close()
 
     def wait_for(self, what: Callable[[list[Run]], Found | None], seconds: float = 180) -> Found:

@@ -13,10 +13,8 @@ from market_data_pipeline_tests.kubernetes.release import NAMESPACE, Release
 
 pytestmark = pytest.mark.kubernetes
 
-ACCOUNTS = [ACCOUNT, ACCOUNT_OF_RUNS]
 
-
-@pytest.fixture(params=ACCOUNTS)
+@pytest.fixture(params=[ACCOUNT, ACCOUNT_OF_RUNS])
 def account(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

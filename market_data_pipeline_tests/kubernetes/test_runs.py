@@ -113,31 +113,23 @@ def test_the_first_run_is_a_job_that_succeeds(release: Release) -> None:
     assert published(release, window) in (Counter(), Counter(TICKERS))
 
 
-def test_a_pod_that_is_killed_is_a_run_that_failed_and_is_in_nobodys_way(
-    release: Release, window: datetime
+@pytest.mark.parametrize("how", ["killed", "evicted"])
+def test_a_pod_that_ends_is_a_run_that_failed_and_is_in_nobodys_way(
+    release: Release, window: datetime, how: str
 ) -> None:
     release.sandbox.latency = 4
     backfill = Backfill(release, window)
     pod = backfill.pod()
-    release.node.kill(pod)
+    if how == "killed":
+        release.node.kill(pod)
+    else:  # what a drain of the node does
+        release.core.create_namespaced_pod_eviction(pod, NAMESPACE, {"metadata": {"name": pod}})
     release.sandbox.latency = 0
 
     (run,) = backfill.until_it_ends("FAILURE")
-    assert "K8s job has no active pods" in why_it_failed(release.url, run.id)[-1]
+    if how == "killed":
+        assert "K8s job has no active pods" in why_it_failed(release.url, run.id)[-1]
     # Its turn is free.
-    Backfill(release, window).until_it_ends("SUCCESS")
-    check(release, window)
-
-
-def test_a_pod_that_is_evicted_is_in_nobodys_way(release: Release, window: datetime) -> None:
-    release.sandbox.latency = 4
-    backfill = Backfill(release, window)
-    pod = backfill.pod()
-    # What a drain of the node does.
-    release.core.create_namespaced_pod_eviction(pod, NAMESPACE, {"metadata": {"name": pod}})
-    release.sandbox.latency = 0
-
-    backfill.until_it_ends("FAILURE")
     Backfill(release, window).until_it_ends("SUCCESS")
     check(release, window)
 

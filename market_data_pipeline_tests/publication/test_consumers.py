@@ -10,6 +10,7 @@ from market_data_pipeline.publication.event import UpdatedAtFormat, quote_event
 from market_data_pipeline_tests.publication.helpers import a_kafka, a_quote, a_window
 from market_data_pipeline_tests.services.kafka_broker import (
     HERE,
+    alone,
     cache,
     class_path,
     java_command,
@@ -31,8 +32,9 @@ def spring(kafka_services: None) -> str:
     sources = sorted(MODULE.rglob("*.java"))
     version = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
     target = cache() / f"java-consumers-{version}"
-    if not (target / "classes").exists():
-        maven("compile", f"-Dbuild.folder={target}", folder=MODULE)
+    with alone():
+        if not (target / "classes").exists():
+            maven("compile", f"-Dbuild.folder={target}", folder=MODULE)
     return os.pathsep.join([str(target / "classes"), class_path(MODULE)])
 
 

@@ -247,7 +247,7 @@ def wait_for_the_retries(day: Day, quiet_seconds: float = 20) -> None:
         return time.monotonic() - since > quiet_seconds
 
     try:
-        day.deployment.wait_for(quiet, 600)
+        day.deployment.wait_for(quiet)
     except AssertionError:
         say("Runs that do not end:")
         for run in runs(day.deployment.url):
@@ -326,7 +326,7 @@ def operate(day: Day, missing: Missing) -> None:
         return not {"REQUESTED", "FAILING", "CANCELING"} & {*statuses.values()}
 
     with contextlib.suppress(AssertionError):
-        day.deployment.wait_for(ended, 600)
+        day.deployment.wait_for(ended)
     say(f"\nThe operator's backfills: {', '.join(statuses.values()) or 'none'}")
 
 

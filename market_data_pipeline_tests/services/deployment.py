@@ -31,7 +31,7 @@ from market_data_pipeline_tests.publication.helpers import Seen, read
 from market_data_pipeline_tests.services.kafka_broker import KafkaCluster
 from market_data_pipeline_tests.services.mongo_engine import mongo_engine
 from market_data_pipeline_tests.services.postgres import Postgres
-from market_data_pipeline_tests.supervised import ROOT
+from market_data_pipeline_tests.supervised import PATIENCE_SECONDS, ROOT
 
 # A Tuesday in the middle of a session.
 BEGINNING = datetime(2026, 11, 17, 17, 0, tzinfo=UTC)
@@ -40,7 +40,7 @@ TICKERS = {*load_watchlist().tickers}
 SCHEDULE = "dagster/schedule_name"
 UNFINISHED = {"QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING"}
 # Ten minutes are more than a test wants to wait for.
-IMPATIENT = {"run_monitoring": {"max_runtime_seconds": 60, "poll_interval_seconds": 2}}
+IMPATIENT = {"run_monitoring": {"max_runtime_seconds": 120, "poll_interval_seconds": 2}}
 ASSETS = ["quotes", "mongo_price_history", "kafka_publication"]
 PUBLISH_HISTORY = {"ops": {"kafka_publication": {"config": {"publish_history": True}}}}
 
@@ -126,9 +126,9 @@ class Deployment(Processes):
                 log.rename(log.with_suffix(f".until-{self.now():%H%M%S}.log"))
         super().start(*names)
 
-    def wait_for(self, what: Callable[[list[Run]], bool], seconds: float = 300) -> None:
+    def wait_for(self, what: Callable[[list[Run]], bool]) -> None:
         """Waits until that is so of the runs."""
-        patience = time.monotonic() + seconds
+        patience = time.monotonic() + 2 * PATIENCE_SECONDS
         found: list[Run] = []
         while time.monotonic() < patience:
             self.restart_those_that_ended()

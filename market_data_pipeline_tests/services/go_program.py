@@ -9,9 +9,10 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from market_data_pipeline_tests.services.kafka_broker import ServiceUnavailableError, cache
+from market_data_pipeline_tests.services.kafka_broker import ServiceUnavailableError, alone, cache
 
 
+@alone()
 def go_program(module: str, version: str, files: Mapping[str, str] | None = None) -> Path:
     """The program `cmd/NAME` of a Go module, where NAME is its last part in lower case.
 

@@ -6,14 +6,15 @@ machine's Java runs them in KRaft mode, each broker being a controller too.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,8 +22,10 @@ from typing import Self
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import ClusterMetadata  # type: ignore[attr-defined]
 
+from market_data_pipeline_tests.supervised import free_ports
+
 HERE = Path(__file__).parent
-_START_SECONDS = 60
+_START_SECONDS = 180
 _CLUSTER_ID = "bWFya2V0LWRhdGEtdGVzdA"
 _JAVA_OPTIONS = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
 
@@ -48,6 +51,16 @@ def maven(*arguments: str, folder: Path = HERE) -> None:
         raise ServiceUnavailableError(f"Maven failed in {folder.name}:\n{ended.stdout[-2000:]}")
 
 
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """One process at a time fills the cache, as Maven's repository needs it; not to be nested."""
+    cache().mkdir(parents=True, exist_ok=True)
+    with (cache() / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@alone()
 def class_path(folder: Path = HERE) -> str:
     """The jars that the pom of `folder` names, downloaded if need be.
 
@@ -57,7 +70,6 @@ def class_path(folder: Path = HERE) -> str:
     version = hashlib.sha256((folder / "pom.xml").read_bytes()).hexdigest()[:16]
     listing = cache() / f"class-path-{version}.txt"
     if not listing.exists():
-        listing.parent.mkdir(parents=True, exist_ok=True)
         maven("dependency:build-classpath", f"-Dmdep.outputFile={listing}", folder=folder)
     return listing.read_text()
 
@@ -148,7 +160,7 @@ class KafkaCluster:
         extra_listener: str | None = None,
         extra_advertised: str | None = None,
     ) -> None:
-        ports = _free_ports(2 * brokers + 1)
+        ports = free_ports(2 * brokers + 1)
         clients, controllers = ports[:brokers], ports[brokers:-1]
         self.bootstrap_servers = ",".join(f"127.0.0.1:{port}" for port in clients)
         self.extra_address = f"127.0.0.1:{ports[-1]}"
@@ -189,7 +201,7 @@ class KafkaCluster:
 
     def __enter__(self) -> Self:
         formatting = [broker.format(_CLUSTER_ID) for broker in self.brokers.values()]
-        if any(process.wait(timeout=60) for process in formatting):
+        if any(process.wait(timeout=_START_SECONDS) for process in formatting):
             raise RuntimeError(self._logs())
         try:
             self.start()
@@ -240,17 +252,6 @@ class KafkaCluster:
 
     def _logs(self) -> str:
         return "\n".join(broker.log.read_text()[-3000:] for broker in self.brokers.values())
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def cache() -> Path:

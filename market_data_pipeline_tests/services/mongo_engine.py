@@ -12,7 +12,6 @@ It has no authentication, no TLS, no transactions and no change streams. Its lib
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import platform
@@ -24,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from market_data_pipeline_dev.process import Child
-from market_data_pipeline_tests.services.kafka_broker import ServiceUnavailableError, cache
+from market_data_pipeline_tests.services.kafka_broker import ServiceUnavailableError, alone, cache
 
 URI = "TEST_MONGO_URI"
 PACKAGE = Path(__file__).with_name("mongo-engine")
@@ -47,7 +46,7 @@ def mongo_engine() -> Iterator[str]:
         return
     if shutil.which("npm") is None:
         raise ServiceUnavailableError(f"`npm` is not installed: install Node.js 20, or set {URI}.")
-    with _alone():
+    with alone():
         modules, loader = _modules(), _loader()
     with tempfile.TemporaryDirectory(prefix="mongo-") as made:
         folder = Path(made)
@@ -124,15 +123,6 @@ def run(folder: Path, *command: str) -> None:
         raise ServiceUnavailableError(
             f"`{' '.join(command)}` failed:\n{(ended.stdout + ended.stderr)[-2000:]}"
         )
-
-
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """One process at a time downloads."""
-    cache().mkdir(parents=True, exist_ok=True)
-    with (cache() / "mongo-engine.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 @contextlib.contextmanager

@@ -18,11 +18,6 @@ PASSWORD = "password-of-the-tests"
 DEBIAN = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 
-def installed() -> bool:
-    """Whether there is a PostgreSQL to run."""
-    return _program("initdb") is not None
-
-
 class Postgres:
     """One server; it runs while the context lasts.
 
@@ -38,6 +33,8 @@ class Postgres:
         self._data = self._folder / "data"
 
     def __enter__(self) -> Self:
+        if _program("initdb") is None:
+            raise RuntimeError("PostgreSQL is not installed: Debian's package is `postgresql`")
         password = self._folder / "password"
         password.write_text(PASSWORD)
         if os.geteuid() == 0:

@@ -18,7 +18,6 @@ import pytest
 from market_data_pipeline_dev.process import Child
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
 from market_data_pipeline_tests.services.go_program import go_program
-from market_data_pipeline_tests.services.kafka_broker import ServiceUnavailableError
 from market_data_pipeline_tests.supervised import ROOT, free_ports
 
 pytestmark = pytest.mark.services
@@ -32,10 +31,7 @@ def login_uri(kafka_services: None, tmp_path_factory: pytest.TempPathFactory) ->
     """The address of a server with users, with the name and the password of one."""
     folder = tmp_path_factory.mktemp("ferretdb")
     (port,) = free_ports(1)
-    try:
-        program = go_program(MODULE, VERSION, {"build/version/version.txt": VERSION})
-    except ServiceUnavailableError as error:
-        pytest.fail(f"The server with users cannot be built: {error}")
+    program = go_program(MODULE, VERSION, {"build/version/version.txt": VERSION})
     data = [f"--sqlite-url=file:{folder}/", f"--state-dir={folder}"]
     login = [f"--setup-username={USER}", f"--setup-password={PASSWORD}", "--setup-database=admin"]
     address = [f"--listen-addr=127.0.0.1:{port}", "--debug-addr=-", "--telemetry=disable"]

@@ -52,7 +52,7 @@ class ObjectStorage:
                 stdout=log,
                 stderr=log,
             )
-        wait_until(self._is_up, "the S3 server is up", 30)
+        wait_until(self._is_up, "the S3 server is up")
         proxy = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://{self._stack.enter_context(serving(proxy))}"
         return self

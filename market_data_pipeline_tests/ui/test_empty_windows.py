@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from brapi_sandbox.faults import Fault
 
-from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline, SetClock, SetWatchlist
 from market_data_pipeline_tests.history.truth import bars
 from market_data_pipeline_tests.observed import checks, logs, metadata
 
@@ -20,8 +20,13 @@ ASSETS = ("quotes", "mongo_price_history", "kafka_publication")
 FIRST, EMPTY, CLOSING = "2026-11-16T16:30-0300", "2026-11-16T17:00-0300", "2026-11-16T17:30-0300"
 DAILY = "the free plan has daily bars only"
 NOT_LIVE = "the window is not live, and `publish_history` is not set"
-pytestmark = pytest.mark.usefixtures("one_instrument")
 IN_THE_SUMMER_OF_NEW_YORK = datetime(2026, 10, 6, 22, 0, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def one_instrument(watchlist: SetWatchlist) -> None:
+    """Makes the watchlist one instrument long."""
+    watchlist(("PETR4",))
 
 
 def first_of(result: Any, asset: str, window: str) -> tuple[str, str]:
@@ -30,7 +35,9 @@ def first_of(result: Any, asset: str, window: str) -> tuple[str, str]:
     return name, value
 
 
-def test_each_window_says_first_what_it_holds(pipeline: Pipeline) -> None:
+def test_each_window_says_first_what_it_holds_and_the_run_how_many_it_filled(
+    pipeline: Pipeline,
+) -> None:
     result = pipeline.run(FIRST, CLOSING)
 
     assert result.success
@@ -44,10 +51,6 @@ def test_each_window_says_first_what_it_holds(pipeline: Pipeline) -> None:
     for window in (EMPTY, CLOSING):
         why = NOT_LIVE if window == CLOSING else "`quotes` has no price for it"
         assert first_of(result, "kafka_publication", window) == ("holds", f"EMPTY: {why}")
-
-
-def test_a_run_ends_with_the_number_of_windows_that_it_filled(pipeline: Pipeline) -> None:
-    result = pipeline.run(FIRST, CLOSING)
 
     filled = f"1 of 3 windows filled: {DAILY}"
     assert filled in logs(pipeline, result)
@@ -65,7 +68,7 @@ def test_of_a_single_window_that_is_filled_there_is_nothing_to_tell(pipeline: Pi
 
 
 def test_a_window_that_was_published_before_says_so(
-    pipeline: Pipeline, set_clock: Callable[[datetime], None]
+    pipeline: Pipeline, set_clock: SetClock
 ) -> None:
     pipeline.run(LIVE_ON_TUESDAY)
     set_clock(datetime(2026, 11, 17, 19, 0, 5, tzinfo=UTC))
