@@ -34,9 +34,7 @@ from market_data_pipeline_dev.settings import (
 MONGO = ("MONGO_URI", "MONGO_HOST")
 KAFKA = ("KAFKA_BOOTSTRAP_SERVERS",)
 PUBLISH = "PUBLISH_MADE_UP_PRICES"
-NO_LOGIN = (
-    "It has no login: whoever can reach it, even a web page in your browser, can launch runs."
-)
+NO_LOGIN = "It has no login: whoever reaches it, even a web page in your browser, can launch runs."
 # Not the warning at every start that asks for nothing.
 IS_NEWS = re.compile(rb"(?!.*No cursor for event type)").match
 
