@@ -214,7 +214,7 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             if self.uri:
                 return MongoClient(self.uri, **options)
             return MongoClient(self.host, self.port, **options)
-        except (ConfigurationError, TypeError, ValueError) as error:
+        except (ConfigurationError, OSError, TypeError, ValueError) as error:
             if type(error.__context__).__module__.startswith("dns."):  # of a mongodb+srv address
                 raise MongoConnectionError(
                     f"No such host in the MongoDB address {self.address}: {self._safe(error)}"

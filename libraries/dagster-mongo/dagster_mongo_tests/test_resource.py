@@ -220,6 +220,13 @@ def test_an_at_sign_in_the_options_is_none_of_the_credentials() -> None:
     assert "No MongoDB server answered at 127.0.0.1:1" in str(error_of(uri))
 
 
+@pytest.mark.parametrize("option", ["tlsCAFile", "tlsCertificateKeyFile"])
+def test_a_file_of_the_address_that_is_not_there(option: str) -> None:
+    error = error_of(f"mongodb://bob:{PASSWORD}@127.0.0.1:1/?tls=true&{option}=/not/there.pem")
+    assert type(error) is MongoSettingsError
+    assert "No such file or directory" in str(error)
+
+
 def test_options_that_the_client_does_not_know() -> None:
     options = {"nosuch": 1, "password": PASSWORD}
     error = error_of("mongodb://127.0.0.1:1", client_options=options)
