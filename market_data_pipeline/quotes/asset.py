@@ -46,7 +46,7 @@ from market_data_pipeline.storage.reading import Reading
 class QuotesConfig(dg.Config):
     """What a run does beside asking Brapi."""
 
-    accept: list[str] = Field(
+    accept: list[str] | None = Field(  # `accept:` without a value is null
         default=[],
         description="Tickers whose price is withheld in these windows although it is right, after "
         "a split for instance. The run then asks Brapi nothing: it records the decision, and the "

@@ -86,6 +86,14 @@ def test_what_is_not_withheld_cannot_be_accepted(stored: Pipeline) -> None:
     assert len(stored.sandbox.requests) == asked
 
 
+def test_an_acceptance_of_null_is_none(stored: Pipeline) -> None:
+    asked = len(stored.sandbox.requests)
+
+    assert stored.run(SECOND, config={"quotes": {"accept": None}}).success
+
+    assert len(stored.sandbox.requests) > asked
+
+
 def test_an_acceptance_in_a_range_says_why_a_window_of_it_is_empty(stored: Pipeline) -> None:
     stored.sandbox.faults = [times(stored, 0.1)]
     stored.run(SECOND)
