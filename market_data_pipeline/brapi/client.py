@@ -110,6 +110,7 @@ class BrapiClient:
         self._told = time.monotonic()
         self.account = Account()
         self._answered = False
+        self._ended_because = "no answer within the time of the step"
         self._breakdowns = 0
 
     def __enter__(self) -> Self:
@@ -166,7 +167,6 @@ class BrapiClient:
         """Asks for quotes, with up to that many bars of each ticker."""
         started, requests_before = time.monotonic(), self.requests
         found: dict[str, T | str] = {}
-        ended_because = "no answer within the time of the step"
         size = min(len(tickers), self.plan.tickers_per_request) or 1
         largest = min(size * ANSWER_OF_A_TICKER, ANSWER_WITHOUT_BARS) + size * bars * BAR
         question = Question(QUOTES, parameters, largest)
@@ -178,7 +178,7 @@ class BrapiClient:
                 pause = error.retry_after if error.too_many else None
                 if pause is not None and not self._queue.hold(pause):
                     waiting.clear()  # those under way already count, so wait for them
-                    ended_because = (
+                    self._ended_because = (
                         f"{error}: Brapi asks to wait {pause:.0f} s, longer than this step may"
                     )
                 elif again := self._again(request, error):
@@ -186,7 +186,7 @@ class BrapiClient:
                 else:
                     found |= dict.fromkeys(request.batch, str(error))
             self._tell_progress(found, len(tickers))
-        ended = {ticker: found.get(ticker, ended_because) for ticker in tickers}
+        ended = {ticker: found.get(ticker, self._ended_because) for ticker in tickers}
         return Fetch(
             answers={name: each for name, each in ended.items() if not isinstance(each, str)},
             failures={name: each for name, each in ended.items() if isinstance(each, str)},

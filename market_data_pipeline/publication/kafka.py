@@ -49,7 +49,7 @@ class Kafka:
     """
 
     settings: Settings
-    _ready: list[_Publication] = field(default_factory=list, init=False, repr=False, compare=False)
+    _ready: list[_Transaction] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def connect(self) -> str:
         """Connects, so that the next `publish` need not, and creates nothing.
@@ -59,7 +59,7 @@ class Kafka:
         """
         try:
             with ExitStack() as unless_connected:
-                client = unless_connected.enter_context(closing(_Publication(self.settings)))
+                client = unless_connected.enter_context(closing(_Transaction(self.settings)))
                 client.connect()
                 unless_connected.pop_all()
         except PublicationError as error:
@@ -78,12 +78,12 @@ class Kafka:
             PublicationError: no `read_committed` consumer sees any of them, except where the text
                 says otherwise.
         """
-        ready = self._ready.pop() if self._ready else _Publication(self.settings)
+        ready = self._ready.pop() if self._ready else _Transaction(self.settings)
         with closing(ready) as publication:
             return publication.run(events)
 
 
-class _Publication(Client):
+class _Transaction(Client):
     """Finds the topic, begins a transaction, produces, sees all acknowledged, commits."""
 
     def run(self, events: Sequence[Event]) -> Offsets:

@@ -26,10 +26,10 @@ class Instrument(NamedTuple):
     """An instrument at the end of a window. What is not known is NaN."""
 
     quote: Quote
-    close: float
-    """The previous one, in BRL."""
+    previous_close: float
+    """In BRL."""
     change: float
-    """Since that, in percent."""
+    """Since the previous close, in percent."""
     prices: list[float]
     """The trusted ones in BRL, in each window since the first of the session that has rows."""
 
@@ -105,7 +105,7 @@ def breadth(instruments: Sequence[Instrument]) -> dict[str, Any]:
 def median_changes(instruments: Sequence[Instrument]) -> list[float]:
     """The median change since the previous close in each window, in percent."""
     prices = pd.DataFrame([each.prices for each in instruments])
-    closes = pd.Series([each.close for each in instruments])
+    closes = pd.Series([each.previous_close for each in instruments])
     medians: list[float] = (prices.div(closes, axis=0) - 1).mul(100).median().tolist()
     return medians
 

@@ -23,7 +23,7 @@ for category in (dg.BetaWarning, dg.PreviewWarning):
 PREFIX = settings().asset_key_prefix
 _path = [PREFIX] if PREFIX else []
 QUOTES = dg.AssetKey([*_path, "quotes"])
-HISTORY = dg.AssetKey([*_path, "mongo_price_history"])
+PRICE_HISTORY = dg.AssetKey([*_path, "mongo_price_history"])
 PUBLICATION = dg.AssetKey([*_path, "kafka_publication"])
 SESSION_REPORT = dg.AssetKey([*_path, "session_report"])
 

@@ -16,9 +16,9 @@ from market_data_pipeline.market.quote import ROWS, Quote, as_row, by_window, fr
 from market_data_pipeline.market.windows import Window
 from market_data_pipeline.runs.common import (
     GROUP,
-    HISTORY,
     ONE_RUN_A_RANGE,
     OWNERS,
+    PRICE_HISTORY,
     QUOTES,
     WINDOWS,
     failing_clearly,
@@ -61,7 +61,7 @@ Documents = Collection[dict[str, Any]]
 
 HISTORY_EQUALS_QUOTES = dg.AssetCheckSpec(
     "history_equals_quotes",
-    asset=HISTORY,
+    asset=PRICE_HISTORY,
     description="Every quote of the window is in the collection as it is stored. If not: "
     "materialize `mongo_price_history` again.",
 )
@@ -77,7 +77,7 @@ class PriceHistory(MongoDocumentsIOManager):
 
 
 @dg.asset(
-    key=HISTORY,
+    key=PRICE_HISTORY,
     deps=[QUOTES],
     partitions_def=WINDOWS.partitions,
     backfill_policy=ONE_RUN_A_RANGE,

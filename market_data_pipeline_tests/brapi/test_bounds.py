@@ -219,11 +219,14 @@ def test_what_is_under_way_when_brapi_asks_to_wait_is_not_lost(sandbox: Sandbox)
     refused = Fault(numbers=[3], status=429, headers={"Retry-After": "3600"}, delay=-1.5)
     sandbox.faults = [*slow, refused]
 
-    outcome = fetch(sandbox.url, TICKERS, min_interval_seconds=0.3)
+    with brapi_with(base_url=sandbox.url, token=TOKEN, min_interval_seconds=0.3).client() as asking:
+        outcome, later = asking.quotes(TICKERS, WINDOW), asking.quotes(TICKERS, WINDOW)
 
     assert len(outcome.answers) == outcome.requests - 1 >= 2
     assert outcome.failures
-    assert all("Brapi asks to wait 3600 s" in reason for reason in outcome.failures.values())
+    assert (later.requests, len(later.failures)) == (0, 4)  # as for the past windows of a range
+    reasons = (outcome.failures | later.failures).values()
+    assert all("Brapi asks to wait 3600 s" in reason for reason in reasons)
 
 
 def test_settings_override_the_plan(sandbox: Sandbox) -> None:
