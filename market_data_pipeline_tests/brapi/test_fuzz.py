@@ -129,6 +129,7 @@ def test_a_quote_has_a_price_of_the_answer_or_a_reason(body: str, sandbox: Sandb
 @fuzzed
 @given(body=BODIES | BODIES_WITH_BARS)
 @example(body=WITH_A_BAR)
+@example(body=json.dumps({"results": [GOOD]}))
 def test_a_bar_has_a_price_of_the_answer_or_none(body: str, sandbox: Sandbox) -> None:
     sandbox.faults = [Fault(body=body)]
     day = date(2026, 11, 16)
