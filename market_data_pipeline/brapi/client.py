@@ -26,7 +26,7 @@ from market_data_pipeline.brapi.answers import (
 from market_data_pipeline.brapi.connection import Account, Question, Reply
 from market_data_pipeline.brapi.errors import OutageError, TemporaryError, TickerError, refusal
 from market_data_pipeline.brapi.plans import PLANS, Plan, batches
-from market_data_pipeline.brapi.request_queue import Outcome, Request, RequestQueue
+from market_data_pipeline.brapi.request_queue import Request, RequestQueue
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import Window
 from market_data_pipeline.settings import Settings
@@ -173,6 +173,9 @@ class BrapiClient:
         waiting = [Request(batch) for batch in batches(tickers, size)]
         for request, outcome in self._queue.outcomes(question, waiting):
             try:
+                # Here, where the next one replaces it: a traceback keeps what was read of a body.
+                if isinstance(outcome, BaseException):
+                    raise outcome
                 found |= self._read(request, outcome, read)
             except (TemporaryError, TickerError) as error:
                 pause = error.retry_after if error.too_many else None
@@ -204,10 +207,8 @@ class BrapiClient:
             f"{len(found)} of {tickers} tickers done, {failed} failed, about {seconds:.0f} s left"
         )
 
-    def _read(self, request: Request, outcome: Outcome, read: Read[T]) -> dict[str, T | str]:
+    def _read(self, request: Request, outcome: Reply, read: Read[T]) -> dict[str, T | str]:
         """The answer for each ticker of a request, or the reason for none."""
-        if isinstance(outcome, BaseException):
-            raise outcome
         body, batch = self._connection.json(outcome), request.batch
         if not isinstance(body, Mapping):
             outcome = replace(outcome, quota_left=None)  # of a proxy: it is not the token's
