@@ -8,7 +8,6 @@ plan `free`, for a month of bars on `pro`. Prints the peak of the process during
 
 import re
 import sys
-from contextlib import suppress
 from datetime import date
 from itertools import islice, product
 from pathlib import Path
@@ -16,7 +15,6 @@ from string import ascii_uppercase
 
 from market_data_pipeline.brapi import client
 from market_data_pipeline.brapi.client import Brapi
-from market_data_pipeline.brapi.errors import OutageError
 from market_data_pipeline.brapi.plans import PLANS
 from market_data_pipeline.market.windows import TradingWindows
 from market_data_pipeline.settings import Settings
@@ -46,11 +44,10 @@ def fetch(plan: str, requests: int, address: str) -> None:
 
 
 if __name__ == "__main__":
-    client.MAX_ATTEMPTS, client.FAILURES_OF_A_BREAKDOWN = 1, int(sys.argv[2])
+    client.MAX_ATTEMPTS, client.FAILURES_OF_A_BREAKDOWN = 1, 1_000
     for each in sys.argv[3:]:
         Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
-        with suppress(OutageError):
-            fetch(sys.argv[1], int(sys.argv[2]), each)
+        fetch(sys.argv[1], int(sys.argv[2]), each)
         peak = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
         assert peak
         sys.stdout.write(f"{int(peak[1]) // 1024}\n")
