@@ -186,7 +186,8 @@ def test_of_two_instruments_that_became_one_a_price_is_kept(pipeline: Pipeline) 
     )
 
 
-THURSDAYS_CLOSE = Fault(fields={"regularMarketTime": "2026-11-19T20:00:00.000Z"})
+# Shortly before 17:00: stocks may close then.
+THURSDAYS_CLOSE = Fault(fields={"regularMarketTime": "2026-11-19T19:59:00.000Z"})
 ON_SUNDAY = datetime(2026, 11, 22, 15, 0, tzinfo=UTC)
 
 
