@@ -1,1 +1,1 @@
-"""The Brapi API: one request, one answer, what a plan allows, what can fail."""
+"""The Brapi API: one request, one answer, what a plan and its quota allow, what can fail."""

@@ -173,7 +173,7 @@ class BrapiClient:
         waiting = [Request(batch) for batch in batches(tickers, size)]
         for request, outcome in self._queue.outcomes(question, waiting):
             try:
-                # Here, where the next one replaces it: a traceback keeps what was read of a body.
+                # Here, and not in `_read`: the traceback would keep the body in memory for longer.
                 if isinstance(outcome, BaseException):
                     raise outcome
                 found |= self._read(request, outcome, read)

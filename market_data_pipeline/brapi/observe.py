@@ -140,7 +140,7 @@ def observe_history(
     served = [window for window, reasons in observation.missing.items() if not reasons]
     if not served and max(windows).day >= client.plan.first_day(today):
         return observation
-    asked = served or windows  # which the plan then refuses
+    asked = served or windows  # all of them are too far back: the plan says so
     days = min(asked).day, max(asked).day
     for ticker, history in _account(observation, client.history(tickers, days, today, minutes)):
         for window, bar in bars_of_windows(history, served, interval).items():
