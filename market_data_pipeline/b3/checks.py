@@ -29,7 +29,7 @@ EXACT = 5e-7  # relative: how far a float of 32 bits may be from the cent that i
 # The closing call of funds and BDRs ends later than that of stocks.
 LATER, FUNDS = timedelta(minutes=15), ("CI", "DR")
 LARGEST_DIVIDEND = 0.15
-VERDICTS = ("equal", "early", "wrong", "volume")
+OUTCOMES = ("equal", "early", "wrong", "volume")
 
 
 def compare(
@@ -44,9 +44,9 @@ def compare(
         quote = ours.get(ticker)
         if quote is None or quote.made_up != (record["origin"] == SANDBOX):
             continue
-        verdict, text = _judged(quote, record, closes)
-        found[verdict].append(f"{day}{ticker} {text}")
-        found["named"] += [ticker] if verdict == "wrong" else []
+        outcome, text = _judged(quote, record, closes)
+        found[outcome].append(f"{day}{ticker} {text}")
+        found["named"] += [ticker] if outcome == "wrong" else []
         volume, shares = quote.volume or 0, record["volume"]
         looks = ", looks like BRL" * isclose(volume, record["volume_brl"], rel_tol=0.05)
         if volume > 1.001 * shares or looks:
@@ -57,7 +57,7 @@ def closes_match(
     windows: Sequence[Window], found: Mapping[str, Sequence[str]]
 ) -> dg.AssetCheckResult:
     """The result of the check, from what `compare` has found."""
-    equal, early, wrong, volume = (found.get(each, []) for each in VERDICTS)
+    equal, early, wrong, volume = (found.get(each, []) for each in OUTCOMES)
     compared = len(equal) + len(early) + len(wrong)
     parts = [
         f"{len(equal)} of {compared} closes match" if compared else "There is no price of ours",
@@ -65,8 +65,8 @@ def closes_match(
         f"observed before the close: {some(early)}" if early else "",
         some(volume, "; "),
     ]
-    said, named = "; ".join(filter(None, parts)), sorted({*found.get("named", [])})
-    return verdict(CLOSES_MATCH, windows, said if wrong else "", said, ERROR, named=named)
+    said, named = "; ".join(filter(None, parts)), {*found.get("named", [])}
+    return verdict(CLOSES_MATCH, windows, said if wrong else "", said, ERROR, named)
 
 
 def calendar_matches(

@@ -23,10 +23,10 @@ from market_data_pipeline.brapi.answers import (
     read_usage_window,
     results_by_ticker,
 )
-from market_data_pipeline.brapi.connection import Account, Question, Reply
+from market_data_pipeline.brapi.connection import Account, Connection, Question, Reply
 from market_data_pipeline.brapi.errors import OutageError, TemporaryError, TickerError, refusal
 from market_data_pipeline.brapi.plans import PLANS, Plan, batches
-from market_data_pipeline.brapi.request_queue import Request, RequestQueue
+from market_data_pipeline.brapi.request_queue import MAX_OPEN_REQUESTS, Request, RequestQueue
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import Window
 from market_data_pipeline.settings import Settings
@@ -105,8 +105,8 @@ class BrapiClient:
     def __init__(self, settings: Settings, plan: Plan) -> None:
         self.plan = plan
         self._interval = settings.brapi_min_interval_seconds
-        self._queue = RequestQueue(settings)
-        self._connection = self._queue.connection
+        self._connection = Connection(settings, MAX_OPEN_REQUESTS)
+        self._queue = RequestQueue(self._connection, settings)
         self._told = time.monotonic()
         self.account = Account()
         self._answered = False
@@ -207,15 +207,15 @@ class BrapiClient:
             f"{len(found)} of {tickers} tickers done, {failed} failed, about {seconds:.0f} s left"
         )
 
-    def _read(self, request: Request, outcome: Reply, read: Read[T]) -> dict[str, T | str]:
+    def _read(self, request: Request, reply: Reply, read: Read[T]) -> dict[str, T | str]:
         """The answer for each ticker of a request, or the reason for none."""
-        body, batch = self._connection.json(outcome), request.batch
+        body, batch = self._connection.json(reply), request.batch
         if not isinstance(body, Mapping):
-            outcome = replace(outcome, quota_left=None)  # of a proxy: it is not the token's
-        self.account.note(outcome)
+            reply = replace(reply, quota_left=None)  # of a proxy: it is not the token's
+        self.account.note(reply)
         # This answer may lack the header that an earlier one had.
-        left = self.account.left if outcome.quota_left is None else outcome.quota_left
-        if error := refusal(outcome.status, body, len(batch), outcome.retry_after, left):
+        left = self.account.left if reply.quota_left is None else reply.quota_left
+        if error := refusal(reply.status, body, len(batch), reply.retry_after, left):
             raise error
         results = results_by_ticker(body, batch)
         self._answered = True
@@ -223,7 +223,7 @@ class BrapiClient:
         for ticker, several in results.items():
             try:
                 found[ticker], *others = dict.fromkeys(
-                    read(each, ticker, outcome) for each in several
+                    read(each, ticker, reply) for each in several
                 )
                 if others:
                     raise TickerError("answered twice, and differently")

@@ -38,8 +38,8 @@ Outcome = Reply | BaseException
 class RequestQueue:
     """The requests of a client, one after the other; the time of the step counts from now."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.connection = Connection(settings, MAX_OPEN_REQUESTS)
+    def __init__(self, connection: Connection, settings: Settings) -> None:
+        self._connection = connection
         self._interval = settings.brapi_min_interval_seconds
         self._request_timeout = settings.brapi_timeout_seconds
         self.deadline = time.monotonic() + settings.brapi_step_timeout_seconds
@@ -92,7 +92,7 @@ class RequestQueue:
     def _send(self, question: Question, request: Request) -> None:
         def get() -> None:
             try:
-                reply = self.connection.get(question, request.batch, self._request_timeout)
+                reply = self._connection.get(question, request.batch, self._request_timeout)
                 self._done.put((request, reply))
             except BaseException as error:
                 self._done.put((request, error))

@@ -111,9 +111,9 @@ def every_quote_delivered(
         fault and fault + also,
         well + also,
         ERROR,
+        named,
         published=published,
         withheld=withheld,
-        named=sorted(named),
     )
 
 

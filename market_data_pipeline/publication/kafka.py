@@ -59,12 +59,12 @@ class Kafka:
         """
         try:
             with ExitStack() as unless_connected:
-                client = unless_connected.enter_context(closing(_Transaction(self.settings)))
-                client.connect()
+                ready = unless_connected.enter_context(closing(_Transaction(self.settings)))
+                ready.connect()
                 unless_connected.pop_all()
         except PublicationError as error:
             return f"Kafka is not ready: {error}"
-        self._ready.append(client)
+        self._ready.append(ready)
         return ""
 
     def publish(self, events: Sequence[Event]) -> Offsets:
@@ -79,8 +79,8 @@ class Kafka:
                 says otherwise.
         """
         ready = self._ready.pop() if self._ready else _Transaction(self.settings)
-        with closing(ready) as publication:
-            return publication.run(events)
+        with closing(ready) as transaction:
+            return transaction.run(events)
 
 
 class _Transaction(Client):

@@ -205,7 +205,7 @@ def _prices_plausible(
         fault if withheld else "",
         f"All {len(rows)} prices are plausible.",
         ERROR,
-        named=sorted(quote.ticker for quote in withheld),
+        [quote.ticker for quote in withheld],
         **table_if_any("withheld", shown),
     )
 

@@ -5,7 +5,7 @@ as failed, so an empty window is materialized too; the first entry of its metada
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -28,20 +28,25 @@ def verdict(
     fault: str,
     well: str,
     severity: dg.AssetCheckSeverity,
+    named: Iterable[str] | None = None,
     **metadata: Any,
 ) -> dg.AssetCheckResult:
     """The result of a check: it passes if there is no `fault`, and then says that all is `well`.
 
-    Its metadata names the last of the windows that it is about, if there is one.
+    Its metadata has what the alerts look at: the last of the windows that it is about, if there is
+    one, and the instruments that it names.
     """
-    of_window = {WINDOW: windows[-1].key} if windows else {}
+    if named is not None:
+        metadata[NAMED] = sorted(named)
+    if windows:
+        metadata[WINDOW] = windows[-1].key
     return dg.AssetCheckResult(
         asset_key=spec.asset_key,
         check_name=spec.name,
         passed=not fault,
         severity=severity,
         description=fault or well,
-        metadata={**metadata, **of_window},
+        metadata=metadata,
     )
 
 

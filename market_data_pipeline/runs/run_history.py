@@ -70,8 +70,10 @@ def windows_of_run(run: dg.DagsterRun) -> str:
 
 def _ends(run: dg.DagsterRun) -> list[str]:
     """The partition of a run, or the first and the last one."""
-    tags = (PARTITION_TAG, ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG)
-    return [*dict.fromkeys(run.tags[tag] for tag in tags if tag in run.tags)]
+    if partition := run.tags.get(PARTITION_TAG):
+        return [partition]
+    range_tags = (ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG)
+    return [*dict.fromkeys(run.tags[tag] for tag in range_tags if tag in run.tags)]
 
 
 def value_of(record: dg.EventLogRecord, name: str) -> Any:
