@@ -74,8 +74,9 @@ def official_close(
     if stored or unexpected or overdue:
         yield checks.calendar_matches(windows, unexpected, overdue)
     if lacking:
-        told = dict.fromkeys(f"{troubles.get(key) or troubles.get(key[:4], '')}" for key in lacking)
-        why = some([*filter(None, told)], " ") or "it has not ended, or the year's file lacks it."
+        causes = filter(None, (troubles.get(key) or troubles.get(key[:4]) for key in lacking))
+        why = some([*dict.fromkeys(map(str, causes))], " ")
+        why = why or "it has not ended, or the year's file lacks it."
         raise dg.Failure(
             f"No prices of B3 are stored for {some(lacking)}: {why}", allow_retries=False
         )

@@ -38,26 +38,26 @@ def bars_of_windows(
     history: History, windows: Sequence[Window], bar_interval: str
 ) -> dict[Window, Bar | Gap]:
     """The bar of each window (with daily bars, the last of its session), or why it has none."""
-    told = "60m" if history.interval == "1h" else history.interval
+    stated = "60m" if history.interval == "1h" else history.interval
     traded = [bar for bar in history.bars if bar.close is not None]
-    if traded and told in ("", bar_interval):
+    if traded and stated in ("", bar_interval):
         if bar_interval == "1d":
-            return _daily_bars(traded, windows, bool(told))
+            return _daily_bars(traded, windows, bool(stated))
         minutes = int(bar_interval.removesuffix("m"))
-        if _have_length([bar.start for bar in history.bars], minutes, bool(told)):
+        if _have_length([bar.start for bar in history.bars], minutes, bool(stated)):
             return _intraday_bars(traded, windows, timedelta(minutes=minutes))
     return dict.fromkeys(windows, "other interval" if traded else "no trade")
 
 
 def _daily_bars(
-    bars: Sequence[Bar], windows: Sequence[Window], told: bool
+    bars: Sequence[Bar], windows: Sequence[Window], stated: bool
 ) -> dict[Window, Bar | Gap]:
     by_day: dict[date, list[Bar]] = {}
     for bar in bars:
         by_day.setdefault(_day(bar), []).append(bar)
     steps = [(later - day).days for day, later in pairwise(sorted(by_day))]
     longer = sum(step >= DAYS_OF_A_LONGER_BAR for step in steps)
-    if longer > len(steps) / 2 or not (told or steps):
+    if longer > len(steps) / 2 or not (stated or steps):
         return dict.fromkeys(windows, "other interval")
     served: dict[Window, Bar | Gap] = {}
     for window in windows:
@@ -69,14 +69,14 @@ def _daily_bars(
     return served
 
 
-def _have_length(starts: Sequence[datetime], minutes: int, told: bool) -> bool:
+def _have_length(starts: Sequence[datetime], minutes: int, stated: bool) -> bool:
     """Whether bars with these starts count as bars of that many minutes."""
     fitting = [start for start in starts if _fits(start.astimezone(EXCHANGE_TIMEZONE), minutes)]
     if len(fitting) <= len(starts) / 2:
         return False
     steps = [(later - start) // timedelta(minutes=1) for start, later in pairwise(fitting)]
     times_longer = gcd(MINUTES_OF_A_DAY, *steps) // minutes
-    if told:
+    if stated:
         return int(times_longer ** min(len(steps), CHANCE)) < CHANCE
     return len(fitting) >= PROOF and times_longer == 1 and steps.count(minutes) > len(steps) / 2
 

@@ -107,7 +107,7 @@ class BrapiClient:
         self._interval = settings.brapi_min_interval_seconds
         self._connection = Connection(settings, MAX_OPEN_REQUESTS)
         self._queue = RequestQueue(self._connection, settings)
-        self._told = time.monotonic()
+        self._progress_logged_at = time.monotonic()
         self.account = Account()
         self._answered = False
         self._ended_because = "no answer within the time of the step"
@@ -188,7 +188,7 @@ class BrapiClient:
                     waiting += again
                 else:
                     found |= dict.fromkeys(request.batch, str(error))
-            self._tell_progress(found, len(tickers))
+            self._log_progress(found, len(tickers))
         ended = {ticker: found.get(ticker, self._ended_because) for ticker in tickers}
         return Fetch(
             answers={name: each for name, each in ended.items() if not isinstance(each, str)},
@@ -197,10 +197,10 @@ class BrapiClient:
             seconds=time.monotonic() - started,
         )
 
-    def _tell_progress(self, found: Mapping[str, object], tickers: int) -> None:
-        if time.monotonic() - self._told < SECONDS_BETWEEN_PROGRESS_LINES:
+    def _log_progress(self, found: Mapping[str, object], tickers: int) -> None:
+        if time.monotonic() - self._progress_logged_at < SECONDS_BETWEEN_PROGRESS_LINES:
             return
-        self._told = time.monotonic()
+        self._progress_logged_at = time.monotonic()
         failed = sum(isinstance(each, str) for each in found.values())
         seconds = (tickers - len(found)) / self.plan.tickers_per_request * self._interval
         dg.get_dagster_logger().info(

@@ -80,10 +80,11 @@ class Account:
     _said: list[int] = field(default_factory=list)
 
     def note(self, reply: Reply) -> None:
-        """Takes over what an answer says."""
-        if reply.quota_left is not None:
-            self._said.append(reply.quota_left)
-            self.limit = reply.quota_limit or self.limit
+        """Takes over what an answer says, unless more is left than the limit."""
+        left, limit = reply.quota_left, reply.quota_limit
+        if left is not None and left <= (limit or left):
+            self._said.append(left)
+            self.limit = limit or self.limit
 
     @property
     def spent(self) -> int:

@@ -91,19 +91,19 @@ def alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReas
     runs = dict(_failed_runs(context, known))
     news = {name: f"*Resolved: {name}.*" for name in over}
     news |= {name: _paragraph(name, text) for name, text in (new | runs).items()}
-    told = set(islice(news, send(url, [*news.values()])))
+    sent = set(islice(news, send(url, [*news.values()])))
     since = max(known.since, (looked_at - OVERLAP).timestamp())
-    resolved = told.intersection(over)
+    resolved = sent.intersection(over)
     checks = {name: named for name, named in known.checks.items() if name not in resolved}
-    checks |= {name: each[1] for name, each in failing.items() if name not in new or name in told}
+    checks |= {name: each[1] for name, each in failing.items() if name not in new or name in sent}
     known = Cursor(
-        since=since if len(told) == len(news) else known.since,
+        since=since if len(sent) == len(news) else known.since,
         checks=checks,
-        runs=[*known.runs, *(name for name in runs if name in told)][-MOST_RUNS:],
+        runs=[*known.runs, *(name for name in runs if name in sent)][-MOST_RUNS:],
     )
     if not news:
         said = f"Nothing new; failing: {', '.join(known.checks) or 'none'}."
-    elif len(told) < len(news):
+    elif len(sent) < len(news):
         said = f"{URL} did not accept the message: sent again in a minute."
         context.log.warning(said)
     else:

@@ -44,10 +44,10 @@ def turn(context: dg.AssetExecutionContext, name: str) -> Iterator[None]:
     url = postgres_url(context.instance)
     lock = _on_postgres(url, name) if url else _in_a_file(context.instance, name)
     with lock as acquire:
-        told = float("-inf")
+        logged_at = float("-inf")
         while not acquire():
-            if time.monotonic() - told >= SECONDS_BETWEEN_LINES:
-                told = time.monotonic()
+            if time.monotonic() - logged_at >= SECONDS_BETWEEN_LINES:
+                logged_at = time.monotonic()
                 context.log.info(f"Waiting for another run to leave {name}.")
         yield
 

@@ -85,6 +85,13 @@ def test_every_kind_of_usage_window(
     )
 
 
+def test_more_left_than_the_limit_is_not_believed(pipeline: Pipeline) -> None:
+    pipeline.sandbox.remaining = 150_000
+
+    assert pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
+    assert last_recorded(pipeline.instance, TUESDAY_15_00) is None
+
+
 def stored(operation: Operation, key: str, quota: Quota) -> None:
     operation.instance.report_runless_asset_event(record(quota))
     operation.materialize(key, "quotes")
