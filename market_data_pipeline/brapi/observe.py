@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, time, timedelta
+from datetime import datetime, timedelta
 from typing import Literal, TypeVar
 
 from market_data_pipeline.brapi.answers import Bar, History
@@ -12,7 +12,12 @@ from market_data_pipeline.brapi.bars import Gap, bars_of_windows
 from market_data_pipeline.brapi.client import BrapiClient, Fetch
 from market_data_pipeline.brapi.plans import Plan
 from market_data_pipeline.market.quote import Quote
-from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, TradingWindows, Window
+from market_data_pipeline.market.windows import (
+    EXCHANGE_TIMEZONE,
+    TradingWindows,
+    Window,
+    close_of,
+)
 
 T = TypeVar("T", Quote, History)
 Missing = Gap | Literal["failed"]
@@ -26,8 +31,6 @@ REASONS: dict[Missing, str] = {
     "other interval": "Brapi's bars are not known to be as long as was asked for",
     "failed": "Brapi gave no usable answer",
 }
-# Stocks close at 17:00 while New York has daylight saving time, and at 18:00 otherwise.
-EARLIEST_CLOSE = time(17)
 
 
 @dataclass
@@ -82,7 +85,7 @@ class Observation:
         No plan has bars for the windows after the close.
         """
         why = self._commonest(window)
-        after_the_close = window.start.astimezone(EXCHANGE_TIMEZONE).time() >= EARLIEST_CLOSE
+        after_the_close = window.start >= close_of(window.day)
         return why not in {"plan", "too far back"} and not (why == "no trade" and after_the_close)
 
     def in_words(self, why: Missing) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import chain
 from statistics import median
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import dagster as dg
 
@@ -24,10 +24,9 @@ from market_data_pipeline.market.windows import (
     in_sao_paulo,
 )
 from market_data_pipeline.runs.common import QUOTES, WINDOWS
-from market_data_pipeline.runs.run_history import materialized
+from market_data_pipeline.runs.run_history import materializations
 from market_data_pipeline.settings import settings
 
-T = TypeVar("T")
 Kind = Literal["billing-cycle", "rolling-30d", "assumed"]
 ROLLING = timedelta(days=30)
 RUNS_FOR_THE_COST = 5
@@ -151,7 +150,8 @@ def why_paced(instance: dg.DagsterInstance, instant: datetime) -> str | None:
     if quota.runs > LONGEST_USAGE_WINDOW_DAYS * (len(session) + 1):
         return None
     sessions = _observations(day, quota.until)
-    ran = len(materialized(instance, QUOTES, [each for each in session if each.end < instant]))
+    earlier = [each for each in session if each.end < instant]
+    ran = sum(map(bool, materializations(instance, QUOTES, earlier).values()))
     following = next_run(instant, sessions, ran, quota)
     if following == instant:
         return None
@@ -240,7 +240,7 @@ def _observations(first: date, until: datetime) -> Sequence[Sequence[datetime]]:
     return [each for each in planned if each]
 
 
-def _evenly(items: Sequence[T], count: int) -> list[T]:
+def _evenly(items: Sequence[datetime], count: int) -> list[datetime]:
     """That many of the items, evenly spread, with the last one."""
     total = len(items)
     return [

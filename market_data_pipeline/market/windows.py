@@ -91,17 +91,12 @@ class TradingWindows:
                     return window
         return None
 
-    def live(self, now: datetime) -> Window | None:
-        """The window that the current quotes belong to at `now` (aware): the last that has ended.
-
-        None during the first window of a session: current quotes are no longer those of the
-        session before.
-        """
-        last = self.last_ended(now)
-        return last if last and now < self.live_until(last) else None
-
     def is_live(self, window: Window, now: datetime) -> bool:
-        """Whether a window is live at `now` (aware), by the clock of any machine."""
+        """Whether the current quotes belong to a window at `now` (aware), by any machine's clock.
+
+        They belong to the last window that has ended; to none during the first window of a session,
+        when they are no longer those of the session before.
+        """
         return window.end - LARGEST_CLOCK_SKEW <= now < self.live_until(window)
 
     def live_until(self, window: Window) -> datetime:
@@ -112,16 +107,8 @@ class TradingWindows:
         Raises:
             ValueError: the calendar has no later window.
         """
-        following = self.after(window)
+        following = self.next_ending(window.end)
         return following.end if following.start == window.end else following.start
-
-    def after(self, window: Window) -> Window:
-        """The window that follows `window`, in the same session or the next.
-
-        Raises:
-            ValueError: the calendar has no later window.
-        """
-        return self.next_ending(window.end)
 
     def next_ending(self, instant: datetime) -> Window:
         """The first window that ends after `instant` (aware).

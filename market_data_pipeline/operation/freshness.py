@@ -16,14 +16,8 @@ from market_data_pipeline.market.b3_calendar import sessions_back
 from market_data_pipeline.market.windows import Window, in_sao_paulo, midnight
 from market_data_pipeline.runs.common import QUOTES, WINDOWS
 from market_data_pipeline.runs.dagster_internals import last_materializations
-from market_data_pipeline.runs.results import ERROR, ROW_COUNT, as_evaluation, verdict
-from market_data_pipeline.runs.run_history import (
-    UNFINISHED,
-    materializations,
-    materialized,
-    runs_of,
-    value_of,
-)
+from market_data_pipeline.runs.results import ERROR, ROW_COUNT, verdict
+from market_data_pipeline.runs.run_history import materializations, runs_of, value_of
 
 # A run takes half a minute; in the worst case, five.
 GRACE = timedelta(minutes=10)
@@ -80,12 +74,13 @@ def _watch(
             return dg.SkipReason(f"{window.key} was not due. {reason}")
         if cursor is None:
             return dg.SensorResult(skip_reason="The first run begins now.", cursor=STARTED)
-        if runs_of(instance, window, QUOTES, dg.RunsFilter(statuses=UNFINISHED)):
+        if not all(each.dagster_run.is_finished for each in runs_of(instance, window, QUOTES)):
             return dg.SkipReason(f"A run is in progress for {window.key}.")
     seen = f"{window.key} {last_materializations(instance, [each.asset_key for each in specs])}"
     if cursor == seen:
         return dg.SkipReason("Nothing has been materialized or become due since the last check.")
-    events = [as_evaluation(_result(instance, spec, now)) for spec in specs]
+    results = [_result(instance, spec, now) for spec in specs]
+    events = [dg.AssetCheckEvaluation(**result._asdict()) for result in results]
     return dg.SensorResult(asset_events=events, cursor=seen)
 
 
@@ -97,7 +92,7 @@ def _due(now: datetime) -> Window | None:
 def _is_there(instance: dg.DagsterInstance, key: dg.AssetKey, now: datetime) -> bool:
     """Whether the last window due is materialized, or the next one is already."""
     windows = [window for window in (_due(now), WINDOWS.last_ended(now)) if window]
-    return bool(materialized(instance, key, windows))
+    return any(materializations(instance, key, windows).values())
 
 
 def _result(
@@ -120,7 +115,7 @@ def _last_sessions(instance: dg.DagsterInstance, key: dg.AssetKey, due: Window) 
     """How many windows of the last sessions are missing or empty, and which."""
     windows = [WINDOWS.next_ending(midnight(sessions_back(due.day, LAST_SESSIONS - 1)))]
     while windows[-1] < due:
-        windows.append(WINDOWS.after(windows[-1]))
+        windows.append(WINDOWS.next_ending(windows[-1].end))
     found = materializations(instance, key, windows)
     missing = [window for window, records in found.items() if not records]
     # A materialization that was reported by hand has no count, and is trusted.

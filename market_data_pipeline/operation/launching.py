@@ -22,11 +22,7 @@ from market_data_pipeline.market.windows import (
 )
 from market_data_pipeline.runs.common import QUOTES, WINDOWS
 from market_data_pipeline.runs.dagster_internals import PARTITION_TAG
-from market_data_pipeline.runs.run_history import (
-    UNFINISHED,
-    last_materialized,
-    runs_of,
-)
+from market_data_pipeline.runs.run_history import last_materialized, runs_of
 from market_data_pipeline.storage.quote_store import QuoteStore
 
 JOB = "market_data_job"
@@ -50,7 +46,7 @@ def every_window(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.Sk
     end = context.scheduled_execution_time + LAUNCH_AHEAD
     window = WINDOWS.last_ended(end)
     if window is None or window.end != end:
-        return dg.SkipReason(_why_closed(end))
+        return dg.SkipReason(f"No window ends {in_sao_paulo(end)}. {_next_window(end)}")
     if clock.utc_now() > window.end - TIME_TO_LAUNCH:
         return dg.SkipReason(f"Late: `launch_missing` launches {window.key} after its end.")
     if reason := _why_blocked(context.instance, QUOTES, window, 0) or why_paced(
@@ -58,7 +54,9 @@ def every_window(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.Sk
     ):
         return dg.SkipReason(reason)
     # As a tag: Dagster refuses the key of a window that has not ended.
-    return dg.RunRequest(run_key=_run_key(window), tags={PARTITION_TAG: window.key})
+    # If SYNC_INTERVAL_MINUTES has changed, windows with the same key differ in their length.
+    run_key = f"{window.key} to {window.end.astimezone(EXCHANGE_TIMEZONE):%H:%M}"
+    return dg.RunRequest(run_key=run_key, tags={PARTITION_TAG: window.key})
 
 
 @dg.sensor(
@@ -131,7 +129,7 @@ def _why_blocked(
     name = asset.to_user_string()
     records = [each for each in runs_of(instance, window, asset) if _ended(each) > since]
     runs = [record.dagster_run for record in records]
-    if under_way := [run for run in runs if run.status in UNFINISHED]:
+    if under_way := [run for run in runs if not run.is_finished]:
         return f"Run {under_way[0].run_id[:8]} is in progress for {window.key}."
     if runs and runs[0].status is Status.CANCELED:
         return f"Run {runs[0].run_id[:8]} of {window.key} was terminated: materialize {name}."
@@ -146,31 +144,9 @@ def _why_blocked(
 
 def _ended(record: dg.RunRecord) -> float:
     """When a run ended, in Unix seconds; infinity if it has not."""
-    if record.dagster_run.status in UNFINISHED:
+    if not record.dagster_run.is_finished:
         return float("inf")
     return record.end_time or record.update_timestamp.replace(tzinfo=UTC).timestamp()
-
-
-def _run_key(window: Window) -> str:
-    """Differs for windows of the same start and another length (SYNC_INTERVAL_MINUTES)."""
-    return f"{window.key} to {window.end.astimezone(EXCHANGE_TIMEZONE):%H:%M}"
-
-
-def _why_closed(end: datetime) -> str:
-    local = end.astimezone(EXCHANGE_TIMEZONE)
-    session = WINDOWS.of_session(local.date())
-    if local.weekday() >= 5:
-        reason = f"B3 is closed: {local:%A}."
-    elif local.date() < WINDOWS.first_day:
-        reason = f"There is no window before {WINDOWS.first_day} (PARTITIONS_START)."
-    elif not session:
-        reason = f"B3 is closed: {local:%a %d %b} is a holiday."
-    else:
-        first, last = (
-            instant.astimezone(EXCHANGE_TIMEZONE) for instant in (session[0].start, session[-1].end)
-        )
-        reason = f"No window ends now: the session goes from {first:%H:%M} to {last:%H:%M}."
-    return f"{reason} {_next_window(end)}"
 
 
 def _next_window(now: datetime) -> str:

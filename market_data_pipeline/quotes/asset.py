@@ -179,13 +179,13 @@ def _observe(
     fail.
     """
     now = max(clock.utc_now(), windows[-1].end)
-    live = WINDOWS.live(now)
+    live = next((each for each in windows if WINDOWS.is_live(each, now)), None)
     past = [window for window in windows if window != live]
     with brapi.client() as client:
         observation = Observation(client.plan)
         try:
             # The live one first: it does not stay live for long.
-            if live is not None and live in windows:
+            if live:
                 observation |= observe_live(client, tickers, live, WINDOWS)
             failures, cost = observation.failures, client.account.spent
             if past:
@@ -201,7 +201,7 @@ def _observe(
         quota = _record_quota(context, client, cost, now)
     _report(context, tickers, observation)
     # Of the live window, if it is among them: the others can be asked for again.
-    _demand_an_answer(tickers, failures if live in windows else observation.failures)
+    _demand_an_answer(tickers, failures if live else observation.failures)
     return observation, quota
 
 

@@ -3,18 +3,18 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import dagster as dg
 
 from market_data_pipeline.brapi.client import Brapi
-from market_data_pipeline.brapi.observe import EARLIEST_CLOSE, Observation
+from market_data_pipeline.brapi.observe import Observation
 from market_data_pipeline.brapi.quota import last_recorded, shortage
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.price_guard import LARGEST_FACTOR, explain
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.watchlist import Watchlist
-from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window, duration
+from market_data_pipeline.market.windows import Window, close_of, duration
 from market_data_pipeline.runs.common import QUOTES, WINDOWS, failing_clearly, windows_of
 from market_data_pipeline.runs.results import (
     ERROR,
@@ -264,8 +264,6 @@ def _is_late(quote: Quote, delay: timedelta) -> bool:
     An instrument may have no trade for as long as a window. Early in a session any price will do;
     after its close, the closing price is the newest.
     """
-    start, end = quote.window_start, quote.window_end
-    day = start.astimezone(EXCHANGE_TIMEZONE).date()
-    close = datetime.combine(day, EARLIEST_CLOSE, EXCHANGE_TIMEZONE)
-    due = min(end, close) - delay - (end - start)
+    start, end, day = quote.window_start, quote.window_end, quote.window.day
+    due = min(end, close_of(day)) - delay - (end - start)
     return quote.updated_at < due and due >= WINDOWS.of_session(day)[0].start

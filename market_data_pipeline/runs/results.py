@@ -50,20 +50,6 @@ def verdict(
     )
 
 
-def as_evaluation(result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
-    """The same result as an event that needs no step of the asset."""
-    assert result.asset_key is not None
-    assert result.check_name is not None
-    return dg.AssetCheckEvaluation(
-        asset_key=result.asset_key,
-        check_name=result.check_name,
-        passed=result.passed,
-        severity=result.severity,
-        description=result.description,
-        metadata=result.metadata,
-    )
-
-
 def some(texts: Sequence[str], between: str = ", ", most: int = 10) -> str:
     """The first texts, `most` of them, and how many more there are."""
     shown = between.join(texts[:most])

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
-from dagster import DagsterRunStatus as Status
 
 from market_data_pipeline.market.windows import LARGEST_CLOCK_SKEW, Window, start_of
 from market_data_pipeline.runs.dagster_internals import (
@@ -15,33 +14,28 @@ from market_data_pipeline.runs.dagster_internals import (
     PARTITION_TAG,
 )
 
-UNFINISHED = [
-    Status.QUEUED,
-    Status.NOT_STARTED,
-    Status.STARTING,
-    Status.STARTED,
-    Status.CANCELING,
-]
 _MOST_RECORDS = 10_000  # Dagster returns no more
 # A window is usually materialized once or twice, and once more by each repeated backfill.
 _WINDOWS_A_QUERY = 400
 _MOST_RUNS = 200
 
 
-def runs_of(
-    instance: dg.DagsterInstance,
-    window: Window,
-    asset: dg.AssetKey,
-    wanted: dg.RunsFilter | None = None,
-) -> list[dg.RunRecord]:
+def runs_of(instance: dg.DagsterInstance, window: Window, asset: dg.AssetKey) -> list[dg.RunRecord]:
     """The runs that were to materialize a window of an asset, alone or in a range; newest first.
 
-    Only the newest 200 of the wanted runs (by default all) are looked at.
+    Of the runs of ranges, only those among the newest 200 of the instance are found.
     """
-    return [
-        record
+    alone = dg.RunsFilter(tags={PARTITION_TAG: window.key})
+    records = {
+        record.storage_id: record
+        for wanted in (alone, None)
         for record in instance.get_run_records(wanted, limit=_MOST_RUNS)
-        if covers(record.dagster_run, window) and _was_to_materialize(instance, record, asset)
+    }
+    return [
+        records[number]
+        for number in sorted(records, reverse=True)
+        if covers(records[number].dagster_run, window)
+        and _was_to_materialize(instance, records[number], asset)
     ]
 
 
@@ -88,16 +82,6 @@ def last_materialized(
     """When a window of an asset was last materialized, in Unix seconds; None if it is not."""
     records = materializations(instance, asset, [window])[window]
     return records[0].timestamp if records else None
-
-
-def materialized(
-    instance: dg.DagsterInstance,
-    asset: dg.AssetKey,
-    windows: Sequence[Window],
-) -> list[Window]:
-    """Those of the windows for which an asset is materialized."""
-    found = materializations(instance, asset, windows)
-    return [window for window, records in found.items() if records]
 
 
 def materializations(

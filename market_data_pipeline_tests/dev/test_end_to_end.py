@@ -145,7 +145,10 @@ def check_events(checkout: Path, env: dict[str, str], stored: list[dict[str, Any
     """Live prices are on the topic, bars are not."""
     # While the first window of a session runs there is no live one, and nothing to publish.
     live = stored[0]["source"] == "live"
-    assert live == (trading_windows().live(stored[0]["observed_at"]) is not None)
+    observed, windows = stored[0]["observed_at"], trading_windows()
+    last = windows.last_ended(observed)
+    assert last
+    assert live == windows.is_live(last, observed)
     if not live:
         return
     stand_ins = json.loads((checkout / ".dev" / "sandbox" / "stand-ins.json").read_text())

@@ -56,7 +56,7 @@ def windows_between(windows: TradingWindows, first: str, last: str) -> list[Wind
     """The windows from one key to another, both included."""
     found, end = [windows.from_key(first)], windows.from_key(last)
     while found[-1] < end:
-        found.append(windows.after(found[-1]))
+        found.append(windows.next_ending(found[-1].end))
     return found
 
 

@@ -133,7 +133,7 @@ def machine(make: Callable[[], Any], set_clock: SetClock, folder: Path) -> type:
         @rule()
         def next_window(self) -> None:
             if not WINDOWS.is_last(self.live):
-                self.live = WINDOWS.after(self.live)
+                self.live = WINDOWS.next_ending(self.live.end)
                 self.now = self.live.end + timedelta(seconds=5)
 
         @rule(back=st.integers(1, 2), length=st.integers(1, 3))

@@ -186,17 +186,19 @@ def test_of_two_instruments_that_became_one_a_price_is_kept(pipeline: Pipeline) 
     )
 
 
-# Shortly before 17:00: stocks may close then.
-THURSDAYS_CLOSE = Fault(fields={"regularMarketTime": "2026-11-19T19:59:00.000Z"})
+# Shortly before the close, which is at 18:00 from November on.
+THURSDAYS_CLOSE = Fault(fields={"regularMarketTime": "2026-11-19T20:54:00.000Z"})
+AN_HOUR_BEFORE = Fault(fields={"regularMarketTime": "2026-11-19T19:54:00.000Z"})
 ON_SUNDAY = datetime(2026, 11, 22, 15, 0, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
-    ("now", "plan", "window", "faults", "minutes", "in_time"),
+    ("now", "plan", "window", "faults", "minutes", "in_time", "recent"),
     [
-        (at("2026-11-17T15:29"), "pro", LIVE_ON_TUESDAY, [], 29, False),
-        (at("2026-11-17T15:29"), "free", LIVE_ON_TUESDAY, [], 29, True),
-        (ON_SUNDAY, "free", "2026-11-19T17:30-0300", [THURSDAYS_CLOSE], 66 * 60, True),
+        (at("2026-11-17T15:29"), "pro", LIVE_ON_TUESDAY, [], 29, False, True),
+        (at("2026-11-17T15:29"), "free", LIVE_ON_TUESDAY, [], 29, True, True),
+        (ON_SUNDAY, "free", "2026-11-19T17:30-0300", [THURSDAYS_CLOSE], 66 * 60, True, True),
+        (ON_SUNDAY, "free", "2026-11-19T17:30-0300", [AN_HOUR_BEFORE], 66 * 60, True, False),
     ],
 )
 def test_a_price_that_was_observed_late_says_so_unless_the_market_was_closed(
@@ -207,6 +209,7 @@ def test_a_price_that_was_observed_late_says_so_unless_the_market_was_closed(
     faults: list[Fault],
     minutes: float,
     in_time: bool,
+    recent: bool,
 ) -> None:
     with make_pipeline(now, plan=plan) as pipeline:
         pipeline.sandbox.faults = faults
@@ -215,4 +218,4 @@ def test_a_price_that_was_observed_late_says_so_unless_the_market_was_closed(
 
         assert metadata(result, "quotes")["observed_minutes_after_end"] == minutes
         assert checks(result)["observed_in_time"][0] is in_time
-        assert checks(result)["quotes_recent"][0]
+        assert checks(result)["quotes_recent"][0] is recent

@@ -70,7 +70,7 @@ def test_the_last_window_that_has_ended_is_live_until_the_next_one_or_session(
     window = WINDOWS.from_key(ended)
 
     assert WINDOWS.last_ended(at(now)) == window
-    assert WINDOWS.live(at(now)) == (window if live else None)
+    assert WINDOWS.is_live(window, at(now)) is live
 
 
 def test_no_window_of_the_future_is_a_partition() -> None:
@@ -84,7 +84,7 @@ def test_after_the_year_comes_the_next_session() -> None:
     last = WINDOWS.from_key("2026-12-30T17:30-0300")
 
     assert WINDOWS.is_last(last)
-    assert WINDOWS.after(last).key == "2027-01-04T10:00-0300"
+    assert WINDOWS.next_ending(last.end).key == "2027-01-04T10:00-0300"
 
 
 @pytest.mark.parametrize("key", ["2026-11-20T10:00-0300", "2026-11-19T18:00-0300"])
@@ -113,7 +113,6 @@ def test_before_the_first_window_ends_there_is_none() -> None:
     windows = TradingWindows(first_day=date(2026, 11, 23))
 
     assert windows.last_ended(at("2026-11-22T12:00")) is None
-    assert windows.live(at("2026-11-23T10:15")) is None
     assert windows.next_ending(at("2026-11-22T12:00")).key == "2026-11-23T10:00-0300"
 
 

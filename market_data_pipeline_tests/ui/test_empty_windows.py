@@ -114,15 +114,25 @@ def test_after_the_close_no_plan_has_a_bar_and_nothing_is_wrong(make_pipeline: M
         assert price["day"]  # since the close at 17:00
 
 
-def test_a_window_of_the_session_without_any_trade_is_named(make_pipeline: Make) -> None:
+@pytest.mark.parametrize(
+    ("number", "first", "empty", "last"),
+    [
+        (6, "12:30", "13:00", "13:30"),
+        (14, "16:30", "17:00", "17:30"),  # from November on, stocks close at 18:00
+    ],
+)
+def test_a_window_of_the_session_without_any_trade_is_named(
+    make_pipeline: Make, number: int, first: str, empty: str, last: str
+) -> None:
     with make_pipeline(plan="pro") as pipeline:
         history = bars(pipeline.sandbox, "PETR4", date(2026, 11, 16), "30m")
-        kept = [bar for bar in history if bar["date"] != history[6]["date"]]  # 13:00
+        kept = [bar for bar in history if bar["date"] != history[number]["date"]]
         pipeline.sandbox.faults = [Fault(ticker="PETR4", fields={"historicalDataPrice": kept})]
-        result = pipeline.run("2026-11-16T12:30-0300", "2026-11-16T13:30-0300")
+        result = pipeline.run(f"2026-11-16T{first}-0300", f"2026-11-16T{last}-0300")
 
         passed, why = checks(result)["all_tickers_quoted"]
         assert not passed
         assert why == (
-            "2 of 3 windows filled: there was no trade. Materialize again: 2026-11-16T13:00-0300."
+            "2 of 3 windows filled: there was no trade. "
+            f"Materialize again: 2026-11-16T{empty}-0300."
         )
