@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import partial
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import dagster as dg
 
@@ -42,19 +42,6 @@ FAILURES_OF_A_BREAKDOWN = 12
 QUOTES, USAGE = "/api/quote/", "/api/v2/user/usage"
 # Bytes. A quote has 2 KB, a bar up to 180.
 ANSWER_OF_A_TICKER, BAR, ANSWER_WITHOUT_BARS = 2**20, 256, 2 * 2**20
-
-
-@dataclass(frozen=True)
-class Fetch(Generic[T]):
-    """The outcome for every ticker, in the order in which they were asked for.
-
-    Each ticker is either in `answers` or in `failures` (the reason, in words).
-    """
-
-    answers: dict[str, T]
-    failures: dict[str, str]
-    requests: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -123,8 +110,8 @@ class BrapiClient:
         """Closes the connection."""
         self._connection.close()
 
-    def quotes(self, tickers: Sequence[str], window: Window) -> Fetch[Quote]:
-        """The current quote of each ticker, filed under a window.
+    def quotes(self, tickers: Sequence[str], window: Window) -> dict[str, Quote | str]:
+        """The current quote of each ticker, filed under a window, or the reason for none.
 
         Raises:
             RunError: the token, the plan or the quota refuses all requests.
@@ -137,9 +124,9 @@ class BrapiClient:
         days: tuple[date, date],
         today: date,
         window_minutes: int,
-    ) -> Fetch[History]:
-        """The bars of each ticker from one day to another (both in São Paulo, both included);
-        there may be more on either side.
+    ) -> dict[str, History | str]:
+        """The bars of each ticker from one day to another (both in São Paulo, both included), or
+        the reason for none; there may be more bars on either side.
 
         Raises:
             PlanError: the plan does not reach back that far, or has no such bars.
@@ -163,9 +150,8 @@ class BrapiClient:
 
     def _fetch(
         self, tickers: Sequence[str], read: Read[T], parameters: Mapping[str, str], bars: int
-    ) -> Fetch[T]:
+    ) -> dict[str, T | str]:
         """Asks for quotes, with up to that many bars of each ticker."""
-        started, requests_before = time.monotonic(), self.requests
         found: dict[str, T | str] = {}
         size = min(len(tickers), self.plan.tickers_per_request) or 1
         largest = min(size * ANSWER_OF_A_TICKER, ANSWER_WITHOUT_BARS) + size * bars * BAR
@@ -189,13 +175,7 @@ class BrapiClient:
                 else:
                     found |= dict.fromkeys(request.batch, str(error))
             self._log_progress(found, len(tickers))
-        ended = {ticker: found.get(ticker, self._ended_because) for ticker in tickers}
-        return Fetch(
-            answers={name: each for name, each in ended.items() if not isinstance(each, str)},
-            failures={name: each for name, each in ended.items() if isinstance(each, str)},
-            requests=self.requests - requests_before,
-            seconds=time.monotonic() - started,
-        )
+        return {ticker: found.get(ticker, self._ended_because) for ticker in tickers}
 
     def _log_progress(self, found: Mapping[str, object], tickers: int) -> None:
         if time.monotonic() - self._progress_logged_at < SECONDS_BETWEEN_PROGRESS_LINES:

@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 
 from market_data_pipeline.brapi.answers import Bar, History
 from market_data_pipeline.brapi.bars import Gap, bars_of_windows
-from market_data_pipeline.brapi.client import BrapiClient, Fetch
+from market_data_pipeline.brapi.client import BrapiClient
 from market_data_pipeline.brapi.plans import Plan
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import (
@@ -40,7 +40,7 @@ class Observation:
     `missing` has, for each window that was to be observed, the reason for each ticker without a
     row; `failures` the reason, in words, for each ticker that Brapi did not answer for;
     `answered_as` the other symbol under which a ticker of the watchlist was answered. `plan` is the
-    plan of the requests, `seconds` how long they took.
+    plan of the requests, `requests` how many there were, `seconds` how long they took.
     """
 
     plan: Plan
@@ -59,8 +59,6 @@ class Observation:
             self.quotes + other.quotes,
             self.failures | other.failures,
             self.answered_as | other.answered_as,
-            self.requests + other.requests,
-            self.seconds + other.seconds,
         )
 
     def fail(self, failures: Mapping[str, str]) -> None:
@@ -164,7 +162,6 @@ def as_stored(
 ) -> Observation:
     """What is stored of some windows, as if it had just been observed."""
     observation = unasked(plan, tickers, windows, trading_windows, now)
-    observation.quotes = list(rows)
     for quote in rows:
         observation.missing[quote.window] = {}
         if quote.ticker != quote.requested_ticker:
@@ -197,11 +194,11 @@ def unasked(
     return observation
 
 
-def _account(observation: Observation, fetch: Fetch[T]) -> list[tuple[str, T]]:
-    """Notes the costs and failures of a fetch; returns the answers to use, one for each symbol."""
-    failures = dict(fetch.failures)
-    observation.requests, observation.seconds = fetch.requests, fetch.seconds
-    symbols = {ticker: answer.ticker for ticker, answer in fetch.answers.items()}
+def _account(observation: Observation, found: Mapping[str, T | str]) -> list[tuple[str, T]]:
+    """Notes the tickers without an answer; returns the answers to use, one for each symbol."""
+    failures = {ticker: each for ticker, each in found.items() if isinstance(each, str)}
+    answers = {ticker: each for ticker, each in found.items() if not isinstance(each, str)}
+    symbols = {ticker: answer.ticker for ticker, answer in answers.items()}
     # The last one counts: a ticker that is the symbol itself.
     ordered = sorted(symbols.items(), key=lambda pair: (pair[0] == pair[1], pair[0]))
     taken = {symbol: ticker for ticker, symbol in ordered}
@@ -215,7 +212,7 @@ def _account(observation: Observation, fetch: Fetch[T]) -> list[tuple[str, T]]:
             continue
         if symbol != ticker:
             observation.answered_as[ticker] = symbol
-        accepted.append((ticker, fetch.answers[ticker]))
+        accepted.append((ticker, answers[ticker]))
     observation.fail(failures)
     return accepted
 

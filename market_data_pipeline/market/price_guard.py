@@ -23,10 +23,6 @@ ROUND_FACTORS = (*_SPLITS, *(1 / factor for factor in _SPLITS))
 _CLOSE_TOLERANCE, _PRICE_TOLERANCE = 1.1, 1.4
 
 
-class AcceptanceError(ClearError):
-    """A ticker that is to be accepted is not withheld; the text lists those that are."""
-
-
 def decide(
     stored: Iterable[Quote], new: Iterable[Quote], trusted: Mapping[str, Quote]
 ) -> list[Quote]:
@@ -65,16 +61,16 @@ def accept(rows: Sequence[Quote], tickers: Iterable[str]) -> list[Quote]:
     """The rows, with the withheld prices of some tickers accepted.
 
     Raises:
-        AcceptanceError: a text is not a ticker, or has no withheld or accepted row here.
+        ClearError: a text is not a ticker, or has no withheld or accepted row here.
     """
     tickers = set(tickers)
     if not all(map(TICKER.fullmatch, tickers)):  # the text may be a secret
-        raise AcceptanceError("`accept` takes tickers such as MGLU3, and nothing else.")
+        raise ClearError("`accept` takes tickers such as MGLU3, and nothing else.")
     known = {quote.ticker for quote in rows if quote.decision != "clear"}
     if unknown := sorted(tickers - known):
         withheld = sorted({quote.ticker for quote in rows if not quote.trusted})
         there = f"withheld are {', '.join(withheld)}" if withheld else "no price is withheld there"
-        raise AcceptanceError(f"{', '.join(unknown)} cannot be accepted: {there}.")
+        raise ClearError(f"{', '.join(unknown)} cannot be accepted: {there}.")
     return [
         replace(quote, decision="accepted")
         if quote.ticker in tickers and not quote.trusted

@@ -119,9 +119,8 @@ COLUMNS = {
 }
 """Type and description of every field of a row, in their order."""
 ROWS = TypeAdapter(list[Quote])
-"""Makes quotes of stored rows, or says which value is wrong."""
+"""Makes quotes of stored rows, or says which value is wrong; it ignores what is no field."""
 
-_DEFAULTS: dict[str, Any] = {"decision": "clear"}
 _NAMES = tuple(field.name for field in fields(Quote))
 
 
@@ -133,17 +132,6 @@ def origin_of(host: str, headers: Mapping[str, str]) -> str:
 def as_row(quote: Quote) -> dict[str, Any]:
     """The fields of a quote by their names."""
     return {name: getattr(quote, name) for name in _NAMES}
-
-
-def from_row(row: dict[str, Any]) -> Quote:
-    """The quote of a stored row.
-
-    Args:
-        row: the fields by name. Instants are aware; unknown keys are ignored, and fields that
-            older versions did not have get their defaults.
-    """
-    known = {name: row[name] for name in _NAMES if row.get(name) is not None}
-    return Quote(**{**dict.fromkeys(_NAMES), **_DEFAULTS, **known})
 
 
 def by_window(quotes: Iterable[Quote]) -> dict[Window, list[Quote]]:

@@ -157,29 +157,19 @@ def _meaning(configuration: Mapping[str, str]) -> tuple[bool, str]:
     """Whether the prices are kept for long enough, and what to say."""
     if not configuration:
         return True, "The embedded Kafka keeps its events until `make dev` ends."
-    policies = {policy.strip() for policy in configuration["cleanup.policy"].split(",")}
-    retention, size = (int(configuration[f"retention.{unit}"]) for unit in ("ms", "bytes"))
-    if "delete" not in policies or max(retention, size) < 0:
+    policies = configuration.get("cleanup.policy", "delete")
+    # A service may not list what it does not limit.
+    kept, size = (int(configuration.get(f"retention.{unit}") or -1) for unit in ("ms", "bytes"))
+    if "delete" not in policies or max(kept, size) < 0:
         return True, "The last price of each ticker stays on the topic."
-    if 0 <= size < BYTES_OF_A_WINDOW:
-        return False, (
-            f"A partition keeps {size:,} bytes (retention.bytes), but a window may take up to "
-            f"{BYTES_OF_A_WINDOW:,}: a consumer that starts late may find no price. "
-            f"{_HOW_TO_KEEP_THEM}"
-        )
-    if retention < 0:
-        return True, f"The last window stays on the topic. {_HOW_TO_KEEP_THEM}"
-    kept = timedelta(milliseconds=retention)
-    hours, pause = (each.total_seconds() / 3600 for each in (kept, LONGEST_PAUSE))
-    deleted = f"Events are deleted after {hours:g} h"
-    if kept < LONGEST_PAUSE:
-        return False, (
-            f"{deleted}, but the market pauses for up to {pause:g} h: a consumer that starts late "
-            f"in such a pause finds no price. {_HOW_TO_KEEP_THEM}"
-        )
-    return True, (
-        f"{deleted}. The market pauses for up to {pause:g} h, so a consumer finds the last window "
-        f"unless nothing was published for so long. {_HOW_TO_KEEP_THEM}"
+    pause = LONGEST_PAUSE / timedelta(milliseconds=1)
+    passed = not (0 <= kept < pause or 0 <= size < BYTES_OF_A_WINDOW)
+    finds = "finds the last window" if passed else "may find no price"
+    limits = [f"{kept / 3_600_000:g} h"] * (kept >= 0) + [f"{size:,} bytes"] * (size >= 0)
+    return passed, (
+        f"A partition keeps its events for {' or '.join(limits)}, so a consumer that starts late "
+        f"{finds}: the market pauses for up to {pause / 3_600_000:g} h, and a window may take "
+        f"{BYTES_OF_A_WINDOW:,} bytes. {_HOW_TO_KEEP_THEM}"
     )
 
 

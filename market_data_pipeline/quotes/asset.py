@@ -182,7 +182,7 @@ def _observe(
     live = next((each for each in windows if WINDOWS.is_live(each, now)), None)
     past = [window for window in windows if window != live]
     with brapi.client() as client:
-        observation = Observation(client.plan)
+        started, observation = monotonic(), Observation(client.plan)
         try:
             # The live one first: it does not stay live for long.
             if live:
@@ -198,6 +198,7 @@ def _observe(
             missed = unasked(client.plan, tickers, past, WINDOWS, now)
             missed.fail(dict.fromkeys(tickers, str(error)))
             observation |= missed
+        observation.requests, observation.seconds = client.requests, monotonic() - started
         quota = _record_quota(context, client, cost, now)
     _report(context, tickers, observation)
     # Of the live window, if it is among them: the others can be asked for again.

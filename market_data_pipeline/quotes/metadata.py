@@ -79,8 +79,8 @@ def describe_market(window: Window, instruments: Sequence[Instrument]) -> dict[s
         f"**{window.end.astimezone(EXCHANGE_TIMEZONE):%a %-d %b %Y, %H:%M}**: {_in_words(market)}"
         f"{f'; {withheld} withheld' if withheld else ''}."
     ]
-    rising = [each for each in trusted if each.change > 0][:MOVERS]
-    falling = [each for each in reversed(trusted) if each.change < 0][:MOVERS]
+    rising = [each for each in trusted if round(each.change, 2) > 0][:MOVERS]
+    falling = [each for each in reversed(trusted) if round(each.change, 2) < 0][:MOVERS]
     for title, movers in (("Up", rising), ("Down", falling)):
         if movers:
             lines += ["", f"| {title} | BRL | Day | Session |", "|:--|--:|--:|:--|"]
@@ -191,7 +191,7 @@ def volume(value: int | None) -> str:
     if value is None:
         return ""
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
+        if value >= 0.99995 * size:  # 999,960 is 1.0 M
             return f"{value / size:.1f}{NO_BREAK}{unit}"
     return str(value)
 

@@ -13,7 +13,8 @@ from upath import UPath
 from market_data_pipeline.market.b3_calendar import sessions_back
 from market_data_pipeline.market.quote import SANDBOX
 from market_data_pipeline.runs.common import QUOTES
-from market_data_pipeline.storage.quote_store import MadeUpPricesError, QuoteStore
+from market_data_pipeline.storage.quote_store import QuoteStore
+from market_data_pipeline.storage.reading import QuoteStoreError
 
 OFFICIAL_CLOSE = dg.AssetKey([*QUOTES.path[:-1], "official_close"])
 COLLECTION = "official_close"
@@ -72,7 +73,7 @@ def save(store: QuoteStore, mongo: MongoResource, key: str, closes: Closes, run_
     """Keeps B3's records of a session; a document that is there keeps its `created_at`.
 
     Raises:
-        QuoteStoreError: the file cannot be written.
+        QuoteStoreError: the file cannot be written, or the prices are made up and may not leave.
         DagsterMongoError: the documents cannot be written.
     """
     import pandas as pd
@@ -81,7 +82,7 @@ def save(store: QuoteStore, mongo: MongoResource, key: str, closes: Closes, run_
         return
     frame = pd.DataFrame([*closes.values()])
     if (frame["origin"] == SANDBOX).any() and not store.publish_made_up_prices:
-        raise MadeUpPricesError(
+        raise QuoteStoreError(
             "B3_HISTORY_URL serves made-up prices: unset it, or set PUBLISH_MADE_UP_PRICES=true."
         )
     store.write({_path(store, key): frame.to_parquet()})

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pymongo import DeleteOne, ReadPreference, UpdateOne
 from pymongo.collection import Collection
 
-from market_data_pipeline.market.quote import ROWS, Quote, as_row, by_window, from_row, merge
+from market_data_pipeline.market.quote import ROWS, Quote, as_row, by_window, merge
 from market_data_pipeline.market.windows import Window
 from market_data_pipeline.runs.common import (
     GROUP,
@@ -53,9 +53,6 @@ KEPT = {
     ],
 }
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, tzinfo=UTC)
-
-# The fields by which documents of this pipeline are recognized.
-OUR_FIELDS = {"requested_ticker", "observed_at", "created_at"}
 
 Documents = Collection[dict[str, Any]]
 
@@ -170,17 +167,16 @@ def _find(
 ) -> Iterator[tuple[dict[str, Any], Quote]]:
     """The documents of some windows that this pipeline wrote, and their quotes.
 
-    One with an impossible value, such as no end of its window, is left out: another program has
-    changed it, and the next store of its quote replaces it.
+    One that lacks a field of a quote, or has an impossible value, is left out: another program has
+    written it.
     """
     starts = {window.start for window in windows}
     span = {"$gte": windows[0].start, "$lte": windows[-1].start}
     for each in documents.find({"window_start": span}):
-        if each.keys() >= OUR_FIELDS:
-            with suppress(ValidationError):
-                (quote,) = ROWS.validate_python([as_row(from_row(each))])
-                if quote.window_start in starts:
-                    yield each, quote
+        with suppress(ValidationError):
+            (quote,) = ROWS.validate_python([each])
+            if quote.window_start in starts:
+                yield each, quote
 
 
 def _rank_others(documents: Documents, windows: Sequence[Window], rows: Iterable[Quote]) -> None:

@@ -15,7 +15,6 @@ from uuid import uuid4
 import dagster as dg
 from upath import UPath
 
-from market_data_pipeline import ClearError
 from market_data_pipeline.market.quote import Quote, merge
 from market_data_pipeline.market.windows import start_of
 from market_data_pipeline.runs.common import QUOTES
@@ -32,14 +31,6 @@ from market_data_pipeline.storage.reading import (
 _ROOM = 2**15
 # An unfinished file that is older (in seconds) is that of a run that was killed.
 _STALE_AFTER = 3600
-
-
-class MissingQuotesError(ClearError):
-    """A window was never stored; the text says which and what to do."""
-
-
-class MadeUpPricesError(ClearError):
-    """Made-up prices were about to reach a database or a broker."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +119,8 @@ class QuoteStore:
         Made-up rows that may not leave are left out, and named in the log.
 
         Raises:
-            MissingQuotesError: one of them was never stored.
-            MadeUpPricesError: all prices are made up, and none may leave.
-            QuoteStoreError: the files cannot be read.
+            QuoteStoreError: the files cannot be read, one of the windows was never stored, or all
+                prices are made up and none may leave.
         """
         reading = self.reading()
         stored = reading.windows(keys)
@@ -142,7 +132,7 @@ class QuoteStore:
             )
         if missing := [key for key, rows in stored.items() if rows is None]:
             more = f" and {len(missing) - 1} more windows" if len(missing) > 1 else ""
-            raise MissingQuotesError(
+            raise QuoteStoreError(
                 f"There are no stored quotes for {missing[0]}{more} in {self.folder}: materialize "
                 "`quotes` for them first."
             )
@@ -151,7 +141,7 @@ class QuoteStore:
         if not made_up:
             return quotes
         if len(made_up) == len(quotes):
-            raise MadeUpPricesError(
+            raise QuoteStoreError(
                 f"The prices in {self.folder} are made up by a sandbox, so they go to no database "
                 "and no broker: set BRAPI_TOKEN (and unset BRAPI_BASE_URL) for real ones, or "
                 "PUBLISH_MADE_UP_PRICES=true for a test database and a test broker."

@@ -42,7 +42,7 @@ FILES_READABLE = dg.AssetCheckSpec(
 
 
 class QuoteStoreError(ClearError):
-    """The files cannot be read or written; the text says where, why and what to do."""
+    """What is stored cannot be read, written or used; the text says why and what to do."""
 
 
 class DamagedFileError(Exception):
@@ -148,11 +148,9 @@ class Reading:
             code = _code_of_s3(content)
             if isinstance(content, FileNotFoundError) and code != "NoSuchBucket":
                 return None
-            if code != "InvalidRange":  # an empty object has none
-                if not is_local(self._folder):
-                    raise content  # the error is about the storage, not the file
-                self.damaged[key] = _reason(content)
-                return None
+            # An empty object has no range, and a folder is no file.
+            if code != "InvalidRange" and not isinstance(content, IsADirectoryError):
+                raise content
             content = b""
         try:
             return decode(content, key)

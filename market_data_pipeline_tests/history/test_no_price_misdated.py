@@ -8,7 +8,7 @@ import pytest
 from brapi_sandbox.faults import Fault
 
 from market_data_pipeline.market import clock
-from market_data_pipeline.market.quote import from_row
+from market_data_pipeline.market.quote import ROWS
 from market_data_pipeline.runs.common import WINDOWS
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
 from market_data_pipeline_tests.history.truth import (
@@ -29,7 +29,7 @@ WEDNESDAY_10_00 = datetime(2026, 11, 18, 13, tzinfo=UTC)
 
 
 def in_the_collection(pipeline: Pipeline) -> dict[Any, float]:
-    return filed(map(from_row, pipeline.documents()))
+    return filed(ROWS.validate_python(pipeline.documents()))
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from market_data_pipeline.market.quote import from_row
+from market_data_pipeline.market.quote import ROWS
 from market_data_pipeline.market.windows import TradingWindows, Window
 from market_data_pipeline_tests.conftest import (
     LIVE_ON_TUESDAY,
@@ -182,7 +182,7 @@ def machine(make: Callable[[], Any], set_clock: SetClock, folder: Path) -> type:
                 )
                 for quote in rows
             } == self.model.rows
-            assert {from_row(document) for document in self.pipeline.documents()} == set(rows)
+            assert set(ROWS.validate_python(self.pipeline.documents())) == set(rows)
 
         def teardown(self) -> None:
             with self.stack:

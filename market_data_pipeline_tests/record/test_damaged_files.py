@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -172,6 +173,31 @@ def test_a_damaged_file_of_the_window_itself_is_kept_beside_the_new_one(
     assert len(pd.read_parquet(folder)) == 4
     later(1)
     assert checks(stored.run(SECOND))["files_readable"][0]
+
+
+def test_a_disk_that_cannot_be_read_damages_no_file(
+    stored: Pipeline, later: Later, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later(0.5)
+    path, rows = path_of(stored, LIVE_ON_TUESDAY), stored.store.load([LIVE_ON_TUESDAY])
+
+    def failing(*_: object, **__: object) -> list[Exception]:
+        return [OSError(errno.EIO, "Input/output error")]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(stored.store.folder.fs), "cat_ranges", failing)
+        assert "cannot be read: Input/output error" in failure_of(stored.run(LIVE_ON_TUESDAY))
+
+    assert [*path.parent.glob("_*")] == []
+    assert stored.store.load([LIVE_ON_TUESDAY]) == rows
+
+
+def test_a_folder_in_place_of_a_file_is_kept_beside_the_new_one(stored: Pipeline) -> None:
+    path_of(stored, SECOND).mkdir()
+
+    assert stored.run(SECOND).success
+    assert len(stored.store.load([SECOND])) == 4
+    assert [*path_of(stored, SECOND).parent.glob("_*.damaged")]
 
 
 @pytest.mark.parametrize("sink", ["mongo_price_history", "kafka_publication"])

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from brapi_sandbox.faults import Fault
 
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, ChangeSettings, Pipeline
 from market_data_pipeline_tests.observed import metadata
@@ -55,6 +56,19 @@ def test_a_first_window_shows_what_moved_most_since_the_previous_close(pipeline:
         assert row["day"] == f"{moves[ticker]:+.2f}%".replace("-0.00", "+0.00")
         assert row["time"] == f"{local:%H:%M:%S}"
     assert "decision" not in told["prices"][0]
+
+
+def test_what_rounds_to_nothing_is_no_move_and_a_volume_takes_the_larger_unit(
+    pipeline: Pipeline,
+) -> None:
+    price = {"regularMarketPrice": 100.004, "regularMarketPreviousClose": 100.0}
+    pipeline.sandbox.faults = [Fault(fields=price | {"regularMarketVolume": 999_960})]
+
+    told = metadata(pipeline.run(LIVE_ON_TUESDAY), "quotes")
+
+    assert "0 up, 0 down, 50 unchanged" in told["market"]
+    assert [*movers(told["market"])] == []
+    assert {row["volume"] for row in told["prices"]} == {"1.0\N{NO-BREAK SPACE}M"}
 
 
 def test_the_line_goes_on_with_each_window_and_a_withheld_price_is_no_mover(

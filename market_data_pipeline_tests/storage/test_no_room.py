@@ -53,7 +53,7 @@ def test_it_is_one_sentence_before_the_first_request(
         result = pipeline.run(LIVE_ON_TUESDAY)
 
     assert re.fullmatch(
-        rf"The stored quotes in {pipeline.store.folder} cannot be written: {why}\. Check "
+        rf"The stored quotes in {pipeline.store.folder} cannot be (read|written): {why}\. Check "
         r"QUOTES_PATH \(its space, permissions and credentials\), then materialize the window "
         r"again\.",
         failure_of(result),
