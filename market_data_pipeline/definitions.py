@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import dagster as dg
 from dagster_mongo import MongoResource
@@ -50,16 +50,16 @@ def resources(given: Settings) -> dict[str, dg.ResourceDefinition]:
     kafka = Kafka(given)  # one: what `quotes` connects, the publication uses
 
     def mongo(_: dg.InitResourceContext) -> Iterator[MongoResource]:
-        with _mongo(given) as resource:
-            yield resource
+        uri, database = given.mongo_uri.get_secret_value() or None, given.mongo_database
+        host = None if uri else given.mongo_host
+        with MongoResource(uri=uri, host=host, port=given.mongo_port, database=database) as one:
+            yield one
 
-    def price_history(_: dg.InitResourceContext) -> Iterator[PriceHistory]:
-        with _mongo(given) as resource:
-            yield PriceHistory(mongo=resource)
+    def price_history(context: dg.InitResourceContext) -> PriceHistory:
+        return PriceHistory(mongo=context.resources.mongo)
 
-    def services(_: dg.InitResourceContext) -> Iterator[list[Connect]]:
-        with _mongo(given) as resource:
-            yield [kafka.connect, partial(connect_mongo, resource)]
+    def services(context: dg.InitResourceContext) -> list[Connect]:
+        return [kafka.connect, partial(connect_mongo, context.resources.mongo)]
 
     def quote_store(context: dg.InitResourceContext) -> QuoteStore:
         storage = context.instance.storage_directory() if context.instance else ""
@@ -68,20 +68,18 @@ def resources(given: Settings) -> dict[str, dg.ResourceDefinition]:
     return {
         "brapi": _fixed(lambda _: Brapi(given), given, "brapi_", "watchlist_file"),
         "mongo": _fixed(mongo, given, "mongo_"),
-        "price_history": _without_config(dg.IOManagerDefinition(cast("Any", price_history))),
+        "price_history": _without_config(
+            dg.IOManagerDefinition(price_history, required_resource_keys={"mongo"})
+        ),
         "kafka": _fixed(lambda _: kafka, given, "kafka_"),
-        "services": _fixed(services, given),
+        "services": _without_config(
+            dg.ResourceDefinition(services, required_resource_keys={"mongo"})
+        ),
         "b3": _fixed(lambda _: B3History(), given, "b3_"),
         "quote_store": _fixed(quote_store, given, "quotes_path", "publish_"),
         # Dagster's own would read any folder, or any variable, from run config.
         "io_manager": _without_config(dg.mem_io_manager),
     }
-
-
-def _mongo(given: Settings) -> MongoResource:
-    uri = given.mongo_uri.get_secret_value() or None
-    host = None if uri else given.mongo_host
-    return MongoResource(uri=uri, host=host, port=given.mongo_port, database=given.mongo_database)
 
 
 def _fixed(make: Callable[..., Any], given: Settings, *names: str) -> dg.ResourceDefinition:
@@ -91,7 +89,7 @@ def _fixed(make: Callable[..., Any], given: Settings, *names: str) -> dg.Resourc
             str, default_value=_shown(getattr(given, name)), description=field.description
         )
         for name, field in Settings.model_fields.items()
-        if names and name.startswith(names)
+        if name.startswith(names)
     }
     text = "Its settings are variables of the code location; a run cannot change them."
     return _without_config(dg.ResourceDefinition(make, config_schema=fields, description=text))

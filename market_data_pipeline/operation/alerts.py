@@ -76,11 +76,11 @@ def alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReas
     url, now = settings().alert_webhook_url.get_secret_value(), clock.utc_now()
     if not url:
         return dg.SkipReason(f"{URL} is not set: no message is sent.")
-    known = _read(context.cursor)
-    if known is None:
+    if not context.cursor:
         # The first run has had no time to finish. Earlier failures are not sent.
         first = Cursor(clock.record_now().timestamp())
         return dg.SensorResult(skip_reason="First look in one minute.", cursor=_written(first))
+    known = Cursor(**json.loads(context.cursor))
     session = WINDOWS.of_session(now.astimezone(EXCHANGE_TIMEZONE).date())
     if not session or not session[0].start <= now < session[-1].end + AFTER_THE_SESSION:
         return dg.SkipReason("B3 is closed: what still fails when it opens is sent then.")
@@ -246,14 +246,6 @@ def _why_it_failed(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:
         reason = " ".join((sentence or f"{name}, see the log of the run").split())
         reasons[event.step_key or ""] = reason[:LONGEST_REASON]
     return reasons
-
-
-def _read(cursor: str | None) -> Cursor | None:
-    """The cursor; None at the first tick, and after one of an older version."""
-    try:
-        return Cursor(**json.loads(cursor or "null"))
-    except TypeError:
-        return None
 
 
 def _written(cursor: Cursor) -> str:

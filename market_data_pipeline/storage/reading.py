@@ -163,22 +163,15 @@ def files_readable(stored: Reading, windows: Sequence[Window]) -> dg.AssetCheckR
     """Whether all files that were read are whole; `windows` are those that the run stores anew."""
     replaced = stored.damaged.keys() & {window.key for window in windows}
     rows = [{"window": key, "reason": why} for key, why in stored.damaged.items()]
-    sentences = []
-    if stored.damaged:
-        files = some(stored.damaged_files(), "; ")
-        sentences.append(f"{len(stored.damaged)} files cannot be read: {files}.")
-    if replaced:
-        sentences.append(
-            f"{len(replaced)} of them are replaced by this run and kept as `_….damaged`."
-        )
-    if len(replaced) < len(stored.damaged):
-        sentences.append(
-            "The others are left out: restore them, or materialize their windows again."
-        )
+    fault = (
+        f"{len(rows)} files cannot be read: {some(stored.damaged_files(), '; ')}. This run "
+        f"replaces {len(replaced)} of them and keeps them as `_….damaged`. The others are left "
+        "out: restore them, or materialize their windows again."
+    )
     return verdict(
         FILES_READABLE,
         windows,
-        " ".join(sentences),
+        fault if rows else "",
         "Every file is readable.",
         WARN,
         **table_if_any("damaged", rows),

@@ -146,9 +146,7 @@ def test_the_price_before_a_damaged_one_is_compared_with(stored: Pipeline, later
     passed, why = checks(result)["files_readable"]
     assert not passed
     assert why.startswith(f"1 files cannot be read: {path} (Parquet magic bytes not found")
-    assert why.endswith(
-        "The others are left out: restore them, or materialize their windows again."
-    )
+    assert "This run replaces 0 of them" in why
 
 
 def test_a_damaged_file_of_the_window_itself_is_kept_beside_the_new_one(
@@ -163,7 +161,7 @@ def test_a_damaged_file_of_the_window_itself_is_kept_beside_the_new_one(
     assert len(prices(stored)) == 2
     passed, why = checks(result)["files_readable"]
     assert not passed
-    assert why.endswith("1 of them are replaced by this run and kept as `_….damaged`.")
+    assert "This run replaces 1 of them and keeps them as `_….damaged`." in why
     folder = path_of(stored, LIVE_ON_TUESDAY).parent
     [aside] = folder.glob("_*.damaged")
     assert aside.read_bytes() == content
