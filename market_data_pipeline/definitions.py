@@ -50,10 +50,16 @@ def resources(given: Settings) -> dict[str, dg.ResourceDefinition]:
     kafka = Kafka(given)  # one: what `quotes` connects, the publication uses
 
     def mongo(_: dg.InitResourceContext) -> Iterator[MongoResource]:
-        uri, database = given.mongo_uri.get_secret_value() or None, given.mongo_database
-        host = None if uri else given.mongo_host
-        with MongoResource(uri=uri, host=host, port=given.mongo_port, database=database) as one:
-            yield one
+        uri = given.mongo_uri.get_secret_value() or None
+        with MongoResource(
+            uri=uri,
+            host=None if uri else given.mongo_host,
+            port=given.mongo_port,
+            database=given.mongo_database,
+            # A server that runs alone confirms other writes up to 100 ms before a crash spares them.
+            client_options={"journal": True},
+        ) as resource:
+            yield resource
 
     def price_history(context: dg.InitResourceContext) -> PriceHistory:
         return PriceHistory(mongo=context.resources.mongo)

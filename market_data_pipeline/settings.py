@@ -106,9 +106,9 @@ Prefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]*$"), "letters, digits and 
 def _kafka_config() -> dict[str, SecretStr]:
     """librdkafka's properties from the environment, by their names there (`sasl.username`)."""
     return {
-        name.removeprefix(KAFKA_CONFIG).lower().replace("_", "."): SecretStr(value)
+        name[len(KAFKA_CONFIG) :].lower().replace("_", "."): SecretStr(value)
         for name, value in os.environ.items()
-        if name.startswith(KAFKA_CONFIG) and value.strip()
+        if name.upper().startswith(KAFKA_CONFIG) and value.strip()
     }
 
 
@@ -282,13 +282,14 @@ def misspelled(environ: Mapping[str, str]) -> dict[str, str]:
     """A sentence for each variable that is set and looks like a setting, but is not one."""
     said = {}
     for name in sorted(environ):
-        known = name in names() or name in DEPLOYMENT or name.startswith(KAFKA_CONFIG)
+        upper = name.upper()  # a setting is read in either case
+        known = upper in names() or upper in DEPLOYMENT or upper.startswith(KAFKA_CONFIG)
         if known or not environ[name].strip():
             continue
-        cutoff = 0.6 if name.startswith(OUR_PREFIXES) else 0.85
-        if meant := difflib.get_close_matches(name, names(), n=1, cutoff=cutoff):
+        cutoff = 0.6 if upper.startswith(OUR_PREFIXES) else 0.85
+        if meant := difflib.get_close_matches(upper, names(), n=1, cutoff=cutoff):
             said[name] = f"{name} is not a setting, nothing reads it: did you mean {meant[0]}?"
-        elif name.startswith(OUR_PREFIXES):
+        elif upper.startswith(OUR_PREFIXES):
             said[name] = f"{name} is not a setting, nothing reads it."
     return said
 

@@ -10,17 +10,21 @@ from dotenv import dotenv_values
 from market_data_pipeline.settings import SettingError, Settings
 
 BRAPI = "https://brapi.dev"
-PATHS = re.compile("WATCHLIST_FILE|QUOTES_PATH|KAFKA_CONFIG_.*_LOCATION")
+PATHS = re.compile("WATCHLIST_FILE|QUOTES_PATH|KAFKA_CONFIG_.*_LOCATION", re.IGNORECASE)
 
 
 def read_settings() -> Settings:
     """The settings, with the lines of `.env`, which are in this process's environment then.
 
     A value is taken as it is written, and a blank one counts as not set. Paths become absolute.
-    Raises as `Settings`.
+    Raises as `Settings`, also if `.env` cannot be read.
     """
-    lines = dotenv_values(".env", interpolate=False)
-    os.environ.update({name: line for name, line in lines.items() if line and line.strip()})
+    try:
+        lines = dotenv_values(".env", interpolate=False)
+        os.environ.update({name: line for name, line in lines.items() if line and line.strip()})
+    except (OSError, ValueError):
+        text = ".env cannot be read: make it a text file in UTF-8 that you may read."
+        raise SettingError(text) from None
     for name in filter(PATHS.fullmatch, [*os.environ]):
         if (path := os.environ[name].strip()) and "://" not in path:
             os.environ[name] = str(Path(path).expanduser().absolute())

@@ -132,11 +132,11 @@ class Pipeline:
         select: str = "*",
         config: Mapping[str, Any] | None = None,
     ) -> dg.ExecuteInProcessResult:
-        """A run of the assets for one window, or for all from `first` to `last`."""
+        """A run of the assets for one window, for all from `first` to `last`, or without any."""
         job = dg.define_asset_job("everything", selection=select)
         definitions = dg.Definitions.merge(self.definitions(), dg.Definitions(jobs=[job]))
         # As tags: a run may be launched before its window has ended.
-        partitions = {"dagster/partition": first}
+        partitions = {"dagster/partition": first} if first else {}
         if last is not None:
             ends = {"start": first, "end": last}
             partitions = {f"dagster/asset_partition_range_{end}": ends[end] for end in ends}

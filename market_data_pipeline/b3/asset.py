@@ -15,8 +15,15 @@ from market_data_pipeline.market import b3_calendar, clock
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, sessions_from
-from market_data_pipeline.runs.common import ONE_RUN_A_RANGE, OWNERS, WINDOWS, failing_clearly
+from market_data_pipeline.runs.common import (
+    ONE_RUN_A_RANGE,
+    OWNERS,
+    WINDOWS,
+    failing_clearly,
+    partitions_of,
+)
 from market_data_pipeline.runs.results import ROW_COUNT, column_schema, some
+from market_data_pipeline.runs.run_history import windows_of_run
 from market_data_pipeline.runs.turn import B3, turn
 from market_data_pipeline.settings import FIRST_DAY, settings
 from market_data_pipeline.storage.official_close import COLUMNS, OFFICIAL_CLOSE, Closes, save
@@ -49,7 +56,12 @@ def official_close(
 
     It costs no request to Brapi. B3 publishes it in the evening or the night after the session.
     """
-    keys, stored, unexpected = list(context.partition_keys), set[str](), list[str]()
+    keys, stored, unexpected = partitions_of(context), set[str](), list[str]()
+    if not keys:
+        none = (
+            f"There is no session{windows_of_run(context.run)}: choose a day, or a range of days."
+        )
+        raise dg.Failure(none, allow_retries=False)
     found, troubles = defaultdict[str, list[str]](list), dict[str, FileError]()
     with failing_clearly(), turn(context, B3):
         ours = {key: _last_trusted(quote_store, key) for key in keys}

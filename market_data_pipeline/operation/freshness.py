@@ -69,7 +69,7 @@ def _watch(
     window = _due(now)
     if window is None:
         return dg.SkipReason("No window is due yet.")
-    if not _is_there(instance, QUOTES, now):
+    if not _there(instance, QUOTES, now):
         if reason := why_paced(instance, last_due(window, now - GRACE)):
             return dg.SkipReason(f"{window.key} was not due. {reason}")
         if cursor is None:
@@ -89,10 +89,11 @@ def _due(now: datetime) -> Window | None:
     return WINDOWS.last_ended(now - GRACE)
 
 
-def _is_there(instance: dg.DagsterInstance, key: dg.AssetKey, now: datetime) -> bool:
-    """Whether the last window due is materialized, or the next one is already."""
+def _there(instance: dg.DagsterInstance, key: dg.AssetKey, now: datetime) -> list[Window]:
+    """The last window due, if it is materialized, and the next one, if that already is."""
     windows = [window for window in (_due(now), WINDOWS.last_ended(now)) if window]
-    return any(materializations(instance, key, windows).values())
+    found = materializations(instance, key, windows)
+    return [window for window in windows if found[window]]
 
 
 def _result(
@@ -102,12 +103,12 @@ def _result(
     if due is None:
         return verdict(spec, [], "", "No window is due yet.", ERROR)
     fault, last_sessions = "", _last_sessions(instance, spec.asset_key, due)
-    if not _is_there(instance, spec.asset_key, now):
+    if not (there := _there(instance, spec.asset_key, now)):
         fault = (
             f"{due.key} is missing; it ended {in_sao_paulo(due.end)} in São Paulo. Look at the "
             f"last run and at the ticks of `every_window` and `launch_missing`. {last_sessions}"
         )
-    well = f"{due.key}, the last window due, is materialized. {last_sessions}"
+    well = f"{there[-1].key} is materialized. {last_sessions}" if there else ""
     return verdict(spec, [due], fault, well, ERROR)
 
 

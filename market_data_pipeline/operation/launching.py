@@ -15,6 +15,7 @@ from market_data_pipeline.brapi.quota import CLOSING_GRACE, last_due, why_paced
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.windows import (
     EXCHANGE_TIMEZONE,
+    LARGEST_CLOCK_SKEW,
     LAUNCH_AHEAD,
     Window,
     close_of,
@@ -124,9 +125,11 @@ def _why_blocked(
 ) -> str | None:
     """Why no run is launched for a window of an asset: one is in progress, or has just failed.
 
-    Runs that ended before `since` (Unix seconds) are ignored.
+    Runs that ended before `since` (Unix seconds), or before the window could be asked for, are
+    ignored.
     """
     name = asset.to_user_string()
+    since = max(since, (window.end - LAUNCH_AHEAD - LARGEST_CLOCK_SKEW).timestamp())
     records = [each for each in runs_of(instance, window, asset) if _ended(each) > since]
     runs = [record.dagster_run for record in records]
     if under_way := [run for run in runs if not run.is_finished]:

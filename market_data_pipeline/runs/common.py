@@ -33,18 +33,24 @@ OWNERS = ["team:market-data"]
 # A range is one run: a request covers all of its windows.
 ONE_RUN_A_RANGE = dg.BackfillPolicy.single_run()
 
+Context = dg.AssetExecutionContext | dg.AssetCheckExecutionContext
 
 # Connects to what a sink writes to; returns what is wrong and what to do, or an empty text.
 Connect = Callable[[], str]
 
 
-def windows_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> list[Window]:
+def partitions_of(context: Context) -> list[str]:
+    """The keys of the run's partitions, in the order of time; none if it was launched without."""
+    return list(context.partition_keys) if windows_of_run(context.run) else []
+
+
+def windows_of(context: Context) -> list[Window]:
     """The windows of the run's partitions, in the order of time.
 
     Raises:
-        Failure: the partition, or the last one of a range, is not a window; or the range has none.
+        Failure: the partition, or the last one of a range, is not a window; or there is none.
     """
-    windows = [WINDOWS.from_key(key) for key in context.partition_keys]
+    windows = [WINDOWS.from_key(key) for key in partitions_of(context)]
     # Where no window starts, Dagster takes the one that follows.
     if not windows or not all(covers(context.run, window) for window in windows):
         raise dg.Failure(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from zlib import crc32
 
@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy import NullPool, create_engine
 from sqlalchemy.exc import OperationalError
 
+from market_data_pipeline import ClearError
 from market_data_pipeline.runs.dagster_internals import postgres_url
 
 BRAPI, KAFKA, B3 = "market_data_brapi", "market_data_kafka", "market_data_b3"
@@ -30,6 +31,7 @@ ON_POSTGRES = f"""
 SET lock_timeout = '{SLICE_SECONDS}s';
 SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;
 """
+
 
 # Waits for a slice; returns whether the lock was acquired.
 Acquire = Callable[[], bool]
@@ -54,14 +56,21 @@ def turn(context: dg.AssetExecutionContext, name: str) -> Iterator[None]:
 
 @contextmanager
 def _in_a_file(instance: dg.DagsterInstance, name: str) -> Iterator[Acquire]:
-    folder = Path(instance.storage_directory())
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f"{name}.lock", thread_local=False)
+    path = Path(instance.storage_directory()) / f"{name}.lock"
+    lock = FileLock(path, thread_local=False)
 
     def acquire() -> bool:
-        with suppress(Timeout):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=SLICE_SECONDS, poll_interval=0.02)
-        return lock.is_locked
+        except Timeout:
+            return False
+        except OSError as error:
+            raise ClearError(
+                f"{path} cannot be locked: {error.strerror}. Let the user of the run write to it "
+                "and to its folder, then materialize again."
+            ) from None
+        return True
 
     try:
         yield acquire

@@ -24,7 +24,7 @@ class Official:
     def __call__(
         self, first: str = "2026-11-17", last: str = "", url: str = ""
     ) -> dg.ExecuteInProcessResult:
-        """Runs the asset for a session, or from one to another."""
+        """Runs the asset for a session, from one to another, or without any."""
         from market_data_pipeline.b3.asset import official_close, official_close_job
         from market_data_pipeline.b3.files import B3History
 
@@ -35,7 +35,7 @@ class Official:
         job = dg.Definitions(
             [official_close], jobs=[official_close_job], resources=resources
         ).resolve_job_def("official_close_job")
-        tags = {"dagster/partition": first}
+        tags = {"dagster/partition": first} if first else {}
         if last:
             ends = {"start": first, "end": last}
             tags = {f"dagster/asset_partition_range_{end}": day for end, day in ends.items()}

@@ -281,6 +281,19 @@ def test_the_calendar_is_that_of_b3(
     assert asked == [name for day in (session, *closed) for name in session_file(day)]
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "named"),
+    [("2026-11-17", "2026-11-13", " for 2026-11-17 to 2026-11-13"), ("", "", "")],
+    ids=["reversed", "launched without a partition"],
+)
+def test_a_run_without_a_session_is_one_sentence(
+    official: Official, first: str, last: str, named: str
+) -> None:
+    assert failure_of(official(first, last), "official_close") == (
+        f"There is no session{named}: choose a day, or a range of days."
+    )
+
+
 def test_more_than_forty_sessions_of_a_year_are_one_request(official: Official) -> None:
     weekdays = pd.bdate_range("2026-09-01", "2026-11-17").strftime("%Y%m%d")
     days = [day for day in weekdays if day not in ("20260907", "20261012", "20261102")]

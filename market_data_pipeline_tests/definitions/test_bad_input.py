@@ -94,6 +94,13 @@ def test_partitions_that_are_no_windows(pipeline: Pipeline, first: str, last: st
     assert not pipeline.folder.exists()
 
 
+def test_a_run_that_was_launched_without_a_partition_is_one_sentence(pipeline: Pipeline) -> None:
+    assert failure_of(pipeline.run("")) == (
+        "There is no window: choose the key of a window, or a range that ends with a window and "
+        "begins before it."
+    )
+
+
 def test_a_range_may_begin_where_no_window_does(pipeline: Pipeline) -> None:
     assert pipeline.run("2026-11-14T10:00-0300", "2026-11-16T10:00-0300", select="quotes").success
     assert [*pipeline.store.folder.iterdir()] == [

@@ -151,6 +151,8 @@ def test_the_database_is_that_of_mongo_db_or_of_the_uri(
         ("MONGODB_URI", ": did you mean MONGO_URI?"),
         ("PUBLISH_MADEUP_PRICES", ": did you mean PUBLISH_MADE_UP_PRICES?"),
         ("BRAPI_XYZZY_QQ", "."),
+        ("kafka_bootstrap_server", ": did you mean KAFKA_BOOTSTRAP_SERVERS?"),
+        ("brapi_xyzzy_qq", "."),
     ],
 )
 def test_a_mistaken_name_is_told_with_the_one_that_was_meant(name: str, meant: str) -> None:
@@ -164,7 +166,8 @@ def test_names_of_others_and_of_the_deployment_are_not_told() -> None:
     names |= {"KAFKA_HOME", "KAFKA_OPTS", "MONGO_HOME", "DAGSTER_HOME", "TEST_MONGO_URI"}
     for file in (ROOT / "deploy" / "watchlists").glob("*.env"):
         names |= dotenv_values(file).keys()
-    assert misspelled(dict.fromkeys([*names, *EXAMPLE], "x")) == {}
+    names |= {*EXAMPLE, *map(str.lower, EXAMPLE)}
+    assert misspelled(dict.fromkeys(names, "x")) == {}
 
 
 def test_the_definitions_warn(

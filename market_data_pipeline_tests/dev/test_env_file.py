@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from market_data_pipeline.settings import SettingError
 from market_data_pipeline_dev.settings import read_settings
 from market_data_pipeline_tests.supervised import ROOT, Supervisor, settings, wait_until
 
@@ -90,7 +91,7 @@ def test_a_line_counts_more_than_the_shell_and_a_blank_one_less(
     monkeypatch.setattr(os, "environ", os.environ.copy())
     (tmp_path / ".env").write_text(
         "BRAPI_TOKEN=\nMONGO_DB= \nMONGO_HOST\nKAFKA_TOPIC=file\n"
-        "WATCHLIST_FILE=lists/mine.csv\nQUOTES_PATH=s3://bucket/quotes\n"
+        "watchlist_file=lists/mine.csv\nQUOTES_PATH=s3://bucket/quotes\n"
         "KAFKA_CONFIG_SSL_CA_LOCATION=ca.pem\n"
     )
     os.environ |= {"BRAPI_TOKEN": "shell", "KAFKA_TOPIC": "shell", "MONGO_HOST": "shell"}
@@ -123,3 +124,14 @@ def test_a_dollar_sign_is_one(
     properties = read_settings().kafka_client_properties
 
     assert properties["sasl.password"].get_secret_value() == password
+
+
+@pytest.mark.parametrize("line", ["BRAPI_TOKEN=canção\n".encode("latin-1"), b"BRAPI_TOKEN=a\0b\n"])
+def test_a_file_that_is_no_text_is_one_sentence(
+    line: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_bytes(line)
+
+    with pytest.raises(SettingError, match=r"^\.env cannot be read: make it a text file in UTF-8"):
+        read_settings()

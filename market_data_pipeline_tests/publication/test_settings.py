@@ -1,6 +1,7 @@
 """What passes from the environment to librdkafka, and what of it is shown."""
 
 import re
+from collections.abc import Callable
 
 import pytest
 
@@ -13,10 +14,13 @@ from market_data_pipeline_tests.publication.helpers import a_kafka, a_window
 PASSWORD = "correct horse"
 
 
-def test_variables_become_properties(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KAFKA_CONFIG_SECURITY_PROTOCOL", "SASL_SSL")
-    monkeypatch.setenv("KAFKA_CONFIG_SASL_PASSWORD", PASSWORD)
-    monkeypatch.setenv("KAFKA_CONFIG_SSL_CA_LOCATION", " ")
+@pytest.mark.parametrize("case", [str.upper, str.lower])
+def test_variables_become_properties(
+    case: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(case("KAFKA_CONFIG_SECURITY_PROTOCOL"), "SASL_SSL")
+    monkeypatch.setenv(case("KAFKA_CONFIG_SASL_PASSWORD"), PASSWORD)
+    monkeypatch.setenv(case("KAFKA_CONFIG_SSL_CA_LOCATION"), " ")
     properties = connection_properties(Settings())
     assert {name: value for name, value in properties.items() if "s" in name.split(".")[0]} == {
         "bootstrap.servers": "localhost:9092",

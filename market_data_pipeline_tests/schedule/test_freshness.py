@@ -80,6 +80,8 @@ def test_what_is_stored_is_fresh_as_long_as_nothing_later_is_due(
         watch.materialize(key)
 
     assert watch.at(moment) == expected
+    named = f"{stored[-1]} is materialized. " if expected is FRESH else " is missing; it ended "
+    assert all(named in said for said in watch.said.values())
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from market_data_pipeline.market.windows import (
 from market_data_pipeline.operation import freshness, launching
 from market_data_pipeline.runs.common import GROUP, WINDOWS
 from market_data_pipeline.settings import INTERVALS_IN_MINUTES
-from market_data_pipeline_tests.conftest import at
-from market_data_pipeline_tests.schedule.conftest import ASSETS, Operation, Status
+from market_data_pipeline_tests.conftest import SetClock, at
+from market_data_pipeline_tests.schedule.conftest import ASSETS, Operation, Status, dagsters_clock
 
 # The schedule
 
@@ -106,6 +106,20 @@ def test_a_window_that_is_on_its_way_or_whose_run_was_terminated_is_not_launched
 
     for answer in both(operation):
         assert str(answer).startswith(said.format(run_id, KEY))
+
+
+def test_a_run_that_ended_before_the_window_could_be_asked_for_is_none_of_it(
+    operation: Operation, set_clock: SetClock
+) -> None:
+    """A range to the end of the session, launched by its tags, is terminated in the queue."""
+    set_clock(at("2026-11-19T12:00"))
+    with dagsters_clock():
+        operation.run("2026-11-19T10:00-0300", status=Status.CANCELED, last=THURSDAYS_LAST)
+
+    scheduled, missing = both(operation)
+
+    assert isinstance(scheduled, dg.RunRequest)
+    assert missing == LAUNCHED
 
 
 @pytest.mark.parametrize("asset", ["funds/quotes", "kafka_publication"])
