@@ -56,7 +56,7 @@ def resources(given: Settings) -> dict[str, dg.ResourceDefinition]:
             host=None if uri else given.mongo_host,
             port=given.mongo_port,
             database=given.mongo_database,
-            # A server that runs alone confirms other writes up to 100 ms before a crash spares them.
+            # Without it, a server that runs alone confirms writes that a crash may still undo.
             client_options={"journal": True},
         ) as resource:
             yield resource

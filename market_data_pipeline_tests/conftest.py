@@ -20,7 +20,6 @@ import pytest
 from brapi_sandbox.sandbox import Sandbox, serve
 from dagster._core.storage.event_log import in_memory as event_log_in_memory
 from dagster._core.storage.runs import in_memory as runs_in_memory
-from dagster_mongo import MongoResource
 from sqlalchemy import Engine, event
 
 from market_data_pipeline.brapi.client import Brapi
@@ -114,13 +113,10 @@ class Pipeline:
         from market_data_pipeline.definitions import ASSETS, resources
         from market_data_pipeline.quotes.checks import check_record
 
-        mongo = MongoResource(
-            uri=self.mongo_uri, database=DATABASE, server_selection_timeout_seconds=2
-        )
         return dg.Definitions(
             assets=ASSETS,
             asset_checks=[check_record],
-            resources={**resources(self.settings()), "mongo": mongo},
+            resources=resources(self.settings()),
             executor=dg.in_process_executor,
         )
 

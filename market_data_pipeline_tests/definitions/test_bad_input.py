@@ -43,7 +43,7 @@ def test_a_line_of_the_watchlist_that_is_no_ticker(
 
 def test_no_mongodb_leaves_the_quotes_and_the_events(pipeline: Pipeline) -> None:
     there = pipeline.mongo_uri
-    pipeline.mongo_uri = "mongodb://127.0.0.1:9"
+    pipeline.mongo_uri = "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=2000"
 
     result = pipeline.run(LIVE_ON_TUESDAY)
 
