@@ -164,7 +164,7 @@ class Settings(BaseSettings):
     kafka_updated_at_format: Literal["", "epoch", "iso8601"] = _setting(
         "",
         "form of `updated_at`: `epoch` (Unix seconds) or `iso8601`; `java.time.Instant` reads "
-        "both, `LocalDateTime` the second",
+        "both, `LocalDateTime` only `iso8601`",
         shown="`epoch`, with a warning",
     )
     kafka_transactions: Flag = _setting(
@@ -189,7 +189,7 @@ class Settings(BaseSettings):
     )
     b3_ca_bundle: File = _setting(
         "",
-        "file with the certificates to verify B3 by, if its own chain is incomplete",
+        "file with the CA certificates that verify B3, if B3's chain is incomplete",
         shown="those of `certifi`",
     )
     watchlist_file: File = _setting(
@@ -288,9 +288,9 @@ def misspelled(environ: Mapping[str, str]) -> dict[str, str]:
             continue
         cutoff = 0.6 if upper.startswith(OUR_PREFIXES) else 0.85
         if meant := difflib.get_close_matches(upper, names(), n=1, cutoff=cutoff):
-            said[name] = f"{name} is not a setting, nothing reads it: did you mean {meant[0]}?"
+            said[name] = f"{name} is not a setting and is ignored: did you mean {meant[0]}?"
         elif upper.startswith(OUR_PREFIXES):
-            said[name] = f"{name} is not a setting, nothing reads it."
+            said[name] = f"{name} is not a setting and is ignored."
     return said
 
 

@@ -4,7 +4,6 @@ It ends all that it started when it is told to stop, when a part of it dies, and
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -13,8 +12,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from market_data_pipeline import ClearError
 from market_data_pipeline.market.watchlist import load_watchlist
@@ -163,19 +164,16 @@ def _check_free(given: Settings, names: Sequence[str]) -> None:
                 ) from None
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path) -> contextlib.AbstractContextManager[BaseFileLock]:
     """Keeps a second supervisor out of the folder, while the context lasts."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SettingError(
-                f"Another `make dev` is using {folder}: stop it, or set MARKET_DATA_HOME to "
-                "another folder."
-            ) from None
-        yield
+    try:
+        return FileLock(folder / "lock").acquire(blocking=False)
+    except Timeout:
+        raise SettingError(
+            f"Another `make dev` is using {folder}: stop it, or set MARKET_DATA_HOME to another "
+            "folder."
+        ) from None
 
 
 def _close_orphans(home: Path) -> None:

@@ -23,8 +23,7 @@ def read_settings() -> Settings:
         lines = dotenv_values(".env", interpolate=False)
         os.environ.update({name: line for name, line in lines.items() if line and line.strip()})
     except (OSError, ValueError):
-        text = ".env cannot be read: make it a text file in UTF-8 that you may read."
-        raise SettingError(text) from None
+        raise SettingError(".env cannot be read: save it as a text file in UTF-8.") from None
     for name in filter(PATHS.fullmatch, [*os.environ]):
         if (path := os.environ[name].strip()) and "://" not in path:
             os.environ[name] = str(Path(path).expanduser().absolute())
@@ -57,6 +56,5 @@ def join(given: Settings) -> Settings:
     try:
         os.environ.update(json.loads(stand_ins_file(given).read_text()))
     except FileNotFoundError:
-        text = "`make dev` does not run with these settings: start it first."
-        raise SettingError(text) from None
+        raise SettingError("`make dev` does not run with these settings: start it.") from None
     return Settings()

@@ -74,8 +74,8 @@ def calendar_matches(
 ) -> dg.AssetCheckResult:
     """The result of the check, from closed days with a file and sessions without one."""
     parts = [
-        f"B3 has a file of {some(unexpected)}, closed by the calendar" if unexpected else "",
-        f"B3 has no usable file of {some(missing)}, sessions by the calendar" if missing else "",
+        f"B3 has a file for {some(unexpected)}, closed by the calendar" if unexpected else "",
+        f"B3 has no usable file for {some(missing)}, sessions by the calendar" if missing else "",
     ]
     well = "B3's sessions are those of the calendar."
     return verdict(CALENDAR_MATCHES, windows, "; ".join(filter(None, parts)), well, ERROR)
@@ -92,7 +92,7 @@ def _judged(quote: Quote, record: Mapping[str, Any], closes: Closes) -> tuple[st
         return "early", f"{early:.0f} min"
     decimals = 2 if record["quote_factor"] == 1 else 6
     looks = _looks_like(price, close, closes, quote.source)
-    return "wrong", f"{price:.{decimals}f} for {close:.{decimals}f}{looks}"
+    return "wrong", f"{price:.{decimals}f} instead of {close:.{decimals}f}{looks}"
 
 
 def _looks_like(price: float, close: float, closes: Closes, source: str) -> str:

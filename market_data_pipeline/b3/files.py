@@ -92,8 +92,9 @@ class B3History:
             except (requests.RequestException, HTTPError, OSError) as error:
                 why = str(error) if type(error) is OSError else type(error).__name__
         raise B3Error(
-            f"{name} did not come from B3 in {ATTEMPTS} attempts ({why}): check B3_HISTORY_URL, "
-            "B3_CA_BUNDLE (for an SSLError) and the network, then materialize the session again."
+            f"{name} could not be downloaded from B3 in {ATTEMPTS} attempts ({why}): check "
+            "B3_HISTORY_URL, B3_CA_BUNDLE (for an SSLError) and the network, then materialize the "
+            "session again."
         )
 
     def _download(self, name: str, file: IO[bytes]) -> str:

@@ -167,9 +167,8 @@ class BrapiClient:
                 pause = error.retry_after if error.too_many else None
                 if pause is not None and not self._queue.hold(pause):
                     waiting.clear()  # those under way already count, so wait for them
-                    self._ended_because = (
-                        f"{error}: Brapi asks to wait {pause:.0f} s, longer than this step may"
-                    )
+                    wait = f"Brapi asks to wait {pause:.0f} s, longer than this step has left"
+                    self._ended_because = f"{error}: {wait}"
                 elif again := self._again(request, error):
                     waiting += again
                 else:
@@ -206,7 +205,7 @@ class BrapiClient:
                     read(each, ticker, reply) for each in several
                 )
                 if others:
-                    raise TickerError("answered twice, and differently")
+                    raise TickerError("answered twice, with different values")
             except TickerError as error:
                 found[ticker] = str(error)
         return found

@@ -32,7 +32,7 @@ TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 # Parsed JSON takes up to 100 bytes of memory for each `,` `:` `[` `{`, so their number is limited,
 # too: to one for this many bytes of the largest answer.
 BYTES_A_MARK = 12
-TOO_LARGE = "the answer is larger than anything that was asked for"
+TOO_LARGE = "the answer is larger than this request allows"
 # No text that is used is longer: names and messages have bounds of their own below it.
 LONGEST_TEXT = 1_000
 # A shorter token is no secret, and may be a part of any word.

@@ -76,8 +76,8 @@ def refusal(
         return RunError(f"{said}: the token is refused. Set BRAPI_TOKEN to a valid one.")
     if code in NOT_ON_THE_PLAN:
         return PlanError(
-            f"{said}: the plan of this token does not include what was asked. Set BRAPI_PLAN to "
-            "the plan you have."
+            f"{said}: the plan of this token does not include the request. Set BRAPI_PLAN to the "
+            "plan you have."
         )
     if code == TOO_MANY_TICKERS and tickers > 1:
         return PlanError(

@@ -27,8 +27,8 @@ REASONS: dict[Missing, str] = {
     "plan": "the {0.name} plan has daily bars only",
     "too far back": "the history of the {0.name} plan reaches back {0.longest_range}",
     "off the grid": "Brapi's bars do not start where the window starts",
-    "too early": "its bars are not complete until {0.delay_minutes} minutes after its end",
-    "other interval": "Brapi's bars are not known to be as long as was asked for",
+    "too early": "the bars are complete {0.delay_minutes} minutes after the window's end",
+    "other interval": "Brapi's bars may not have the requested length",
     "failed": "Brapi gave no usable answer",
 }
 
@@ -206,8 +206,8 @@ def _account(observation: Observation, found: Mapping[str, T | str]) -> list[tup
     for ticker, symbol in symbols.items():
         if taken[symbol] != ticker:
             failures[ticker] = (
-                f"answered under the symbol {symbol}, as is {taken[symbol]}, which is kept: leave "
-                "one of them in the watchlist"
+                f"answered under the symbol {symbol}, like {taken[symbol]}, whose answer is kept: "
+                "remove one of the two from the watchlist"
             )
             continue
         if symbol != ticker:

@@ -57,7 +57,7 @@ class Plan:
         if first < self.first_day(today):
             raise PlanError(
                 f"The plan '{self.name}' reaches back {self.longest_range}, to "
-                f"{self.first_day(today)}; {first} is too far back. Nothing was asked: choose "
+                f"{self.first_day(today)}; {first} is too far back. No request was sent: choose "
                 "later windows, or set BRAPI_PLAN (or BRAPI_LONGEST_RANGE) to what your token "
                 "allows."
             )

@@ -40,7 +40,9 @@ class Quote:
     ]
     name: Annotated[Text | None, "Full name"]
     short_name: Annotated[Text | None, "Name as the exchange abbreviates it"]
-    price: Annotated[Price, "Price in BRL: as traded; for a bar, Brapi's close, maybe adjusted"]
+    price: Annotated[
+        Price, "Price in BRL: as traded; for a bar, Brapi's close, which may be adjusted"
+    ]
     volume: Annotated[
         Volume | None,
         "Shares or units traded in the session so far; null if that is not known",
@@ -50,7 +52,7 @@ class Quote:
     ]
     window_start: Annotated[Instant, "Start of the window, UTC, included"]
     window_end: Annotated[Instant, "End of the window, UTC, not included"]
-    observed_at: Annotated[Instant, "When Brapi was asked, UTC"]
+    observed_at: Annotated[Instant, "When the request was sent, UTC"]
     source: Annotated[
         Source, "live: the quote endpoint; intraday, daily: a bar of the price history"
     ]
@@ -59,7 +61,7 @@ class Quote:
         Volume | None, "Shares or units traded in the bar; null for a live quote"
     ] = None
     previous_close: Annotated[
-        Price | None, "Close of the session before in BRL, as Brapi had it; null for a bar"
+        Price | None, "Previous session's close in BRL, according to Brapi; null for a bar"
     ] = None
     origin: Annotated[
         Text | None, f"Host that answered; {SANDBOX} for a made-up price; null in old rows"

@@ -106,7 +106,7 @@ def _parse(text: str) -> Watchlist:
         more = [] if headed else [each for each in others if TICKER.fullmatch(each)]
         if more:
             shown = ", ".join(more[:_MOST_SHOWN])
-            ignored.append(f"line {number}: {shown} after another ticker: use a line for each")
+            ignored.append(f"line {number}: {shown} after another ticker: one ticker a line")
         if not TICKER.fullmatch(ticker):
             ignored.append(f"line {number}: {_refusal(ticker)}")
         elif ticker in lines:

@@ -79,11 +79,11 @@ def alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReas
     if not context.cursor:
         # The first run has had no time to finish. Earlier failures are not sent.
         first = Cursor(clock.record_now().timestamp())
-        return dg.SensorResult(skip_reason="First look in one minute.", cursor=_written(first))
+        return dg.SensorResult(skip_reason="The first look is in a minute.", cursor=_written(first))
     known = Cursor(**json.loads(context.cursor))
     session = WINDOWS.of_session(now.astimezone(EXCHANGE_TIMEZONE).date())
     if not session or not session[0].start <= now < session[-1].end + AFTER_THE_SESSION:
-        return dg.SkipReason("B3 is closed: what still fails when it opens is sent then.")
+        return dg.SkipReason("B3 is closed: open failures are sent when the next session begins.")
     looked_at = clock.record_now()
     failing, passing = _checks(context)
     over = [name for name in known.checks if name in passing]

@@ -65,7 +65,7 @@ def every_window(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.Sk
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Launches what is missing of the newest window: all assets if it has no quotes, or "
-    "if the closing price can be had by now; an asset alone if it is older than the quotes. After "
+    "if the closing price is now available; an asset alone if it is older than the quotes. After "
     "a failure it waits longer each time.",
 )
 def launch_missing(
@@ -140,7 +140,7 @@ def _why_blocked(
     if not failed:
         return None
     if len(failed) > len(DELAYS):
-        return f"{len(failed)} runs have failed for {window.key}: find out why, then materialize."
+        return f"{len(failed)} runs have failed for {window.key}: fix the cause, then materialize."
     left = DELAYS[len(failed) - 1] - (clock.record_now().timestamp() - _ended(failed[0]))
     return f"{name} failed for {window.key}: launched again in {left:.0f} s." if left > 0 else None
 

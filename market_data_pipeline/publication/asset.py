@@ -32,7 +32,7 @@ from market_data_pipeline.runs.common import (
     failing_clearly,
     windows_of,
 )
-from market_data_pipeline.runs.results import HOLDS, ROW_COUNT, holds, tell_filled
+from market_data_pipeline.runs.results import ROW_COUNT, contents, tell_filled
 from market_data_pipeline.runs.turn import KAFKA, turn
 from market_data_pipeline.storage.quote_store import QuoteStore
 
@@ -99,8 +99,8 @@ def kafka_publication(
     }
     for window, reason in reasons.items():
         most = max((each.published for each in earlier[window]), default=0)
-        held = holds(most, "events", reason)
-        described = {HOLDS: held, PUBLISHED: 0, ROW_COUNT: most, "reason": reason}
+        described = {PUBLISHED: 0, ROW_COUNT: most, "reason": reason}
+        described = contents(most, "events", reason) | described
         context.add_asset_metadata(described, partition_key=window.key)
     ran = tell_filled(context, reasons, len(windows), "published")
     for window in windows if ran else []:
@@ -146,7 +146,7 @@ def _publish(
     )
     reason = "the window is live" if is_live else "publish_history is set"
     described = {
-        HOLDS: holds(len(due), "events", reason),
+        **contents(len(due), "events", reason),
         **publication.metadata(kafka.settings.kafka_topic),
         ROW_COUNT: len(due),
         "withheld": len(publication.withheld),

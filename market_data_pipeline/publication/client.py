@@ -138,7 +138,7 @@ class Client:
             ) from None
 
     def start(self) -> None:
-        """Begins to count the time, whatever was before."""
+        """Restarts the time limit, and forgets what librdkafka complained of."""
         self._end = time.monotonic() + self.settings.kafka_timeout_seconds
         self._complaints: dict[int, KafkaError] = {}
 

@@ -14,7 +14,7 @@ UpdatedAtFormat = Literal["epoch", "iso8601"]
 FORMAT_NOT_CHOSEN = (
     "updated_at is sent as Unix seconds (epoch), which java.time.Instant reads and "
     "java.time.LocalDateTime does not: set KAFKA_UPDATED_AT_FORMAT to iso8601 if a consumer maps "
-    "it to that, to epoch if none does."
+    "it to LocalDateTime, otherwise to epoch."
 )
 """What is said as long as the form of `updated_at` is the default, not a choice."""
 

@@ -210,4 +210,4 @@ class _Transaction(Client):
             self.producer.abort_transaction(seconds)
         except KafkaException as exception:
             reason = described(exception.args[0])
-            logger.warning("Not rolled back (%s): the broker does it by itself.", reason)
+            logger.warning("Not rolled back (%s): the broker does it at its time-out.", reason)

@@ -107,7 +107,7 @@ def _create(client: Client, cluster: ClusterMetadata) -> None:
                 raise
             logger.warning(
                 "The cluster does not let topic %s have %s (%s): it is created with the cluster's "
-                "own configuration. The check topic_keeps_prices says what that means.",
+                "defaults. See the check topic_keeps_prices.",
                 name,
                 ", ".join(f"{key}={value}" for key, value in config.items()),
                 error.str(),

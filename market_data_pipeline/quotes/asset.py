@@ -75,8 +75,9 @@ def quotes(
 
     The live window (the last one that has ended) takes them from Brapi's quote endpoint. Any
     earlier window takes them from the price history, and where the plan has no bar for a window,
-    the window gets no row. A ticker that fails is reported and costs no other; what is stored of
-    it stays. A price that is far from the last trusted one is withheld from the topic.
+    the window gets no row. A ticker that fails is reported, and keeps the row that is stored of it;
+    the others are not affected. A price that is far from the last trusted one is withheld from the
+    topic.
     """
     windows = windows_of(context)
     with failing_clearly():

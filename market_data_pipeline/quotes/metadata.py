@@ -18,9 +18,8 @@ from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
 from market_data_pipeline.quotes.session import Instrument, Sessions, breadth
 from market_data_pipeline.runs.results import (
-    HOLDS,
     ROW_COUNT,
-    holds,
+    contents,
     table,
     table_if_any,
     tell_filled,
@@ -60,7 +59,7 @@ def describe_windows(
     for window in windows:
         of_window, instruments = rows[window], sessions.at(window)
         described = {  # the UI shows it in this order
-            HOLDS: holds(len(of_window), "quotes", empty.get(window, "")),
+            **contents(len(of_window), "quotes", empty.get(window, "")),
             **(describe_market(window, instruments) if of_window else {}),
             **_describe_window(window, of_window, observation, tickers),
             **ran,

@@ -55,7 +55,7 @@ def windows_of(context: Context) -> list[Window]:
     if not windows or not all(covers(context.run, window) for window in windows):
         raise dg.Failure(
             f"There is no window{windows_of_run(context.run)}: choose the key of a window, or a "
-            "range that ends with a window and begins before it.",
+            "range that starts before its end and ends with a window.",
             allow_retries=False,
         )
     return windows

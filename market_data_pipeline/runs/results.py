@@ -16,8 +16,8 @@ from market_data_pipeline.market.windows import Window
 ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
 # Keys of a check's metadata: the last window that it is about, and the instruments that it names.
 WINDOW, NAMED = "window", "named"
-# Keys of the metadata: what the window holds (the first entry), and what its run did.
-HOLDS, RUN = "holds", "run"
+# Keys of the metadata: what the window contains (the first entry), and what its run did.
+CONTENTS, RUN = "contents", "run"
 # Dagster's name for the rows of a partition.
 ROW_COUNT = "dagster/partition_row_count"
 
@@ -56,9 +56,9 @@ def some(texts: Sequence[str], between: str = ", ", most: int = 10) -> str:
     return shown if len(texts) <= most else f"{shown} and {len(texts) - most} more"
 
 
-def holds(count: int, of: str, why: str) -> str:
-    """`50 quotes`, or `EMPTY:` and the reason."""
-    return f"{count} {of}" if count else f"EMPTY: {why}"
+def contents(count: int, of: str, why: str) -> dict[str, str]:
+    """What a window contains, as metadata: `50 quotes`, or `EMPTY:` and the reason."""
+    return {CONTENTS: f"{count} {of}" if count else f"EMPTY: {why}"}
 
 
 def tell_filled(

@@ -50,7 +50,7 @@ def turn(context: dg.AssetExecutionContext, name: str) -> Iterator[None]:
         while not acquire():
             if time.monotonic() - logged_at >= SECONDS_BETWEEN_LINES:
                 logged_at = time.monotonic()
-                context.log.info(f"Waiting for another run to leave {name}.")
+                context.log.info(f"Waiting for another run to release {name}.")
         yield
 
 

@@ -25,10 +25,10 @@ from market_data_pipeline.runs.common import (
     windows_of,
 )
 from market_data_pipeline.runs.results import (
+    CONTENTS,
     ERROR,
-    HOLDS,
     column_schema,
-    holds,
+    contents,
     some,
     tell_filled,
     verdict,
@@ -103,7 +103,7 @@ def mongo_price_history(
     _describe(context, windows, rows)
     yield dg.MaterializeResult(
         value=[{**as_row(quote), RANK: quote.rank} for quote in rows],
-        metadata={HOLDS: ""},  # of each window its own, and the first that the UI shows
+        metadata={CONTENTS: ""},  # of each window its own, and the first that the UI shows
     )
     with failing_clearly(), mongo.errors_in_words():
         found = _remove_replaced(_collection(mongo), windows)
@@ -151,8 +151,8 @@ def _describe(
         context, {window: none for window in windows if not grouped[window]}, len(windows)
     )
     for window in windows:
-        held = holds(len(grouped[window]), "documents", none)
-        described = {HOLDS: held, "query": _query(window), **ran}
+        held = contents(len(grouped[window]), "documents", none)
+        described = {**held, "query": _query(window), **ran}
         context.add_asset_metadata(described, partition_key=window.key)
 
 

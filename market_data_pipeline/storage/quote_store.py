@@ -142,12 +142,12 @@ class QuoteStore:
             return quotes
         if len(made_up) == len(quotes):
             raise QuoteStoreError(
-                f"The prices in {self.folder} are made up by a sandbox, so they go to no database "
-                "and no broker: set BRAPI_TOKEN (and unset BRAPI_BASE_URL) for real ones, or "
+                f"The prices in {self.folder} are made up by a sandbox, so no database and no "
+                "broker gets them: set BRAPI_TOKEN (and unset BRAPI_BASE_URL) for real ones, or "
                 "PUBLISH_MADE_UP_PRICES=true for a test database and a test broker."
             )
         dg.get_dagster_logger().warning(
-            f"Left out, as a sandbox made them up: {len(made_up)} of {len(quotes)} prices, of "
+            f"Left out {len(made_up)} of {len(quotes)} prices that a sandbox made up: those of "
             f"{some(sorted({quote.ticker for quote in made_up}))}. Materialize "
             "`quotes` again for real ones."
         )

@@ -201,5 +201,5 @@ def watch(set_clock: SetClock, serve_at: ServeAt) -> Iterator[Watch]:
     serve_at("http://127.0.0.1:1/nowhere")
     with dg.DagsterInstance.ephemeral() as instance:
         watch = Watch(instance, set_clock)
-        assert watch.at("2026-11-17T15:00:05") == "First look in one minute."
+        assert watch.at("2026-11-17T15:00:05") == "The first look is in a minute."
         yield watch

@@ -154,7 +154,7 @@ def test_bars_of_another_length(make_pipeline: Callable[..., Any]) -> None:
 
         sentence = rows()["bars of another length"].sentence
         told = metadata(result, "quotes")
-        assert (told["holds"], told["quotes"]) == (f"EMPTY: {sentence}", 0)
+        assert (told["contents"], told["quotes"]) == (f"EMPTY: {sentence}", 0)
         assert not checks(result)["all_tickers_quoted"][0]
         assert len(asked(pipeline, VICTIM)) == 1
 

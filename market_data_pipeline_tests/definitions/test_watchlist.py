@@ -94,7 +94,7 @@ def test_tickers_side_by_side_are_named(tmp_path: Path) -> None:
     watchlist = load_watchlist(written(tmp_path, "PETR4,VALE3,BBAS3\nHGLG11;oil\n"))
 
     assert watchlist.tickers == ("PETR4",)
-    assert "line 1: VALE3, BBAS3 after another ticker: use a line for each; " in watchlist.left_out
+    assert "line 1: VALE3, BBAS3 after another ticker: one ticker a line; " in watchlist.left_out
 
 
 def test_what_b3_publishes_is_read(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_the_documented_line_materializes_a_window_beside_make_dev(
     def launch() -> subprocess.CompletedProcess[str]:
         return said(["python", *words], folder, env)
 
-    assert launch().stderr == "`make dev` does not run with these settings: start it first.\n"
+    assert launch().stderr == "`make dev` does not run with these settings: start it.\n"
     supervisor = Supervisor(tmp_path, env, cwd=folder)
     try:
         supervisor.wait_for("its log is")

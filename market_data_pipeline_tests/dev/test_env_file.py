@@ -133,5 +133,7 @@ def test_a_file_that_is_no_text_is_one_sentence(
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_bytes(line)
 
-    with pytest.raises(SettingError, match=r"^\.env cannot be read: make it a text file in UTF-8"):
+    with pytest.raises(
+        SettingError, match=r"^\.env cannot be read: save it as a text file in UTF-8"
+    ):
         read_settings()

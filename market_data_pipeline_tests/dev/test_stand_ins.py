@@ -129,7 +129,7 @@ def test_tail_ends_when_nobody_reads_it(broker: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("env", "sentence"),
     [
-        ({}, "`make dev` does not run with these settings: start it first."),
+        ({}, "`make dev` does not run with these settings: start it."),
         (
             {"KAFKA_BOOTSTRAP_SERVERS": "x:1", "KAFKA_CONFIG_FOO": "1"},
             'Kafka at x:1 cannot be read: No such configuration property: "foo"',

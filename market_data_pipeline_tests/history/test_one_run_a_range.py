@@ -77,7 +77,7 @@ def test_a_refusal_is_one_sentence_and_costs_nothing(make_pipeline: Make) -> Non
         assert not result.success
         assert (
             "The plan 'free' reaches back 3mo, to 2026-08-17; 2026-08-13 is too far back. "
-            "Nothing was asked: choose later windows" in logs(pipeline, result)
+            "No request was sent: choose later windows" in logs(pipeline, result)
         )
         assert pipeline.sandbox.requests == []
         assert pipeline.sandbox.remaining == 15_000

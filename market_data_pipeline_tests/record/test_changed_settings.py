@@ -96,7 +96,7 @@ def test_made_up_prices_stop_no_real_one(pipeline: Pipeline, set_clock: SetClock
     assert result.success
     assert len(pipeline.events()) == len(pipeline.documents()) == 3
     assert prices(pipeline) == []
-    held = metadata(result, "mongo_price_history", LIVE_ON_TUESDAY)["holds"]
+    held = metadata(result, "mongo_price_history", LIVE_ON_TUESDAY)["contents"]
     assert held == "EMPTY: `quotes` has no price for it"
     result = pipeline.run(SECOND, select=SINKS)
     assert "Left out, as a sandbox made them up: 1 of 4 prices, of VALE3." in logs(pipeline, result)

@@ -37,7 +37,7 @@ def test_a_first_window_shows_what_moved_most_since_the_previous_close(pipeline:
     }
     ranked = sorted(moves, key=lambda ticker: -moves[ticker])
     up, down = (sum(sign * round(each, 2) > 0 for each in moves.values()) for sign in (1, -1))
-    assert list(told)[:2] == ["holds", "market"]
+    assert list(told)[:2] == ["contents", "market"]
     picture = told["market"]
     assert len(picture) < SHOWN_IN_PLACE
     assert picture.startswith("**Tue 17 Nov 2026, 15:00**: ")

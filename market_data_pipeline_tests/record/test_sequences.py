@@ -103,7 +103,9 @@ def test_an_acceptance_in_a_range_says_why_a_window_of_it_is_empty(stored: Pipel
     result = stored.run(empty, SECOND, config={"quotes": {"accept": [VICTIM]}})
 
     assert row(stored, SECOND).decision == "accepted"
-    assert metadata(result, "quotes", empty)["holds"] == "EMPTY: the free plan has daily bars only"
+    assert (
+        metadata(result, "quotes", empty)["contents"] == "EMPTY: the free plan has daily bars only"
+    )
     assert checks(result)["all_tickers_quoted"][0]
 
 

@@ -214,7 +214,7 @@ def test_after_each_failure_the_wait_is_longer_until_there_were_too_many(
 
     monkeypatch.setattr(launching, "DELAYS", launching.DELAYS[:2])
     said = operation.look("2026-11-19T15:31", 10_000)
-    assert said == f"3 runs have failed for {KEY}: find out why, then materialize."
+    assert said == f"3 runs have failed for {KEY}: fix the cause, then materialize."
     assert isinstance(operation.tick("2026-11-19T15:59"), dg.RunRequest), "the next one is"
 
 

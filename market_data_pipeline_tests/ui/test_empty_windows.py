@@ -42,15 +42,15 @@ def test_each_window_says_first_what_it_holds_and_the_run_how_many_it_filled(
 
     assert result.success
     for asset, of in (("quotes", "quotes"), ("mongo_price_history", "documents")):
-        assert first_of(result, asset, CLOSING) == ("holds", f"1 {of}")
-    assert first_of(result, "quotes", EMPTY) == ("holds", f"EMPTY: {DAILY}")
+        assert first_of(result, asset, CLOSING) == ("contents", f"1 {of}")
+    assert first_of(result, "quotes", EMPTY) == ("contents", f"EMPTY: {DAILY}")
     assert first_of(result, "mongo_price_history", EMPTY) == (
-        "holds",
+        "contents",
         "EMPTY: `quotes` has no price for it",
     )
     for window in (EMPTY, CLOSING):
         why = NOT_LIVE if window == CLOSING else "`quotes` has no price for it"
-        assert first_of(result, "kafka_publication", window) == ("holds", f"EMPTY: {why}")
+        assert first_of(result, "kafka_publication", window) == ("contents", f"EMPTY: {why}")
 
     filled = f"1 of 3 windows filled: {DAILY}"
     assert filled in logs(pipeline, result)
@@ -62,8 +62,8 @@ def test_each_window_says_first_what_it_holds_and_the_run_how_many_it_filled(
 def test_of_a_single_window_that_is_filled_there_is_nothing_to_tell(pipeline: Pipeline) -> None:
     result = pipeline.run(LIVE_ON_TUESDAY)
 
-    assert first_of(result, "quotes", LIVE_ON_TUESDAY) == ("holds", "1 quotes")
-    assert first_of(result, "kafka_publication", LIVE_ON_TUESDAY) == ("holds", "1 events")
+    assert first_of(result, "quotes", LIVE_ON_TUESDAY) == ("contents", "1 quotes")
+    assert first_of(result, "kafka_publication", LIVE_ON_TUESDAY) == ("contents", "1 events")
     assert all("run" not in metadata(result, asset) for asset in ASSETS)
 
 
@@ -75,7 +75,7 @@ def test_a_window_that_was_published_before_says_so(
     result = pipeline.run(LIVE_ON_TUESDAY)
 
     told = metadata(result, "kafka_publication")
-    assert (told["holds"], told["published"]) == ("1 events", 0)
+    assert (told["contents"], told["published"]) == ("1 events", 0)
     assert told["reason"] == "published by an earlier run"
 
 
