@@ -23,7 +23,7 @@ from market_data_pipeline.operation.launching import JOB, every_window, launch_m
 from market_data_pipeline.operation.session_report import (
     every_session,
     session_report,
-    session_report_asset,
+    session_report_job,
 )
 from market_data_pipeline.publication.asset import kafka_publication
 from market_data_pipeline.publication.checks import topic_keeps_prices
@@ -137,9 +137,9 @@ market_data_job = dg.define_asset_job(
 )
 
 defs = dg.Definitions(
-    assets=[*ASSETS, session_report_asset, official_close],
+    assets=[*ASSETS, session_report, official_close],
     asset_checks=[check_record, topic_keeps_prices, fresh],
-    jobs=[market_data_job, session_report, official_close_job],
+    jobs=[market_data_job, session_report_job, official_close_job],
     schedules=[every_window, every_session, every_evening],
     sensors=[launch_missing, alerts, watch_freshness],
     resources=resources(SETTINGS),

@@ -20,10 +20,9 @@ from market_data_pipeline.runs.common import (
     OWNERS,
     WINDOWS,
     failing_clearly,
-    partitions_of,
+    sessions_of,
 )
 from market_data_pipeline.runs.results import ROW_COUNT, column_schema, some
-from market_data_pipeline.runs.run_history import windows_of_run
 from market_data_pipeline.runs.turn import B3, turn
 from market_data_pipeline.settings import FIRST_DAY, settings
 from market_data_pipeline.storage.official_close import COLUMNS, OFFICIAL_CLOSE, Closes, save
@@ -56,12 +55,7 @@ def official_close(
 
     It costs no request to Brapi. B3 publishes it in the evening or the night after the session.
     """
-    keys, stored, unexpected = partitions_of(context), set[str](), list[str]()
-    if not keys:
-        none = (
-            f"There is no session{windows_of_run(context.run)}: choose a day, or a range of days."
-        )
-        raise dg.Failure(none, allow_retries=False)
+    keys, stored, unexpected = [*map(str, sessions_of(context))], set[str](), list[str]()
     found, troubles = defaultdict[str, list[str]](list), dict[str, FileError]()
     with failing_clearly(), turn(context, B3):
         ours = {key: _last_trusted(quote_store, key) for key in keys}

@@ -1,11 +1,11 @@
 """The report on a session: a page to forward, and the same in Dagster's UI.
 
-The asset is external: its partitions are sessions, and *Materialize all* must keep offering the
-windows of the three assets. A job writes it.
+It has a group of its own, as its partitions are sessions: *Materialize all* of the group of the
+three assets must keep offering windows.
 """
 
-from collections.abc import Mapping, Sequence
-from datetime import date, datetime, timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from itertools import groupby
 from math import isnan
 from statistics import median
@@ -14,7 +14,6 @@ from typing import Any
 import dagster as dg
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
-from pydantic import Field
 
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.price_guard import explain
@@ -38,128 +37,85 @@ from market_data_pipeline.quotes.session import (
     stored_sessions,
 )
 from market_data_pipeline.runs.common import (
-    GROUP,
     OWNERS,
-    PREFIX,
     PUBLICATION,
     QUOTES,
     SESSION_REPORT,
     WINDOWS,
     failing_clearly,
+    sessions_of,
 )
 from market_data_pipeline.runs.results import some
 from market_data_pipeline.runs.run_history import materializations, value_of
 from market_data_pipeline.storage.official_close import Closes, official_closes
 from market_data_pipeline.storage.quote_store import QuoteStore
 
-session_report_asset = dg.AssetSpec(
-    SESSION_REPORT,
+
+@dg.asset(
+    key=SESSION_REPORT,
     deps=[QUOTES],
-    description="How a session went: the day's prices with a sparkline for each instrument, which "
-    "windows have prices, which prices were withheld, the quota, and how soon the prices were on "
-    "the topic. `report` is the path of the same as an HTML page. The schedule `every_session` "
-    "launches the job `session_report`, which writes it.",
-    group_name=GROUP,
+    partitions_def=sessions_from(WINDOWS.first_day),
+    output_required=False,  # a session without prices has no report
+    group_name="reports",
     owners=OWNERS,
     kinds={"html"},
-    partitions_def=sessions_from(WINDOWS.first_day),
 )
+def session_report(
+    context: dg.AssetExecutionContext, quote_store: dg.ResourceParam[QuoteStore]
+) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
+    """How a session went.
 
-
-class ReportConfig(dg.Config):
-    """Which sessions are reported."""
-
-    sessions: list[str] = Field(
-        default=[],
-        description="Days such as 2026-11-23; by default the latest session, even if not over.",
+    The day's prices with a sparkline for each instrument, which windows have prices, which prices
+    were withheld, the quota, and how soon the prices were on the topic. `report` is the path of the
+    same as an HTML page.
+    """
+    (day,) = sessions_of(context)
+    windows = [each for each in WINDOWS.of_session(day) if each.end <= clock.utc_now()]
+    if not windows:
+        raise dg.Failure(f"No window has ended on {day}.", allow_retries=False)
+    with failing_clearly():
+        reading = quote_store.reading()
+        stored = stored_sessions(reading, day)
+        if reading.damaged:
+            context.log.warning(f"Left out: {some(reading.damaged_files(), '; ')}.")
+        rows = [quote for window in windows for quote in stored.get(window, ())]
+        if not rows:
+            context.log.warning(f"No prices of {day} are stored, so there is nothing to report.")
+            return
+        instruments = Sessions(stored).until(windows[-1])
+        path = quote_store.folder_of(SESSION_REPORT) / f"{day}.html"
+        shown = _describe(context.instance, windows, rows, instruments)
+        official = official_closes(quote_store, day)
+        quote_store.write({path: _page(windows, rows, instruments, shown, official).encode()})
+    yield dg.MaterializeResult(
+        metadata={
+            "market": shown.pop("market"),
+            "report": dg.MetadataValue.path(str(path)),
+            **shown,
+            "prices": prices_table(instruments),
+        }
     )
 
-    def days(self) -> list[date]:
-        """The days of the sessions.
 
-        Raises:
-            dg.Failure: one is not a day. The text does not show it: run config can hold the value
-                of any variable.
-        """
-        try:
-            days = [date.fromisoformat(each) for each in self.sessions]
-        except ValueError:
-            raise dg.Failure(
-                "`sessions` has a value that is not a day: write days as 2026-11-23.",
-                allow_retries=False,
-            ) from None
-        latest = WINDOWS.last_ended(clock.utc_now())
-        return days or [latest.day if latest else WINDOWS.first_day]
-
-
-@dg.op(name="_".join(filter(None, [PREFIX, "report"])))
-def report(
-    context: dg.OpExecutionContext, config: ReportConfig, quote_store: dg.ResourceParam[QuoteStore]
-) -> None:
-    """Writes the page of each session that has quotes, and records it for the UI."""
-    for day in config.days():
-        windows = [each for each in WINDOWS.of_session(day) if each.end <= clock.utc_now()]
-        if not windows:
-            raise dg.Failure(
-                f"No window has ended on {day}: choose a day with a session, from "
-                f"PARTITIONS_START ({WINDOWS.first_day}) on.",
-                allow_retries=False,
-            )
-        with failing_clearly():
-            reading = quote_store.reading()
-            stored = stored_sessions(reading, day)
-            if reading.damaged:
-                left_out = some(reading.damaged_files(), "; ")
-                context.log.warning(f"{day}: left out: {left_out}.")
-            rows = [quote for window in windows for quote in stored.get(window, ())]
-            if not rows:
-                context.log.warning(f"{day}: no prices are stored, so there is nothing to report.")
-                continue
-            instruments = Sessions(stored).until(windows[-1])
-            path = quote_store.folder_of(SESSION_REPORT) / f"{day}.html"
-            shown = _describe(context.instance, windows, rows, instruments)
-            official = official_closes(quote_store, day)
-            quote_store.write({path: _page(windows, rows, instruments, shown, official).encode()})
-        context.log_event(
-            dg.AssetMaterialization(
-                SESSION_REPORT,
-                partition=f"{day}",
-                metadata={
-                    "market": shown.pop("market"),
-                    "report": dg.MetadataValue.path(str(path)),
-                    **shown,
-                    "prices": prices_table(instruments),
-                },
-            )
-        )
-        context.log.info(f"{day}: {path}")
-
-
-@dg.job(
-    name="session_report",
-    description="Writes the report on the latest session, or on those given. `every_session` "
-    "launches it; launch it by hand after the quotes of a session have changed.",
+session_report_job = dg.define_asset_job(
+    "session_report_job", [SESSION_REPORT], description="The report on a session."
 )
-def session_report() -> None:
-    """The op alone."""
-    report()
 
 
 @dg.schedule(
-    job=session_report,
+    job=session_report_job,
     cron_schedule="0 19,23 * * 1-5",
     execution_timezone=EXCHANGE_TIMEZONE.key,
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Launches the job `session_report` at 19:00 after each session, and at 23:00, when "
-    "B3 has mostly published its own closes.",
+    description="Materializes `session_report` at 19:00 after each session, and at 23:00, when B3 "
+    "has mostly published its own closes.",
 )
 def every_session(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """A run for the session of the tick's day; by then its last window has its closing prices."""
     day = context.scheduled_execution_time.astimezone(EXCHANGE_TIMEZONE).date()
     if not WINDOWS.of_session(day):
         return dg.SkipReason(f"B3 has no session on {day:%a %d %b}.")
-    config = {"ops": {report.name: {"config": {"sessions": [f"{day}"]}}}}
-    return dg.RunRequest(run_config=config)
+    return dg.RunRequest(partition_key=f"{day}")
 
 
 def _describe(

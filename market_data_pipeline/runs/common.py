@@ -7,6 +7,7 @@ locations that share an instance therefore need an ASSET_KEY_PREFIX each.
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import date
 
 import dagster as dg
 from dagster_mongo import DagsterMongoError
@@ -42,6 +43,21 @@ Connect = Callable[[], str]
 def partitions_of(context: Context) -> list[str]:
     """The keys of the run's partitions, in the order of time; none if it was launched without."""
     return list(context.partition_keys) if windows_of_run(context.run) else []
+
+
+def sessions_of(context: Context) -> list[date]:
+    """The days of the run's partitions, in their order.
+
+    Raises:
+        Failure: there is none.
+    """
+    days = [date.fromisoformat(key) for key in partitions_of(context)]
+    if not days:
+        raise dg.Failure(
+            f"There is no session{windows_of_run(context.run)}: choose a day, or a range of days.",
+            allow_retries=False,
+        )
+    return days
 
 
 def windows_of(context: Context) -> list[Window]:

@@ -147,7 +147,7 @@ class QuoteStore:
                 "PUBLISH_MADE_UP_PRICES=true for a test database and a test broker."
             )
         dg.get_dagster_logger().warning(
-            f"Left out {len(made_up)} of {len(quotes)} prices that a sandbox made up: those of "
+            f"Left out, because a sandbox made them up: {len(made_up)} of {len(quotes)} prices, of "
             f"{some(sorted({quote.ticker for quote in made_up}))}. Materialize "
             "`quotes` again for real ones."
         )

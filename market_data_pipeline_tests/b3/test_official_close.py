@@ -14,7 +14,6 @@ from brapi_sandbox.faults import Fault
 from market_data_pipeline.b3.asset import every_evening
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import close_of
-from market_data_pipeline.operation.session_report import session_report
 from market_data_pipeline.runs.common import QUOTES, WINDOWS
 from market_data_pipeline.runs.run_history import runs_of
 from market_data_pipeline.storage.official_close import OFFICIAL_CLOSE, official_closes
@@ -26,8 +25,9 @@ from market_data_pipeline_tests.b3.files import (
     zipped,
 )
 from market_data_pipeline_tests.conftest import Pipeline, SetClock, at
-from market_data_pipeline_tests.observed import checks, failure_of
+from market_data_pipeline_tests.observed import checks, failure_of, metadata
 from market_data_pipeline_tests.publication.helpers import quote
+from market_data_pipeline_tests.record.helpers import report
 
 LAST = "2026-11-17T17:30-0300"
 DAY = date(2026, 11, 17)
@@ -85,7 +85,7 @@ def test_the_sandbox_serves_its_market_and_is_red_for_one_instrument_on_request(
     assert result.success  # the file was read; the check says what is wrong
     passed, text = checks(result)["closes_match"]
     assert not passed
-    assert text == f"49 of 50 closes match; BOVA11 {ours['BOVA11']['price']:.2f} for 41.10"
+    assert text == f"49 of 50 closes match; BOVA11 {ours['BOVA11']['price']:.2f} instead of 41.10"
 
 
 def test_both_stores_hold_the_same(closed: Official) -> None:
@@ -106,27 +106,33 @@ def test_both_stores_hold_the_same(closed: Official) -> None:
 SEEDED: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
     "adjusted by a split": (
         {"PETR4": {"price": 4.11}},
-        "PETR4 4.11 for 41.10, looks adjusted by 10",
+        "PETR4 4.11 instead of 41.10, looks adjusted by 10",
     ),
     "adjusted by a reverse split": (
         {"PETR4": {"price": 82.20, "source": "daily"}},
-        "PETR4 82.20 for 41.10, looks adjusted by 2",
+        "PETR4 82.20 instead of 41.10, looks adjusted by 2",
     ),
     "adjusted for a dividend": (
         {"PETR4": {"price": 40.10, "source": "daily"}},
-        "PETR4 40.10 for 41.10, looks adjusted for a dividend of 1.00",
+        "PETR4 40.10 instead of 41.10, looks adjusted for a dividend of 1.00",
     ),
     "cents for reais, before the close": (
         {"VALE3": {"price": 6280.0, "updated_at": early(9)}},
-        "VALE3 6280.00 for 62.80, looks like a unit error",
+        "VALE3 6280.00 instead of 62.80, looks like a unit error",
     ),
-    "reais for cents": ({"VALE3": {"price": 0.628}}, "VALE3 0.63 for 62.80, looks like a unit"),
-    "of another day": ({"BBAS3": {"price": 22.97, "source": "daily"}}, "BBAS3 22.97 for 22.60"),
-    "a cent": ({"BBAS3": {"price": 22.61}}, "3 of 4 closes match; BBAS3 22.61 for 22.60"),
+    "reais for cents": (
+        {"VALE3": {"price": 0.628}},
+        "VALE3 0.63 instead of 62.80, looks like a unit",
+    ),
+    "of another day": (
+        {"BBAS3": {"price": 22.97, "source": "daily"}},
+        "BBAS3 22.97 instead of 22.60",
+    ),
+    "a cent": ({"BBAS3": {"price": 22.61}}, "3 of 4 closes match; BBAS3 22.61 instead of 22.60"),
     "two tickers swapped": (
         {"PETR4": {"price": 62.80}, "VALE3": {"price": 41.10}},
-        "2 of 4 closes match; PETR4 62.80 for 41.10, the close of VALE3; "
-        "VALE3 41.10 for 62.80, the close of PETR4",
+        "2 of 4 closes match; PETR4 62.80 instead of 41.10, the close of VALE3; "
+        "VALE3 41.10 instead of 62.80, the close of PETR4",
     ),
 }
 NOTED: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
@@ -181,7 +187,7 @@ def test_the_check_of_a_range_names_the_session(closed: Official) -> None:
 
     assert checks(closed("2026-11-16", "2026-11-17"))["closes_match"] == (
         False,
-        "2 of 3 closes match; 2026-11-17 PETR4 41.00 for 41.10",
+        "2 of 3 closes match; 2026-11-17 PETR4 41.00 instead of 41.10",
     )
 
 
@@ -246,8 +252,8 @@ def test_a_file_that_is_not_there_yet_fails_the_run_and_no_check(
 @pytest.mark.parametrize(
     ("now", "session", "closed", "answer", "sentence"),
     [
-        ("2026-11-25T18:01", "2026-11-23", ["2026-11-20"], 404, "B3 has no usable file of"),
-        ("2026-11-23T20:00", "2026-11-23", ["2026-11-20"], 200, "B3 has a file of 2026-11-20"),
+        ("2026-11-25T18:01", "2026-11-23", ["2026-11-20"], 404, "B3 has no usable file for"),
+        ("2026-11-23T20:00", "2026-11-23", ["2026-11-20"], 200, "B3 has a file for 2026-11-20"),
         ("2026-11-23T20:00", "2026-11-23", ["2026-11-20"], 302, ""),
         ("2026-11-23T20:00", "2026-11-23", ["2026-11-20"], 403, ""),
         ("2026-11-23T20:00", "2026-11-23", ["2026-11-20"], 404, ""),
@@ -309,7 +315,7 @@ def test_more_than_forty_sessions_of_a_year_are_one_request(official: Official) 
     assert "No prices of B3 are stored for 2026-10-21" in failure_of(result, "official_close")
     assert checks(result)["calendar_matches"] == (
         False,
-        "B3 has no usable file of 2026-10-21, sessions by the calendar",
+        "B3 has no usable file for 2026-10-21, sessions by the calendar",
     )
 
 
@@ -369,16 +375,10 @@ def test_the_page_of_the_session_has_it_beside_ours(closed: Official) -> None:
     ours = [row(ticker, price=CLOSES[ticker] - 0.5) for ticker in ("PETR4", "HGLG11")]
     closed.pipeline.store.save(ours, [LAST])
     assert closed().success
-    days = {"ops": {"report": {"config": {"sessions": ["2026-11-17"]}}}}
 
-    result = session_report.execute_in_process(
-        instance=closed.pipeline.instance,
-        resources={"quote_store": closed.pipeline.store},
-        run_config=days,
-    )
+    shown = metadata(report(closed.pipeline, "2026-11-17"), "session_report")
 
-    (event,) = result.asset_materializations_for_node("report")
-    html = Path(str(event.metadata["report"].value)).read_text("utf-8")
+    html = Path(shown["report"]).read_text("utf-8")
     assert '<th class="number">B3\'s close</th>' in html
     cells = re.findall(r'<td class="number">([\d.]+)</td>', html)
     assert cells == ["40.60", "41.10", "157.90", "158.40"]
@@ -403,6 +403,4 @@ def test_a_file_that_is_not_of_this_asset_costs_no_other_price(
     assert result.success
     assert not checks(result)["prices_plausible"][0]
     assert len(closed.pipeline.events()) == 3
-    assert session_report.execute_in_process(
-        instance=closed.pipeline.instance, resources={"quote_store": closed.pipeline.store}
-    ).success
+    assert report(closed.pipeline, "2026-11-17").success

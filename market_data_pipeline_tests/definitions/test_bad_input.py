@@ -96,8 +96,8 @@ def test_partitions_that_are_no_windows(pipeline: Pipeline, first: str, last: st
 
 def test_a_run_that_was_launched_without_a_partition_is_one_sentence(pipeline: Pipeline) -> None:
     assert failure_of(pipeline.run("")) == (
-        "There is no window: choose the key of a window, or a range that ends with a window and "
-        "begins before it."
+        "There is no window: choose the key of a window, or a range that starts before its end and "
+        "ends with a window."
     )
 
 

@@ -27,14 +27,14 @@ def test_three_assets_in_their_lineage() -> None:
         "mongo_price_history": {"quotes"},
         "kafka_publication": {"quotes"},
         "official_close": set(),
+        "session_report": {"quotes"},
     }
 
 
-def test_the_report_is_an_asset_of_sessions_that_is_shown_and_not_materialized() -> None:
+def test_the_report_is_an_asset_of_sessions_in_a_group_of_its_own() -> None:
     node = GRAPH.get(dg.AssetKey("session_report"))
 
-    assert (node.group_name, node.owners, node.kinds) == ("market_data", OWNERS, {"html"})
-    assert not node.is_materializable
+    assert (node.group_name, node.owners, node.kinds) == ("reports", OWNERS, {"html"})
     assert node.parent_keys == {dg.AssetKey("quotes")}
     assert node.partitions_def
     keys = node.partitions_def.get_partition_keys(datetime(2026, 11, 23, 21, tzinfo=UTC))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import socket
 import sys
@@ -44,10 +43,7 @@ TO_RESOURCES: list[dict[str, Any]] = [
     {"quote_store": {"config": {"path": {"env": "KAFKA_CONFIG_SASL_PASSWORD"}}}},
     {"io_manager": {"config": {"base_dir": {"env": "BRAPI_TOKEN"}}}},
 ]
-TO_JOBS = {
-    "market_data_job": {"quotes": {"config": {"accept": ["PETR4", {"env": "BRAPI_TOKEN"}]}}},
-    "session_report": {"report": {"config": {"sessions": [{"env": "MONGO_URI"}]}}},
-}
+TO_QUOTES = {"quotes": {"config": {"accept": ["PETR4", {"env": "BRAPI_TOKEN"}]}}}
 LAUNCH = """
 mutation ($params: ExecutionParams!) { launchRun(executionParams: $params) {
   __typename
@@ -137,15 +133,14 @@ def test_a_launch_cannot_change_a_resource(config: dict[str, Any], dagster: Dags
 
 
 @with_a_webserver
-@pytest.mark.parametrize("job", TO_JOBS)
-def test_a_launch_cannot_have_a_secret_printed(job: str, dagster: Dagster) -> None:
-    window = LIVE_ON_TUESDAY if job == "market_data_job" else ""
-    run = dagster.launch(job, {"ops": TO_JOBS[job]}, window)["run"]["runId"]
+def test_a_launch_cannot_have_a_secret_printed(dagster: Dagster) -> None:
+    launched = dagster.launch("market_data_job", {"ops": TO_QUOTES}, LIVE_ON_TUESDAY)
+    run = launched["run"]["runId"]
 
     while runs(dagster.url, 1)[0].status not in ("SUCCESS", "FAILURE"):
         time.sleep(0.3)
     said = f"{why_it_failed(dagster.url, run)} {messages(dagster.url, run)}"
-    assert re.search("no stored quotes|write days as", said)
+    assert "no stored quotes" in said
     assert "s3cr3t" not in said
 
 

@@ -157,7 +157,7 @@ def test_the_database_is_that_of_mongo_db_or_of_the_uri(
 )
 def test_a_mistaken_name_is_told_with_the_one_that_was_meant(name: str, meant: str) -> None:
     said = misspelled({name: "x", "PATH": "/bin", "BRAPI_TOKEM": " "})
-    assert said == {name: f"{name} is not a setting, nothing reads it{meant}"}
+    assert said == {name: f"{name} is not a setting and is ignored{meant}"}
 
 
 def test_names_of_others_and_of_the_deployment_are_not_told() -> None:

@@ -47,12 +47,13 @@ def accept(pipeline: Pipeline, key: str, *tickers: str) -> dg.ExecuteInProcessRe
 
 
 def report(
-    pipeline: Pipeline, *days: str | dict[str, str], store: QuoteStore | None = None
+    pipeline: Pipeline, day: str, store: QuoteStore | None = None
 ) -> dg.ExecuteInProcessResult:
-    """A run of the job that reports sessions; by default the latest."""
-    return session_report.execute_in_process(
+    """A run that reports a session."""
+    return dg.materialize(
+        [session_report],
+        partition_key=day,
         instance=pipeline.instance,
         resources={"quote_store": store or pipeline.store},
-        run_config={"ops": {"report": {"config": {"sessions": list(days)}}}},
         raise_on_error=False,
     )

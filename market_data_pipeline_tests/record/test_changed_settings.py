@@ -99,7 +99,9 @@ def test_made_up_prices_stop_no_real_one(pipeline: Pipeline, set_clock: SetClock
     held = metadata(result, "mongo_price_history", LIVE_ON_TUESDAY)["contents"]
     assert held == "EMPTY: `quotes` has no price for it"
     result = pipeline.run(SECOND, select=SINKS)
-    assert "Left out, as a sandbox made them up: 1 of 4 prices, of VALE3." in logs(pipeline, result)
+    assert "Left out, because a sandbox made them up: 1 of 4 prices, of VALE3." in logs(
+        pipeline, result
+    )
     refused = pipeline.run(LIVE_ON_TUESDAY, select=SINKS)
     assert "are made up by a sandbox" in failure_of(refused, "mongo_price_history")
 
@@ -138,7 +140,7 @@ def test_a_renamed_instrument_is_one_in_the_report_when_the_watchlist_follows(
         pipeline.sandbox.faults = faults
         assert pipeline.run(key).success
 
-    told = metadata(report(pipeline), "report")
+    told = metadata(report(pipeline, "2026-11-17"), "session_report")
 
     assert sorted(each["ticker"] for each in told["prices"]) == ["AXIA3", "PETR4"]
     assert told["advancers"] + told["decliners"] == 2

@@ -181,8 +181,8 @@ def test_of_two_instruments_that_became_one_a_price_is_kept(pipeline: Pipeline) 
     assert [quote for quote in pipeline.documents() if quote["ticker"] == "VALX3"]
     (failed,) = metadata(result, "quotes")["failed"]
     assert failed["reason"] == (
-        "answered under the symbol VALX3, as is VALE3, which is kept: leave one of them in the "
-        "watchlist"
+        "answered under the symbol VALX3, like VALE3, whose answer is kept: remove one of the two "
+        "from the watchlist"
     )
 
 
