@@ -86,7 +86,7 @@ def test_nothing_is_told_while_b3_is_closed_and_what_still_fails_when_it_opens(
     watch: Watch, chat: Chat, closed: str, opens: str, last: str, repaired: bool
 ) -> None:
     watch.check(False, window=last)
-    assert "is sent then" in watch.at(closed)
+    assert "are sent when the next session begins" in watch.at(closed)
     if repaired:
         watch.check(True, window=last)
     assert chat.asked == []

@@ -50,7 +50,7 @@ def keys_of_past_sessions() -> list[str]:
 
 def now_that_one_waits(instance: dg.DagsterInstance) -> datetime:
     """The present instant, as soon as a run waits for the other: nothing is answered before."""
-    waiting = "Waiting for another run to leave market_data_brapi"
+    waiting = "Waiting for another run to release market_data_brapi"
     wait_until(lambda: said(instance, waiting), waiting)
     return datetime.now(UTC)
 

@@ -154,7 +154,7 @@ def test_what_the_plan_would_reject_is_refused_before_it_is_asked(
 ) -> None:
     windows = TradingWindows(first_day=date(2025, 10, 1))
     with make_brapi(plan, **settings) as brapi:
-        with pytest.raises(PlanError, match=f"{told}.*Nothing was asked"):
+        with pytest.raises(PlanError, match=f"{told}.*No request was sent"):
             brapi.history([windows.of_session(first)[-1]], trading_windows=windows)
 
         assert brapi.sandbox.requests == []

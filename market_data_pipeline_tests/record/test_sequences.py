@@ -242,7 +242,7 @@ def a_run_waits(pipeline: Pipeline, name: str, key: str, asset: str) -> Iterator
     with ThreadPoolExecutor(1) as thread:
         with dg.build_asset_context(instance=pipeline.instance) as context, turn(context, name):
             waiting = thread.submit(pipeline.run, key, select=asset)
-            words = f"Waiting for another run to leave {name}"
+            words = f"Waiting for another run to release {name}"
             wait_until(lambda: said(pipeline.instance, words), "it waits")
             yield
         assert waiting.result().success

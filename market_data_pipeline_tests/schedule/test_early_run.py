@@ -144,7 +144,7 @@ def test_of_two_that_wait_one_asks_after_the_other(
         def sleep(seconds: float) -> None:
             if not others:
                 others.append(thread.submit(pipeline.run, LIVE_ON_TUESDAY))
-                wait_until(lambda: said(instance, "Waiting for another run to leave"), "it waits")
+                wait_until(lambda: said(instance, "Waiting for another run to release"), "it waits")
             waiting.sleep(seconds)
 
         monkeypatch.setattr(clock, "sleep", sleep)
