@@ -99,8 +99,8 @@ def kafka_publication(
     }
     for window, reason in reasons.items():
         most = max((each.published for each in earlier[window]), default=0)
-        described = {PUBLISHED: 0, ROW_COUNT: most, "reason": reason}
-        described = contents(most, "events", reason) | described
+        nothing = {PUBLISHED: 0, ROW_COUNT: most, "reason": reason}
+        described = contents(most, "events", reason) | nothing
         context.add_asset_metadata(described, partition_key=window.key)
     ran = tell_filled(context, reasons, len(windows), "published")
     for window in windows if ran else []:

@@ -32,7 +32,6 @@ SET lock_timeout = '{SLICE_SECONDS}s';
 SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;
 """
 
-
 # Waits for a slice; returns whether the lock was acquired.
 Acquire = Callable[[], bool]
 
