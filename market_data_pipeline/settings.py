@@ -284,13 +284,11 @@ def misspelled(environ: Mapping[str, str]) -> dict[str, str]:
     for name in sorted(environ):
         upper = name.upper()  # a setting is read in either case
         known = upper in names() or upper in DEPLOYMENT or upper.startswith(KAFKA_CONFIG)
-        if known or not environ[name].strip():
-            continue
-        cutoff = 0.6 if upper.startswith(OUR_PREFIXES) else 0.85
-        if meant := difflib.get_close_matches(upper, names(), n=1, cutoff=cutoff):
-            said[name] = f"{name} is not a setting and is ignored: did you mean {meant[0]}?"
-        elif upper.startswith(OUR_PREFIXES):
-            said[name] = f"{name} is not a setting and is ignored."
+        ours = upper.startswith(OUR_PREFIXES)
+        meant = difflib.get_close_matches(upper, names(), n=1, cutoff=0.6 if ours else 0.85)
+        if environ[name].strip() and not known and (meant or ours):
+            advice = f": did you mean {meant[0]}?" if meant else "."
+            said[name] = f"{name} is not a setting and is ignored{advice}"
     return said
 
 
