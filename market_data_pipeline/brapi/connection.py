@@ -6,6 +6,7 @@ import json
 import math
 import re
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -40,7 +41,7 @@ SHORTEST_SECRET = 8
 # Of one character of the token, as `_in_any_form` finds it.
 LONGEST_FORM = 14
 # What requests and the libraries below it raise.
-FAILURES = (requests.RequestException, HTTPError, OSError, ValueError)
+FAILURES = (requests.RequestException, HTTPError, OSError, ValueError, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,8 @@ class Connection:
         """Sends one request; `seconds` limit each wait for the socket, and the whole body.
 
         Raises:
-            TemporaryError: it took longer, the connection failed, or a body of status 200 was cut
-                or too large.
+            TemporaryError: it took longer, the connection failed, or a body of status 200 was cut,
+                too large or packed in a way that was not asked for.
         """
         until, asked_at = time.monotonic() + seconds, to_milliseconds(clock.utc_now())
         try:
@@ -215,14 +216,21 @@ def to_milliseconds(instant: datetime) -> datetime:
 
 
 def _content(response: requests.Response, largest: int, until: float) -> bytearray:
+    packing = response.headers.get("Content-Encoding", "").strip().lower().removeprefix("x-")
+    if packing not in ("", "identity", "gzip"):
+        raise TemporaryError("the answer is packed in a way that was not asked for")
+    gzip = zlib.decompressobj(wbits=31) if packing == "gzip" else None
     content = bytearray()
     # One read of the socket at a time, so that a body that comes byte by byte is given up.
-    while chunk := response.raw.read1(65536, decode_content=True):
-        content += chunk
+    while chunk := response.raw.read1(65536, decode_content=False):
+        content += gzip.decompress(chunk, largest + 1 - len(content)) if gzip else chunk
         if time.monotonic() >= until:
             raise TimeoutError
-        if len(content) > largest:
+        # What follows the end of a packed body is kept, too.
+        if len(content) + len(gzip.unused_data if gzip else b"") > largest:
             raise TemporaryError(TOO_LARGE)
+    if gzip and not gzip.eof:
+        raise TemporaryError("the answer was cut")
     if sum(map(content.count, b",:[{")) * BYTES_A_MARK > largest:
         raise TemporaryError(TOO_LARGE)
     return content

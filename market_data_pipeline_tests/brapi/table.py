@@ -77,9 +77,9 @@ FAULTS: dict[str, dict[str, Any]] = {
         "body": PAGE,
         "headers": {"x-ratelimit-limit": "10", "x-ratelimit-remaining": "0"},
     },
-    "come back later, cut body": {
+    "come back later, compressed otherwise": {
         "status": 429,
-        "cut": True,
+        "encoding": "br",
         "headers": {"Retry-After": "3600"},
         "delay": 1.0,
     },
@@ -105,6 +105,7 @@ FAULTS: dict[str, dict[str, Any]] = {
     "large body": {"fields": {"longName": "x" * 2**20}},
     "large body, compressed": {"fields": {"longName": "x" * (60 * 2**20)}, "encoding": "gzip"},
     "many values": {"body": '{"results": [' + "[]," * (2**20 // 3 - 10) + "[]]}"},
+    "compressed otherwise": {"encoding": "gzip, gzip"},
     "compressed": {"encoding": "gzip"},
     "UTF-16": {"charset": "utf-16"},
     "no result": {"body": {"results": []}},

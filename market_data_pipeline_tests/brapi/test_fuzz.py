@@ -160,6 +160,7 @@ def test_a_refusal_is_a_reason_or_a_typed_error(
         except BrapiError as error:
             said = str(error)
         else:
+            assert list(found) == TICKERS
+            assert all(isinstance(each, str) for each in found.values())
             said = " ".join(map(str, found.values()))
-            assert [*found.values()] == [each for each in found.values() if isinstance(each, str)]
     said.encode()
