@@ -20,7 +20,7 @@ from market_data_pipeline.runs.common import (
     OWNERS,
     WINDOWS,
     failing_clearly,
-    sessions_of,
+    partitions_of,
 )
 from market_data_pipeline.runs.results import ROW_COUNT, column_schema, some
 from market_data_pipeline.runs.turn import B3, turn
@@ -55,7 +55,7 @@ def official_close(
 
     It costs no request to Brapi. B3 publishes it in the evening or the night after the session.
     """
-    keys, stored, unexpected = [*map(str, sessions_of(context))], set[str](), list[str]()
+    keys, stored, unexpected = partitions_of(context), set[str](), list[str]()
     found, troubles = defaultdict[str, list[str]](list), dict[str, FileError]()
     with failing_clearly(), turn(context, B3):
         ours = {key: _last_trusted(quote_store, key) for key in keys}

@@ -5,7 +5,7 @@ three assets must keep offering windows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from itertools import groupby
 from math import isnan
 from statistics import median
@@ -43,7 +43,7 @@ from market_data_pipeline.runs.common import (
     SESSION_REPORT,
     WINDOWS,
     failing_clearly,
-    sessions_of,
+    partitions_of,
 )
 from market_data_pipeline.runs.results import some
 from market_data_pipeline.runs.run_history import materializations, value_of
@@ -69,7 +69,7 @@ def session_report(
     were withheld, the quota, and how soon the prices were on the topic. `report` is the path of the
     same as an HTML page.
     """
-    (day,) = sessions_of(context)
+    (day,) = map(date.fromisoformat, partitions_of(context))
     windows = [each for each in WINDOWS.of_session(day) if each.end <= clock.utc_now()]
     if not windows:
         raise dg.Failure(f"No window has ended on {day}.", allow_retries=False)

@@ -7,14 +7,13 @@ locations that share an instance therefore need an ASSET_KEY_PREFIX each.
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date
 
 import dagster as dg
 from dagster_mongo import DagsterMongoError
 
 from market_data_pipeline import ClearError
 from market_data_pipeline.market.windows import Window, trading_windows
-from market_data_pipeline.runs.run_history import covers, windows_of_run
+from market_data_pipeline.runs.run_history import ends_of, partitions_of_run
 from market_data_pipeline.settings import settings
 
 # At every start Dagster warns that runs of a range are a preview. Tests check what they do.
@@ -41,40 +40,30 @@ Connect = Callable[[], str]
 
 
 def partitions_of(context: Context) -> list[str]:
-    """The keys of the run's partitions, in the order of time; none if it was launched without."""
-    return list(context.partition_keys) if windows_of_run(context.run) else []
-
-
-def sessions_of(context: Context) -> list[date]:
-    """The days of the run's partitions, in their order.
+    """The keys of the run's partitions, in the order of time.
 
     Raises:
-        Failure: there is none.
+        Failure: there is none, or the run's partition, or the last one of its range, does not
+            exist.
     """
-    days = [date.fromisoformat(key) for key in partitions_of(context)]
-    if not days:
+    ends = ends_of(context.run)
+    try:
+        keys = list(context.partition_keys) if ends else []
+    except Exception:  # Dagster raises many kinds of them
+        keys = []
+    # Where no partition starts, Dagster takes the one that follows.
+    if not keys or not all(ends[0] <= key <= ends[-1] for key in keys):
         raise dg.Failure(
-            f"There is no session{windows_of_run(context.run)}: choose a day, or a range of days.",
+            f"There is no partition{partitions_of_run(context.run)}: choose one of the asset's, or "
+            "a range that starts before its end and ends with one.",
             allow_retries=False,
         )
-    return days
+    return keys
 
 
 def windows_of(context: Context) -> list[Window]:
-    """The windows of the run's partitions, in the order of time.
-
-    Raises:
-        Failure: the partition, or the last one of a range, is not a window; or there is none.
-    """
-    windows = [WINDOWS.from_key(key) for key in partitions_of(context)]
-    # Where no window starts, Dagster takes the one that follows.
-    if not windows or not all(covers(context.run, window) for window in windows):
-        raise dg.Failure(
-            f"There is no window{windows_of_run(context.run)}: choose the key of a window, or a "
-            "range that starts before its end and ends with a window.",
-            allow_retries=False,
-        )
-    return windows
+    """The windows of the run's partitions, in the order of time. Raises as `partitions_of`."""
+    return [WINDOWS.from_key(key) for key in partitions_of(context)]
 
 
 @contextmanager

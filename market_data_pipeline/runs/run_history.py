@@ -49,20 +49,20 @@ def _was_to_materialize(
 
 def covers(run: dg.DagsterRun, window: Window) -> bool:
     """Whether a window is among the partitions of a run."""
-    ends = _ends(run)
+    ends = ends_of(run)
     try:
         return bool(ends) and start_of(ends[0]) <= window.start <= start_of(ends[-1])
     except ValueError:
         return False  # its partitions are sessions
 
 
-def windows_of_run(run: dg.DagsterRun) -> str:
-    """` for 2026-11-23T10:00-0300`, or the first and the last window; empty if it has none."""
-    ends = _ends(run)
+def partitions_of_run(run: dg.DagsterRun) -> str:
+    """` for 2026-11-23T10:00-0300`, or the ends of a range; empty if it has none."""
+    ends = ends_of(run)
     return f" for {' to '.join(ends)}" if ends else ""
 
 
-def _ends(run: dg.DagsterRun) -> list[str]:
+def ends_of(run: dg.DagsterRun) -> list[str]:
     """The partition of a run, or the first and the last one."""
     if partition := run.tags.get(PARTITION_TAG):
         return [partition]

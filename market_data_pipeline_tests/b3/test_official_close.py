@@ -289,14 +289,20 @@ def test_the_calendar_is_that_of_b3(
 
 @pytest.mark.parametrize(
     ("first", "last", "named"),
-    [("2026-11-17", "2026-11-13", " for 2026-11-17 to 2026-11-13"), ("", "", "")],
-    ids=["reversed", "launched without a partition"],
+    [
+        ("2026-11-17", "2026-11-13", " for 2026-11-17 to 2026-11-13"),
+        ("2026-11-15", "2026-11-15", " for 2026-11-15"),
+        ("1985-12-30", "1985-12-30", " for 1985-12-30"),
+        ("", "", ""),
+    ],
+    ids=["reversed", "a Sunday", "before the first", "launched without a partition"],
 )
 def test_a_run_without_a_session_is_one_sentence(
     official: Official, first: str, last: str, named: str
 ) -> None:
     assert failure_of(official(first, last), "official_close") == (
-        f"There is no session{named}: choose a day, or a range of days."
+        f"There is no partition{named}: choose one of the asset's, or a range that starts before "
+        "its end and ends with one."
     )
 
 

@@ -74,13 +74,21 @@ def test_no_broker_leaves_the_history(pipeline: Pipeline) -> None:
 @pytest.mark.parametrize(
     ("first", "last"),
     [
+        ("2025-11-17T10:00-0300", None),
         ("2026-11-02T10:00-0300", None),
         ("2026-11-17T14:15-0300", None),
         (LIVE_ON_TUESDAY, "2026-11-17T13:00-0300"),
         ("2026-11-14T10:00-0300", "2026-11-15T17:30-0300"),
         ("2026-11-13T17:00-0300", "2026-11-15T17:30-0300"),
     ],
-    ids=["holiday", "within a window", "reversed", "weekend", "a weekend at its end"],
+    ids=[
+        "before the first",
+        "holiday",
+        "within a window",
+        "reversed",
+        "weekend",
+        "a weekend at its end",
+    ],
 )
 def test_partitions_that_are_no_windows(pipeline: Pipeline, first: str, last: str | None) -> None:
     """Tags of a launch are not checked by Dagster; before, a shorter window may have started there.
@@ -89,15 +97,15 @@ def test_partitions_that_are_no_windows(pipeline: Pipeline, first: str, last: st
     """
     result = pipeline.run(first, last)
 
-    assert f"There is no window for {first}" in failure_of(result)
+    assert f"There is no partition for {first}" in failure_of(result)
     assert pipeline.sandbox.requests == []
     assert not pipeline.folder.exists()
 
 
 def test_a_run_that_was_launched_without_a_partition_is_one_sentence(pipeline: Pipeline) -> None:
     assert failure_of(pipeline.run("")) == (
-        "There is no window: choose the key of a window, or a range that starts before its end and "
-        "ends with a window."
+        "There is no partition: choose one of the asset's, or a range that starts before its end "
+        "and ends with one."
     )
 
 
