@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
@@ -78,7 +78,12 @@ class TradingWindows:
             cron_schedule=grid_cron,
             timezone=EXCHANGE_TIMEZONE.key,
             end_offset=0,
-            exclusions=[f"{minutes} {LAST_HOUR} * * 1-5", *self._exclusions(minutes)],
+            exclusions=[
+                f"{minutes} {LAST_HOUR} * * 1-5",
+                *_exclusions(
+                    first_day, f"{minutes} {FIRST_HOUR}-{LAST_HOUR - 1}", self._closed_ticks
+                ),
+            ],
         )
 
     def last_ended(self, now: datetime) -> Window | None:
@@ -148,25 +153,9 @@ class TradingWindows:
             self._sessions[day] = tuple(Window(start, start + self.interval) for start in starts)
         return self._sessions[day]
 
-    def _exclusions(self, minutes: str) -> Iterator[str | datetime]:
-        """The ticks of the weekday grid at which B3 is closed, up to the end of the next year.
-
-        Dagster stores all of them with every check of every window of a range. To keep them few, a
-        day that never has a session (Christmas) is one cron for all years. The ticks of other days,
-        and those before late openings, are naive local times.
-        """
-        end = date(clock.utc_now().year + 1, 12, 31)
-        weekdays = list(itertools.takewhile(end.__ge__, _weekdays(self.first_day)))
-        open_in_some_year = {(day.month, day.day) for day in weekdays if day in self._openings}
-        closed = [day for day in weekdays if day not in self._openings]
-        never_open = {(day.month, day.day) for day in closed} - open_in_some_year
-        for month, days in itertools.groupby(sorted(never_open), key=lambda each: each[0]):
-            listed = ",".join(str(day) for _, day in days)
-            yield f"{minutes} {FIRST_HOUR}-{LAST_HOUR - 1} {listed} {month} *"
-        for day in weekdays:
-            if (day.month, day.day) not in never_open:
-                opening = self._openings.get(day, time.max)
-                yield from (tick for tick in self._ticks(day) if tick.time() < opening)
+    def _closed_ticks(self, day: date) -> Iterator[datetime]:
+        opening = self._openings.get(day, time.max)
+        return (tick for tick in self._ticks(day) if tick.time() < opening)
 
     def _ticks(self, day: date) -> Iterator[datetime]:
         tick = datetime(day.year, day.month, day.day, FIRST_HOUR)
@@ -187,14 +176,18 @@ def trading_windows() -> TradingWindows:
 
 def sessions_from(first: date) -> dg.TimeWindowPartitionsDefinition:
     """A partition for each session from a day on, `2026-11-23`; the one of today is included."""
-    closed = sorted(day for day in b3_calendar.closed() if day >= first)
+
+    def closed_ticks(day: date) -> Iterator[datetime]:
+        if day in b3_calendar.closed():
+            yield datetime.combine(day, time())
+
     return dg.TimeWindowPartitionsDefinition(
         start=f"{first}",
         fmt="%Y-%m-%d",
         cron_schedule="0 0 * * 1-5",
         timezone=EXCHANGE_TIMEZONE.key,
         end_offset=1,  # on a day without a session, the next one is
-        exclusions=[datetime.combine(day, time()) for day in closed],
+        exclusions=[*_exclusions(first, "0 0", closed_ticks)],
     )
 
 
@@ -231,6 +224,27 @@ def duration(span: timedelta) -> str:
 def midnight(day: date) -> datetime:
     """When a day begins in São Paulo."""
     return datetime.combine(day, time(), EXCHANGE_TIMEZONE)
+
+
+def _exclusions(
+    first: date, times: str, closed_ticks: Callable[[date], Iterable[datetime]]
+) -> Iterator[str | datetime]:
+    """The ticks on weekdays at which B3 is closed, up to the end of the next year.
+
+    Dagster stores all of them with every check of every partition of a run. To keep them few, a day
+    that never has a session (Christmas) is one cron, at these `times`, for all years. The ticks of
+    other days, and those before late openings, are naive local times.
+    """
+    end = date(clock.utc_now().year + 1, 12, 31)
+    weekdays = list(itertools.takewhile(end.__ge__, _weekdays(first)))
+    sessions = (day for day in weekdays if day not in b3_calendar.closed())
+    never_open = {(day.month, day.day) for day in weekdays}
+    never_open -= {(day.month, day.day) for day in sessions}
+    for month, days in itertools.groupby(sorted(never_open), key=lambda each: each[0]):
+        yield f"{times} {','.join(str(day) for _, day in days)} {month} *"
+    for day in weekdays:
+        if (day.month, day.day) not in never_open:
+            yield from closed_ticks(day)
 
 
 def _weekdays(first: date) -> Iterable[date]:
