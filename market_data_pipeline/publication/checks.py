@@ -94,7 +94,7 @@ def every_quote_delivered(
                 f"topic: {some(tickers)} ({_live_until(window)})"
             )
         elif tickers:
-            never.append(f"{window.key} was never sent ({_live_until(window)})")
+            never.append(f"{window.key} has no recorded publication ({_live_until(window)})")
     live = [each for several in quotes.values() for each in several if each.source == "live"]
     withheld = [each.ticker for each in live if not each.trusted]
     if published:

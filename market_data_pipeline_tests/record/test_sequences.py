@@ -182,7 +182,7 @@ def accepted_too_late(pipeline: Pipeline, later: Later) -> None:
     assert len(prices(pipeline)) == 1
 
 
-NEVER = f"{LIVE_ON_TUESDAY} was never sent (it was live until 15:30)."
+NEVER = f"{LIVE_ON_TUESDAY} has no recorded publication (it was live until 15:30)."
 LATER = (
     f"{LIVE_ON_TUESDAY} was sent before all of its quotes were stored; missing on the topic: "
     "{} (it was live until 15:30)."
