@@ -12,12 +12,8 @@ from market_data_pipeline.brapi.bars import Gap, bars_of_windows
 from market_data_pipeline.brapi.client import BrapiClient
 from market_data_pipeline.brapi.plans import Plan
 from market_data_pipeline.market.quote import Quote
-from market_data_pipeline.market.windows import (
-    EXCHANGE_TIMEZONE,
-    TradingWindows,
-    Window,
-    close_of,
-)
+from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window, close_of
+from market_data_pipeline.runs.common import WINDOWS
 
 T = TypeVar("T", Quote, History)
 Missing = Gap | Literal["failed"]
@@ -99,7 +95,6 @@ def observe_live(
     client: BrapiClient,
     tickers: Sequence[str],
     window: Window,
-    trading_windows: TradingWindows,
 ) -> Observation:
     """The current quotes, filed under the live window.
 
@@ -110,7 +105,7 @@ def observe_live(
         RunError: Brapi is down, or the token, the plan or the quota stops the whole run.
     """
     observation = Observation(client.plan, {window: {}})
-    over = trading_windows.live_until(window)
+    over = WINDOWS.live_until(window)
     for ticker, quote in _account(observation, client.quotes(tickers, window)):
         if max(quote.observed_at, quote.updated_at) < over:
             observation.quotes.append(quote)
@@ -123,7 +118,6 @@ def observe_history(
     client: BrapiClient,
     tickers: Sequence[str],
     windows: Sequence[Window],
-    trading_windows: TradingWindows,
     now: datetime,
 ) -> Observation:
     """The quotes of past windows (at least one), from the bars of the price history.
@@ -134,8 +128,8 @@ def observe_history(
         PlanError: the plan does not allow the request, or reaches back to none of the windows.
         RunError: Brapi is down, or the token or the quota stops the whole run.
     """
-    observation = unasked(client.plan, tickers, windows, trading_windows, now)
-    minutes = int(trading_windows.interval.total_seconds() // 60)
+    observation = unasked(client.plan, tickers, windows, now)
+    minutes = int(WINDOWS.interval.total_seconds() // 60)
     interval = client.plan.bar_interval(minutes)
     today = now.astimezone(EXCHANGE_TIMEZONE).date()
     served = [window for window, reasons in observation.missing.items() if not reasons]
@@ -156,12 +150,11 @@ def as_stored(
     plan: Plan,
     tickers: Sequence[str],
     windows: Sequence[Window],
-    trading_windows: TradingWindows,
     now: datetime,
     rows: Sequence[Quote],
 ) -> Observation:
     """What is stored of some windows, as if it had just been observed."""
-    observation = unasked(plan, tickers, windows, trading_windows, now)
+    observation = unasked(plan, tickers, windows, now)
     for quote in rows:
         observation.missing[quote.window] = {}
         if quote.ticker != quote.requested_ticker:
@@ -175,7 +168,6 @@ def unasked(
     plan: Plan,
     tickers: Sequence[str],
     windows: Sequence[Window],
-    trading_windows: TradingWindows,
     now: datetime,
 ) -> Observation:
     """What is known of past windows without a request: those that the plan has no bar for."""
@@ -185,7 +177,7 @@ def unasked(
         why: Missing | None = None
         if window.day < first_day:
             why = "too far back"
-        elif not plan.intraday and not trading_windows.is_last(window):
+        elif not plan.intraday and not WINDOWS.is_last(window):
             why = "plan"
         elif window.end > now - timedelta(minutes=plan.delay_minutes):
             why = "too early"

@@ -95,7 +95,7 @@ def quotes(
             if config.accept:
                 rows = _accept(context, quote_store, windows, config.accept)
                 now = clock.utc_now()
-                observation = as_stored(brapi.plan, tickers, windows, WINDOWS, now, rows)
+                observation = as_stored(brapi.plan, tickers, windows, now, rows)
                 quota = last_recorded(context.instance, now)
             else:
                 if clock.utc_now() < windows[-1].end:
@@ -187,16 +187,16 @@ def _observe(
         try:
             # The live one first: it does not stay live for long.
             if live:
-                observation |= observe_live(client, tickers, live, WINDOWS)
+                observation |= observe_live(client, tickers, live)
             failures, cost = observation.failures, client.account.spent
             if past:
-                observation |= observe_history(client, tickers, past, WINDOWS, now)
+                observation |= observe_history(client, tickers, past, now)
         except BrapiError as error:
             if not observation.missing:
                 _record_quota(context, client, 0, now)
                 raise
             # The live window is not lost with the others.
-            missed = unasked(client.plan, tickers, past, WINDOWS, now)
+            missed = unasked(client.plan, tickers, past, now)
             missed.fail(dict.fromkeys(tickers, str(error)))
             observation |= missed
         observation.requests, observation.seconds = client.requests, monotonic() - started
