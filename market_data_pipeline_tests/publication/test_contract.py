@@ -1,15 +1,12 @@
 """What goes over the wire, byte for byte, and the contract's files against it and each other."""
 
 import json
-import math
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta, timezone
+import re
+from datetime import datetime, timedelta, timezone
 from importlib.resources import files
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, ValidationError
 
 from market_data_pipeline.publication.event import UpdatedAtFormat, quote_event
@@ -22,12 +19,12 @@ GOLDEN = (
     '{"ticker": "PETR4", "name": "Petróleo Brasileiro S.A. - Petrobras", '
     '"short_name": "PETROBRAS PN", "price": 35.5, "volume": 15234567, "updated_at": %s}'
 )
-FRACTION = datetime(2026, 11, 23, 13, 29, 58, 987654, UTC)
+# In Brasília: what is sent is in UTC.
+FRACTION = datetime(2026, 11, 23, 10, 29, 58, 987654, timezone(timedelta(hours=-3)))
 
 
-def a_file(name: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((CONTRACT / name).read_text(encoding="utf-8"))
-    return loaded
+def a_file(name: str) -> Any:
+    return json.loads((CONTRACT / name).read_text(encoding="utf-8"))
 
 
 def value_schema() -> Draft202012Validator:
@@ -50,36 +47,6 @@ def test_the_value_byte_for_byte(
 ) -> None:
     event = quote_event(a_quote(**changes), updated_at_format=updated_at_format)
     assert event.value.decode() == GOLDEN % updated_at
-
-
-@given(
-    name=st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"]))),
-    price=st.floats(min_value=0, allow_nan=False, allow_infinity=False),
-    volume=st.one_of(st.none(), st.integers(min_value=0, max_value=2**63 - 1)),
-)
-def test_every_value_reads_back_as_it_was(
-    name: str | None, price: float, volume: int | None
-) -> None:
-    quote = a_quote(name=name, short_name=name, price=price, volume=volume)
-    assert json.loads(quote_event(quote).value) == {
-        "ticker": "PETR4",
-        "name": name,
-        "short_name": name,
-        "price": price,
-        "volume": volume,
-        "updated_at": 1795440598,
-    }
-
-
-@pytest.mark.parametrize("price", [math.nan, math.inf, -math.inf])
-def test_a_price_that_is_no_number_is_refused(price: float) -> None:
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        quote_event(a_quote(price=price))
-
-
-def test_instants_are_written_in_utc() -> None:
-    brasilia = datetime(2026, 11, 23, 10, 29, 58, tzinfo=timezone(timedelta(hours=-3)))
-    assert quote_event(a_quote(updated_at=brasilia)) == quote_event(a_quote())
 
 
 def test_id_tells_repeats_from_news() -> None:
@@ -148,7 +115,7 @@ def test_the_examples_are_what_is_sent() -> None:
 
 def test_references_resolve() -> None:
     document = a_file("asyncapi.json")
-    references = list(_references(document))
+    references = re.findall(r'"\$ref": "(.*?)"', json.dumps(document))
     assert len(references) == 5
     for reference in references:
         name, _, pointer = reference.partition("#")
@@ -164,14 +131,3 @@ def test_the_document_is_asyncapi_3() -> None:
     assert {"title", "version"} <= document["info"].keys()
     assert {operation["action"] for operation in document["operations"].values()} == {"send"}
     assert document["channels"]["quotes"]["address"] == "trading-assets-market-data-v1"
-
-
-def _references(node: object) -> Iterator[str]:
-    if isinstance(node, dict):
-        if "$ref" in node:
-            yield node["$ref"]
-        for child in node.values():
-            yield from _references(child)
-    elif isinstance(node, list):
-        for child in node:
-            yield from _references(child)
