@@ -6,7 +6,6 @@ import dagster as dg
 import pytest
 from dagster._utils.schedules import cron_string_iterator
 
-from market_data_pipeline.brapi.quota import Quota, record
 from market_data_pipeline.definitions import defs
 from market_data_pipeline.market.windows import (
     EXCHANGE_TIMEZONE,
@@ -108,10 +107,12 @@ def test_a_window_that_is_on_its_way_or_whose_run_was_terminated_is_not_launched
         assert str(answer).startswith(said.format(run_id, KEY))
 
 
-def test_a_run_that_ended_before_the_window_could_be_asked_for_is_none_of_it(
+def test_runs_of_other_assets_and_one_that_ended_before_the_window_do_not_hold_it_back(
     operation: Operation, set_clock: SetClock
 ) -> None:
     """A range to the end of the session, launched by its tags, is terminated in the queue."""
+    operation.run(KEY, "funds/quotes")
+    operation.run(KEY, "kafka_publication")
     set_clock(at("2026-11-19T12:00"))
     with dagsters_clock():
         operation.run("2026-11-19T10:00-0300", status=Status.CANCELED, last=THURSDAYS_LAST)
@@ -120,26 +121,6 @@ def test_a_run_that_ended_before_the_window_could_be_asked_for_is_none_of_it(
 
     assert isinstance(scheduled, dg.RunRequest)
     assert missing == LAUNCHED
-
-
-@pytest.mark.parametrize("asset", ["funds/quotes", "kafka_publication"])
-def test_a_run_that_asks_for_no_quotes_of_ours_is_not_on_its_way(
-    operation: Operation, asset: str
-) -> None:
-    operation.run(KEY, asset)
-
-    scheduled, missing = both(operation)
-
-    assert isinstance(scheduled, dg.RunRequest)
-    assert missing == LAUNCHED
-
-
-def test_pacing_holds_for_both(operation: Operation) -> None:
-    spent = Quota(300, 15_000, 50, at("2026-11-30T21:00"), "billing-cycle")
-    operation.instance.report_runless_asset_event(record(spent))
-
-    for said in both(operation):
-        assert str(said).startswith("Paced: 300 requests are left until Mon 30 Nov 21:00")
 
 
 # What is missing

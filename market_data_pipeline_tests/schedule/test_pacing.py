@@ -21,11 +21,12 @@ def observations(day: date) -> list[datetime]:
 
 
 SESSIONS = {day: instants for day in DAYS if (instants := observations(day))}
-MONTHS = [(2027, 2), (2027, 3), (2027, 4)]
-
-
-def sessions_of(year: int, month: int) -> list[list[datetime]]:
-    return [SESSIONS[day] for day in SESSIONS if (day.year, day.month) == (year, month)]
+FEBRUARY, MARCH, APRIL = (
+    [session for day, session in SESSIONS.items() if day.month == month] for month in (2, 3, 4)
+)
+in_each_month = pytest.mark.parametrize(
+    "sessions", [FEBRUARY, MARCH, APRIL], ids=["February", "March", "April"]
+)
 
 
 def simulate(
@@ -61,13 +62,11 @@ def simulate(
                 yield instant, cost, left
 
 
-@pytest.mark.parametrize("month", MONTHS)
+@in_each_month
 @pytest.mark.parametrize("spending", [{}, {"others": 100}, {"repeated": 20}])
 def test_the_quota_lasts_and_every_session_has_its_last_observation(
-    month: tuple[int, int], spending: dict[str, int]
+    sessions: list[list[datetime]], spending: dict[str, int]
 ) -> None:
-    sessions = sessions_of(*month)
-
     runs = list(simulate(sessions, **spending))
 
     assert all(left >= 0 for *_, left in runs)
@@ -78,22 +77,22 @@ def test_the_quota_lasts_and_every_session_has_its_last_observation(
     assert len(chosen) == all_of_them or runs[-1][-1] < 3 * COST
 
 
-@pytest.mark.parametrize("month", MONTHS)
-def test_two_that_share_a_quota_both_last_to_the_end(month: tuple[int, int]) -> None:
-    sessions, costs = sessions_of(*month), (34, 16)
+@in_each_month
+def test_two_that_share_a_quota_both_last_to_the_end(sessions: list[list[datetime]]) -> None:
+    shares = {34: 0.68, 16: 0.32}
 
-    runs = list(simulate(sessions, dict(zip(costs, (0.68, 0.32), strict=True))))
+    runs = list(simulate(sessions, shares))
 
     chosen = {(cost, instant) for instant, cost, _ in runs}
-    assert all((cost, session[-1]) in chosen for cost in costs for session in sessions)
+    assert all((cost, session[-1]) in chosen for cost in shares for session in sessions)
     all_of_them = sum(len(session) for session in sessions)
     assert 0 <= runs[-1][-1] < 3 * COST or len(chosen) == 2 * all_of_them
 
 
-@pytest.mark.parametrize("month", MONTHS)
+@in_each_month
 @pytest.mark.parametrize("left", [15_000, 9_000, 5_000, 2_500])
-def test_the_others_are_spread_evenly(month: tuple[int, int], left: int) -> None:
-    sessions = [session for session in sessions_of(*month) if len(session) >= 16]
+def test_the_others_are_spread_evenly(sessions: list[list[datetime]], left: int) -> None:
+    sessions = [session for session in sessions if len(session) >= 16]
 
     chosen = {instant for instant, *_ in simulate(sessions, left=left)}
 
@@ -106,27 +105,20 @@ def test_the_others_are_spread_evenly(month: tuple[int, int], left: int) -> None
 
 
 def test_an_ample_quota_skips_nothing() -> None:
-    sessions = sessions_of(2027, 3)
-
-    assert len(planned(sessions, 500_000 // 3)) == sum(len(session) for session in sessions)
+    assert len(planned(MARCH, 500_000 // 3)) == sum(len(session) for session in MARCH)
 
 
 def test_too_little_for_every_session_still_serves_the_last_day() -> None:
-    sessions = sessions_of(2027, 3)
-
-    chosen = [instant for instant, *_ in simulate(sessions, left=8 * COST)]
+    chosen = [instant for instant, *_ in simulate(MARCH, left=8 * COST)]
 
     assert 6 <= len(chosen) <= 8
-    assert chosen[-1] == sessions[-1][-1]
+    assert chosen[-1] == MARCH[-1][-1]
 
 
 def test_a_spent_quota_is_looked_at_once_a_session() -> None:
-    sessions = sessions_of(2027, 3)
     spent = Quota(3, LIMIT, COST, datetime(2027, 4, 1, tzinfo=UTC), "assumed")
 
-    chosen = {next_run(instant, sessions, 0, spent) for instant in sessions[0]}
-
-    assert chosen == {sessions[0][-1]}
+    assert {next_run(instant, MARCH, 0, spent) for instant in MARCH[0]} == {MARCH[0][-1]}
 
 
 def test_thirty_days_that_roll_are_never_overspent() -> None:

@@ -2,18 +2,18 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import dagster as dg
 import pytest
 from brapi_sandbox.faults import Fault
 
-from market_data_pipeline.brapi.quota import Quota, last_recorded, record
+from market_data_pipeline.brapi.quota import Kind, Quota, last_recorded, record
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline, at
 from market_data_pipeline_tests.observed import checks, metadata
 from market_data_pipeline_tests.schedule.conftest import Operation
 
 DECEMBER = datetime(2026, 12, 1, tzinfo=UTC)
+IN_THIRTY_DAYS = TUESDAY_15_00 + timedelta(days=30)
 # A Tuesday; nine sessions are left in November, this one with its 16 windows included.
 QUOTA = Quota(3_000, 15_000, 50, DECEMBER, "billing-cycle")
 
@@ -50,39 +50,31 @@ def test_each_run_records_what_is_left_and_asks_until_when_only_if_that_may_have
 
 
 @pytest.mark.parametrize(
-    ("usage", "expected"),
+    ("type_", "end", "kind", "until"),
     [
-        ({}, Quota(14_954, 15_000, 46, DECEMBER, "assumed")),
-        (
-            {"usageWindow": {"type": "billing-cycle", "end": "2026-11-20T12:00:00.000Z"}},
-            Quota(14_954, 15_000, 46, datetime(2026, 11, 20, 12, tzinfo=UTC), "billing-cycle"),
-        ),
-        (
-            {"usageWindow": {"type": "billing-cycle", "end": "2026-11-01T00:00:00.000Z"}},
-            Quota(14_954, 15_000, 46, DECEMBER, "assumed"),
-        ),
-        (
-            {"usageWindow": {"type": "rolling-30d", "end": "2026-11-17T18:00:00.000Z"}},
-            Quota(14_954, 15_000, 46, TUESDAY_15_00 + timedelta(days=30), "rolling-30d"),
-        ),
+        ("", "", "assumed", DECEMBER),
+        ("billing-cycle", "2026-11-20T12:00:00.000Z", "billing-cycle", at("2026-11-20T09:00")),
+        ("billing-cycle", "2026-11-01T00:00:00.000Z", "assumed", DECEMBER),
+        ("rolling-30d", "2026-11-17T18:00:00.000Z", "rolling-30d", IN_THIRTY_DAYS),
     ],
 )
 def test_every_kind_of_usage_window(
-    usage: dict[str, Any],
-    expected: Quota,
+    type_: str,
+    end: str,
+    kind: Kind,
+    until: datetime,
     pipeline: Pipeline,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    usage = {"usageWindow": {"type": type_, "end": end}} if type_ else {}
     monkeypatch.setattr("brapi_sandbox.sandbox._usage", lambda sandbox: {"usage": usage})
 
     result = pipeline.run(LIVE_ON_TUESDAY, select="quotes")
 
-    assert recorded(pipeline) == expected
+    assert recorded(pipeline) == Quota(14_954, 15_000, 46, until, kind)
     told = metadata(result, "quotes")
-    assert (told["quota_left"], told["quota"]) == (
-        14_954,
-        f"14,954 of 15,000 until {expected.until:%-d %b}",
-    )
+    assert told["quota_left"] == 14_954
+    assert told["quota"] == f"14,954 of 15,000 until {until:%-d %b}"
 
 
 def test_more_left_than_the_limit_is_not_believed(pipeline: Pipeline) -> None:

@@ -18,9 +18,6 @@ WINDOWS = TradingWindows()
     ("minutes", "day", "opening", "count"),
     [
         (5, "2026-11-19", "10:00", 96),
-        (10, "2026-11-19", "10:00", 48),
-        (15, "2026-11-19", "10:00", 32),
-        (20, "2026-11-19", "10:00", 24),
         (30, "2026-11-19", "10:00", 16),
         (60, "2026-11-19", "10:00", 8),
         (30, "2026-02-18", "13:00", 10),  # Ash Wednesday
@@ -36,19 +33,6 @@ def test_every_interval_fills_the_session(minutes: int, day: str, opening: str, 
 
 
 @pytest.mark.parametrize(
-    ("day", "why"),
-    [
-        (date(2026, 11, 22), "a Sunday"),
-        (date(2026, 11, 20), "Consciência Negra"),
-        (date(2026, 2, 16), "Carnival"),
-        (date(2026, 12, 25), "Christmas"),
-    ],
-)
-def test_no_window_when_b3_is_closed(day: date, why: str) -> None:
-    assert WINDOWS.of_session(day) == (), why
-
-
-@pytest.mark.parametrize(
     ("now", "ended", "live"),
     [
         ("2026-11-17T15:00", "2026-11-17T14:30-0300", True),
@@ -60,31 +44,20 @@ def test_no_window_when_b3_is_closed(day: date, why: str) -> None:
         ("2026-11-18T10:00", "2026-11-17T17:30-0300", False),
         ("2026-11-18T10:29:59", "2026-11-17T17:30-0300", False),
         ("2026-11-18T10:30", "2026-11-18T10:00-0300", True),
+        ("2026-11-20T12:00", "2026-11-19T17:30-0300", True),  # a holiday
         ("2026-11-22T12:00", "2026-11-19T17:30-0300", True),
         ("2026-11-23T10:15", "2026-11-19T17:30-0300", False),
     ],
 )
-def test_the_last_window_that_has_ended_is_live_until_the_next_one_or_session(
+def test_the_last_window_that_has_ended_is_the_last_partition_and_live_until_the_next_one(
     now: str, ended: str, live: bool
 ) -> None:
     window = WINDOWS.from_key(ended)
 
     assert WINDOWS.last_ended(at(now)) == window
     assert WINDOWS.is_live(window, at(now)) is live
-
-
-def test_no_window_of_the_future_is_a_partition() -> None:
-    for now in ("2026-11-17T15:10", "2026-11-22T12:00", "2026-11-20T12:00"):
-        with dg.partition_loading_context(effective_dt=at(now)):
-            keys = WINDOWS.partitions.get_partition_keys()
-        assert WINDOWS.from_key(keys[-1]).end <= at(now)
-
-
-def test_after_the_year_comes_the_next_session() -> None:
-    last = WINDOWS.from_key("2026-12-30T17:30-0300")
-
-    assert WINDOWS.is_last(last)
-    assert WINDOWS.next_ending(last.end).key == "2027-01-04T10:00-0300"
+    with dg.partition_loading_context(effective_dt=at(now)):
+        assert WINDOWS.partitions.get_last_partition_key() == ended
 
 
 @pytest.mark.parametrize("key", ["2026-11-20T10:00-0300", "2026-11-19T18:00-0300"])
@@ -107,13 +80,6 @@ def test_the_partitions_are_the_windows_of_the_sessions(minutes: int, first: dat
 
 def test_what_dagster_stores_with_each_check_of_each_window_is_small() -> None:
     assert len(dg.serialize_value(WINDOWS.partitions)) < 15_000
-
-
-def test_before_the_first_window_ends_there_is_none() -> None:
-    windows = TradingWindows(first_day=date(2026, 11, 23))
-
-    assert windows.last_ended(at("2026-11-22T12:00")) is None
-    assert windows.next_ending(at("2026-11-22T12:00")).key == "2026-11-23T10:00-0300"
 
 
 def test_the_calendar_is_that_of_exchange_calendars() -> None:
