@@ -1,11 +1,12 @@
 """Events to publish, and eyes that see what was published."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import TradingWindows
@@ -127,6 +128,15 @@ def _consumer(bootstrap_servers: str, isolation: str) -> Consumer:
             "log_level": 0,
         }
     )
+
+
+def create_topic(
+    bootstrap_servers: str, topic: str, replicas: int = 1, config: Mapping[str, str] | None = None
+) -> None:
+    """Makes a topic as somebody else would."""
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    new = NewTopic(topic, 4, replicas, config=dict(config or {}))
+    admin.create_topics([new])[topic].result()
 
 
 def producer_that(before_produce: Callable[[int], None]) -> type[Producer]:

@@ -3,26 +3,19 @@
 import contextlib
 import socket
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 from unittest import mock
 
 import dagster as dg
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-    NewTopic,
-    ResourceType,
-)
 
-from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline, SetClock
 from market_data_pipeline_tests.observed import checks, logs
 from market_data_pipeline_tests.publication.doomed_pipeline import MOMENTS, PRODUCER, killed_run
-from market_data_pipeline_tests.publication.helpers import read
+from market_data_pipeline_tests.publication.helpers import create_topic, read
 from market_data_pipeline_tests.services.kafka_broker import KafkaCluster
 from market_data_pipeline_tests.services.proxy import Proxy
 from market_data_pipeline_tests.supervised import free_ports
@@ -31,7 +24,14 @@ pytestmark = pytest.mark.services
 
 TICKERS = 50
 # Bytes: more than an event has, and less than a quarter of a window.
-LIMIT = 700
+LIMIT = "700"
+TIMES_AND_PRICES = {
+    # How often a consumer gets each quote, and how many different prices.
+    ("read_uncommitted", False): (3, 2),
+    ("read_uncommitted", True): (2, 2),
+    ("read_committed", False): (2, 1),
+    ("read_committed", True): (1, 1),
+}
 
 
 class Line(Proxy):
@@ -89,7 +89,7 @@ def test_advertised_address_that_cannot_be_reached(
 ) -> None:
     pipeline.kafka = {"timeout_seconds": 8, "transactional_id": transactional_id}
     if topic_exists:
-        _create(inside, pipeline.topic)
+        create_topic(inside, pipeline.topic)
     run = pipeline.run(LIVE_ON_TUESDAY)
     assert _said(pipeline, run).endswith(
         f"127.0.0.1:{line.port} failed: Connection refused): start the broker at that address, or "
@@ -99,24 +99,17 @@ def test_advertised_address_that_cannot_be_reached(
         _publishes_whole(pipeline, inside)
 
 
-@pytest.mark.parametrize(("topics", "brokers"), [(str(LIMIT), None), (None, str(LIMIT))])
-def test_batch_larger_than_the_broker_takes(
-    pipeline: Pipeline, inside: str, topics: str | None, brokers: str | None
-) -> None:
-    _create(inside, pipeline.topic, 1, {"max.message.bytes": topics} if topics else {})
-    _set_message_max_bytes(inside, brokers)
-    try:
-        run = pipeline.run(LIVE_ON_TUESDAY)
-        assert _said(pipeline, run).endswith(
-            "consumers see none of them (MSG_SIZE_TOO_LARGE: Broker: Message size too large): "
-            "raise max.message.bytes of the topic (without one, message.max.bytes of the broker) "
-            "and KAFKA_CONFIG_MESSAGE_MAX_BYTES, or lower KAFKA_CONFIG_BATCH_SIZE to that limit."
-        )
-        assert read(inside, pipeline.topic) == []
-        pipeline.kafka = {"client_properties": {"batch.size": str(LIMIT)}}
-        _publishes_whole(pipeline, inside)
-    finally:
-        _set_message_max_bytes(inside, None)
+def test_batch_larger_than_the_topic_takes(pipeline: Pipeline, inside: str) -> None:
+    create_topic(inside, pipeline.topic, config={"max.message.bytes": LIMIT})
+    run = pipeline.run(LIVE_ON_TUESDAY)
+    assert _said(pipeline, run).endswith(
+        "consumers see none of them (MSG_SIZE_TOO_LARGE: Broker: Message size too large): "
+        "raise max.message.bytes of the topic (without one, message.max.bytes of the broker) "
+        "and KAFKA_CONFIG_MESSAGE_MAX_BYTES, or lower KAFKA_CONFIG_BATCH_SIZE to that limit."
+    )
+    assert read(inside, pipeline.topic) == []
+    pipeline.kafka = {"client_properties": {"batch.size": LIMIT}}
+    _publishes_whole(pipeline, inside)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +129,7 @@ def test_too_few_brokers(
     pipeline.bootstrap_servers = three_brokers.bootstrap_servers
     pipeline.kafka = {"timeout_seconds": 15}
     address = three_brokers.bootstrap_servers
-    _create(address, pipeline.topic, 3, {"min.insync.replicas": replicas_needed})
+    create_topic(address, pipeline.topic, 3, {"min.insync.replicas": replicas_needed})
     for number in stopped:
         three_brokers.brokers[number].stop()
     run = pipeline.run(LIVE_ON_TUESDAY)
@@ -191,6 +184,27 @@ def test_run_killed_inside_its_transaction(pipeline: Pipeline, inside: str, mome
     assert len(read(inside, topic, "read_uncommitted")) == MOMENTS[moment] + TICKERS
 
 
+def test_how_often_a_consumer_gets_a_quote_as_the_contract_says(
+    pipeline: Pipeline, inside: str, set_clock: SetClock
+) -> None:
+    """Of a window that was rolled back, published with newer prices, and repeated."""
+    killed_run(pipeline, "before the commit")
+    set_clock(TUESDAY_15_00 + timedelta(minutes=5))
+    assert pipeline.run(LIVE_ON_TUESDAY).success
+    _publishes_whole(pipeline, inside, 2)
+
+    for (isolation, drops_repeats), expected in TIMES_AND_PRICES.items():
+        seen = read(inside, pipeline.topic, isolation)
+        if isolation == "read_uncommitted":
+            different = Counter(key for key, _ in {(one.event.key, one.ce_id) for one in seen})
+            moved = {key for key, prices in different.items() if prices == 2}
+            assert moved
+        handled = {one.ce_id: one for one in seen}.values() if drops_repeats else seen
+        times = Counter(one.event.key for one in handled)
+        prices = Counter(key for key, _ in {(one.event.key, one.event.value) for one in handled})
+        assert {(times[key], prices[key]) for key in moved} == {expected}
+
+
 def _said(pipeline: Pipeline, run: dg.ExecuteInProcessResult) -> str:
     """The one sentence with which a run failed, in its check as in its failure."""
     assert not run.success
@@ -212,19 +226,3 @@ def _publishes_whole(pipeline: Pipeline, address: str, times: int = 1) -> None:
 def _on_the_topic(address: str, topic: str, times: int) -> None:
     found = Counter(one.ce_id for one in read(address, topic))
     assert (len(found), {*found.values()}) == (TICKERS, {times})
-
-
-def _create(
-    address: str, topic: str, replicas: int = 1, config: Mapping[str, str] | None = None
-) -> None:
-    admin = AdminClient({"bootstrap.servers": address})
-    admin.create_topics([NewTopic(topic, 4, replicas, config=dict(config or {}))])[topic].result()
-
-
-def _set_message_max_bytes(address: str, value: str | None) -> None:
-    """Sets the brokers' limit, or goes back to the default."""
-    operation = AlterConfigOpType.SET if value else AlterConfigOpType.DELETE
-    entry = ConfigEntry("message.max.bytes", value, incremental_operation=operation)
-    resource = ConfigResource(ResourceType.BROKER, "1", incremental_configs=[entry])
-    admin = AdminClient({"bootstrap.servers": address})
-    admin.incremental_alter_configs([resource])[resource].result()

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from unittest import mock
 
@@ -11,8 +12,6 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from market_data_pipeline.publication.errors import PublicationError
-from market_data_pipeline.publication.event import Event
-from market_data_pipeline.publication.kafka import Kafka
 from market_data_pipeline_tests.publication.doomed_pipeline import PRODUCER
 from market_data_pipeline_tests.publication.helpers import (
     a_kafka,
@@ -59,16 +58,14 @@ def test_an_older_run_that_hung_is_fenced(kafka: str, topic: str) -> None:
             super().commit_transaction(*arguments)
 
     older, newer = (a_kafka(kafka, topic, topic) for _ in range(2))
-    outcome: list[BaseException] = []
-    with mock.patch(PRODUCER, HangingProducer):
-        thread = threading.Thread(target=_outcome_of, args=(older, a_window(0), outcome))
-        thread.start()
-        assert hung.wait(30)
-    newer.publish(a_window(1))
-    resume.set()
-    thread.join()
-    assert len(outcome) == 1
-    assert "a newer run has taken over" in str(outcome[0])
+    with ThreadPoolExecutor(1) as thread:
+        with mock.patch(PRODUCER, HangingProducer):
+            hanging = thread.submit(older.publish, a_window(0))
+            assert hung.wait(30)
+        newer.publish(a_window(1))
+        resume.set()
+        with pytest.raises(PublicationError, match="a newer run has taken over"):
+            hanging.result()
     assert {one.event for one in read(kafka, topic)} == set(a_window(1))
 
 
@@ -76,21 +73,21 @@ def test_a_fenced_run_says_so(kafka: str, topic: str) -> None:
     """librdkafka tells of it in more than one way."""
     publisher = a_kafka(kafka, topic, topic)
     publisher.publish(a_window(0))
-    outcome: list[BaseException] = []
+    said: list[str] = []
 
-    def publish_without_pause() -> None:
-        for number in range(1, 40):
-            _outcome_of(publisher, a_window(number), outcome)
+    def publish(number: int) -> None:
+        try:
+            publisher.publish(a_window(number))
+        except PublicationError as error:
+            said.append(str(error))
 
-    thread = threading.Thread(target=publish_without_pause)
-    thread.start()
-    number = 1000
-    while thread.is_alive():
-        _outcome_of(publisher, a_window(number), outcome)
-        number += 1
-        thread.join(0.1)
-    assert any("a newer run has taken over" in str(error) for error in outcome)
-    assert [error for error in outcome if not isinstance(error, PublicationError)] == []
+    with ThreadPoolExecutor(1) as thread:
+        others = [thread.submit(publish, number) for number in range(1, 40)]
+        while not others[-1].done():
+            publish(1000)
+            time.sleep(0.1)
+    assert [each.exception() for each in others if each.exception()] == []
+    assert any("a newer run has taken over" in each for each in said)
 
 
 @pytest.mark.parametrize("cluster", ["fragile_broker", "three_brokers"])
@@ -140,10 +137,3 @@ def test_broker_killed_for_good_in_mid_publication(
     fragile_broker.start()
     publisher.publish(a_window(1))
     assert {one.event for one in read(address, topic)} == {*a_window(0), *a_window(1)}
-
-
-def _outcome_of(publisher: Kafka, events: list[Event], outcome: list[BaseException]) -> None:
-    try:
-        publisher.publish(events)
-    except Exception as error:
-        outcome.append(error)
