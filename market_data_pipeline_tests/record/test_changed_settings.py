@@ -8,7 +8,6 @@ from brapi_sandbox.faults import Fault
 
 from market_data_pipeline.market.price_guard import decide
 from market_data_pipeline.market.quote import SANDBOX
-from market_data_pipeline_tests.alerts.conftest import quote
 from market_data_pipeline_tests.conftest import (
     INSTRUMENTS,
     LIVE_ON_TUESDAY,
@@ -19,6 +18,7 @@ from market_data_pipeline_tests.conftest import (
     SetWatchlist,
 )
 from market_data_pipeline_tests.observed import checks, failure_of, logs, metadata
+from market_data_pipeline_tests.publication.helpers import quote
 from market_data_pipeline_tests.record.helpers import (
     HALF_AN_HOUR,
     SECOND,

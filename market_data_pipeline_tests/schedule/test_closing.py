@@ -1,17 +1,14 @@
 """The last window of a session is observed once more, when the plan can have the close."""
 
-import json
 from datetime import timedelta
 
 import pytest
-from brapi_sandbox.faults import Fault
 
 from market_data_pipeline.brapi.quota import Quota, record
 from market_data_pipeline.market.windows import trading_windows
 from market_data_pipeline.settings import settings
-from market_data_pipeline_tests.alerts.conftest import quote
-from market_data_pipeline_tests.conftest import Pipeline, SetClock, at
-from market_data_pipeline_tests.observed import checks
+from market_data_pipeline_tests.conftest import at
+from market_data_pipeline_tests.publication.helpers import quote
 from market_data_pipeline_tests.schedule.conftest import ASSETS, Operation, Status
 
 LAST = "2026-11-17T17:30-0300"
@@ -106,22 +103,3 @@ def test_where_the_quota_is_short_it_is_the_one_observation_of_a_session(
     assert operation.look("2026-11-17T18:35") == LAUNCHED
     observed(operation, LAST, 36 * 60)
     assert operation.look("2026-11-17T18:37") == NOTHING
-
-
-def test_the_topic_has_the_close_as_a_newer_observation_of_the_window(
-    four_instruments: tuple[str, ...], pipeline: Pipeline, set_clock: SetClock
-) -> None:
-    half_past = {"regularMarketTime": "2026-11-17T20:30:00.000Z"}
-    for minute, faults in ((0, [Fault(fields=half_past)]), (35, [])):
-        set_clock(at(f"2026-11-17T18:{minute:02}:05"))
-        pipeline.sandbox.faults = faults
-        result = pipeline.run(LAST)
-        assert all(passed for passed, _ in checks(result).values())
-
-    assert len(pipeline.documents()) == 4
-    events = [json.loads(seen.event.value) for seen in pipeline.events()]
-    assert len({seen.ce_id for seen in pipeline.events()}) == 8
-    for document in pipeline.documents():
-        updates = [each["updated_at"] for each in events if each["ticker"] == document["ticker"]]
-        assert updates[0] == at("2026-11-17T17:30").timestamp()
-        assert updates[1] == document["updated_at"].timestamp() > at("2026-11-17T17:50").timestamp()

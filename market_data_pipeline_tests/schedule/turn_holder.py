@@ -10,9 +10,9 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
-from threading import Thread
 
 import dagster as dg
 
@@ -25,10 +25,9 @@ class Holder:
 
     def __init__(self, home: Path, port: int) -> None:
         command = [sys.executable, "-m", __name__, str(home), str(port)]
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
-        self.said: list[str] = []
-        Thread(target=self._read, daemon=True).start()
+        self._output = home / f"said-by-{time.monotonic_ns()}"
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output)
 
     def __enter__(self) -> Holder:
         return self
@@ -36,21 +35,18 @@ class Holder:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
-    def _read(self) -> None:
-        for line in self.process.stdout or ():
-            self.said.append(line.strip())
+    def has_said(self, word: str) -> bool:
+        return word in self._output.read_text().split()
 
     @property
     def is_in(self) -> bool:
         """Whether it has had the turn."""
-        return "in" in self.said
+        return self.has_said("in")
 
     def leave(self) -> None:
         """Lets it leave its turn, and sees it end well."""
-        assert self.process.stdin
-        self.process.stdin.write("\n")
-        self.process.stdin.close()
-        assert self.process.wait(60) == 0
+        self.process.communicate(b"\n", timeout=60)
+        assert self.process.returncode == 0
 
     def kill(self) -> None:
         """`kill -9`."""
@@ -63,7 +59,7 @@ def a_turn_dies_with_its_holder(home: Path) -> None:
     (port,) = free_ports(1)
     with ExitStack() as stack:
         holders = [stack.enter_context(Holder(home, port)) for _ in range(4)]
-        wait_until(lambda: all(each.said for each in holders), "all ask for the turn")
+        wait_until(lambda: all(each.has_said("asks") for each in holders), "all ask for the turn")
         _inside(holders)
         next(each for each in holders if not each.is_in).kill()
         for end in (Holder.kill, Holder.leave, Holder.leave):
