@@ -3,7 +3,7 @@
 The forms that Brapi may repeat it in are in `test_bounds.py`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from brapi_sandbox.faults import Fault
 from market_data_pipeline.brapi import client
 from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline_tests.brapi.table import FAULTS, TICKERS, TIMED_OUT, rows
-from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline, SetWatchlist
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, SetWatchlist
 from market_data_pipeline_tests.observed import left_by_runs
 
 SECRET = "S3cret-of/the+tests=="
@@ -25,19 +25,6 @@ COSTS_A_TICKER = [
     for case, row in rows().items()
     if row.costs == "one ticker" and case in FAULTS and case not in TIMED_OUT
 ]
-
-
-@pytest.fixture
-def pipeline(
-    make_pipeline: Callable[..., Any],
-    instance_in_files: dg.DagsterInstance,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Pipeline]:
-    monkeypatch.setattr(client, "MAX_ATTEMPTS", 1)
-    with make_pipeline(token=SECRET) as pipeline:
-        pipeline.instance = instance_in_files
-        pipeline.brapi = {"token": SECRET}
-        yield pipeline
 
 
 def repeating_the_token(fault: dict[str, Any]) -> dict[str, Any]:
@@ -53,43 +40,34 @@ def repeating_the_token(fault: dict[str, Any]) -> dict[str, Any]:
     return fault | {"body": {**body, "message": said}}
 
 
-def assert_nowhere(instance: dg.DagsterInstance, folder: Path, output: str) -> None:
-    left = left_by_runs(instance, folder, output)
-    for form in (SECRET, PERCENT):
-        assert not [place for place, content in left.items() if form.encode() in content]
-
-
-def test_after_a_run_that_lost_tickers_in_every_way(
-    pipeline: Pipeline, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_after_runs_that_lost_tickers_and_runs_that_ended_in_every_way(
+    make_pipeline: Callable[..., Any],
+    instance_in_files: dg.DagsterInstance,
+    watchlist: SetWatchlist,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(client, "MAX_ATTEMPTS", 1)
     # The first ones are answered: Brapi is not down.
     instruments = [*load_watchlist().tickers][::-1]
     assert len(instruments) > len(COSTS_A_TICKER) > 10
-    pipeline.sandbox.faults = [
-        Fault(**repeating_the_token(FAULTS[case]) | {"ticker": ticker})
-        for ticker, case in zip(instruments, COSTS_A_TICKER, strict=False)
-    ]
-
-    result = pipeline.run(LIVE_ON_TUESDAY)
-
-    assert result.success
-    assert_nowhere(pipeline.instance, tmp_path, "".join(capfd.readouterr()))
-
-
-def test_after_runs_that_ended_in_every_way(
-    pipeline: Pipeline,
-    watchlist: SetWatchlist,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    watchlist(TICKERS)
     assert len(ENDS_THE_RUN) > 5
-    for case in ENDS_THE_RUN:
-        pipeline.sandbox.faults = [Fault(**repeating_the_token(FAULTS[case]))]
-        assert not pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
-    pipeline.brapi |= {"base_url": "http://127.0.0.1:9"}
-    assert not pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
-    pipeline.brapi |= {"token": f"{SECRET} with a space"}
-    assert not pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
+    with make_pipeline(token=SECRET) as pipeline:
+        pipeline.instance, pipeline.brapi = instance_in_files, {"token": SECRET}
+        pipeline.sandbox.faults = [
+            Fault(**repeating_the_token(FAULTS[case]) | {"ticker": ticker})
+            for ticker, case in zip(instruments, COSTS_A_TICKER, strict=False)
+        ]
+        assert pipeline.run(LIVE_ON_TUESDAY).success
+        watchlist(TICKERS)
+        for case in ENDS_THE_RUN:
+            pipeline.sandbox.faults = [Fault(**repeating_the_token(FAULTS[case]))]
+            assert not pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
+        for changed in ({"base_url": "http://127.0.0.1:9"}, {"token": f"{SECRET} with a space"}):
+            pipeline.brapi |= changed
+            assert not pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
 
-    assert_nowhere(pipeline.instance, tmp_path, "".join(capfd.readouterr()))
+    left = left_by_runs(instance_in_files, tmp_path, "".join(capfd.readouterr()))
+    for form in (SECRET, PERCENT):
+        assert not [place for place, content in left.items() if form.encode() in content]
