@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 from alembic.script import ScriptDirectory
 
-from market_data_pipeline.definitions import defs
+from market_data_pipeline.definitions import defs, watch_freshness
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE
 from market_data_pipeline.operation.launching import every_window, launch_missing
@@ -63,6 +63,8 @@ class Operation:
         self.instance, self.store = instance, store
         self._set_clock, self._patch = set_clock, monkeypatch
         self.definitions = defs
+        self.cursor: str | None = ""
+        self.said: dict[str, str] = {}
 
     def tick(self, scheduled: str, now: datetime | None = None) -> dg.RunRequest | str:
         """What the schedule does at a tick, a second later by the clock unless `now` is given."""
@@ -99,6 +101,21 @@ class Operation:
         launched = [each.asset_selection or everything for each in self.requests]
         names = [[key.to_user_string() for key in keys] for keys in launched]
         return names or str(data.skip_message)
+
+    def is_fresh(self, moment: str) -> dict[str, bool] | str:
+        """What the other sensor reports: whether each asset is fresh, or why it reports nothing."""
+        self._set_clock(at(moment))
+        context = dg.build_sensor_context(instance=self.instance, cursor=self.cursor)
+        data = watch_freshness.evaluate_tick(context)
+        assert not data.run_requests
+        self.cursor = data.cursor
+        found = {}
+        for event in data.asset_events:
+            assert isinstance(event, dg.AssetCheckEvaluation)
+            self.instance.report_runless_asset_event(event)
+            found[event.asset_key.to_user_string()] = event
+        self.said = {name: str(event.description) for name, event in found.items()}
+        return {name: event.passed for name, event in found.items()} or str(data.skip_message)
 
     def materialize(self, key: str, *assets: str, **metadata: Any) -> None:
         """As if a run had stored a window in these assets, or in all three."""

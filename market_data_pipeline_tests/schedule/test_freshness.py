@@ -4,8 +4,8 @@ import dagster as dg
 import pytest
 
 from market_data_pipeline.brapi.quota import Quota, record
-from market_data_pipeline.definitions import fresh, watch_freshness
-from market_data_pipeline_tests.conftest import SetClock, at
+from market_data_pipeline.definitions import fresh
+from market_data_pipeline_tests.conftest import at
 from market_data_pipeline_tests.schedule.conftest import ASSETS, Operation
 
 TUESDAY_14_30, TUESDAY_14_00 = "2026-11-17T14:30-0300", "2026-11-17T14:00-0300"
@@ -14,51 +14,19 @@ FRESH, STALE = dict.fromkeys(ASSETS, True), dict.fromkeys(ASSETS, False)
 UNCHANGED = "Nothing has been materialized or become due since the last check."
 
 
-class Watch:
-    """The sensor as the daemon looks with it, at moments in São Paulo."""
+def test_at_15_10_the_14_30_window_has_to_be_there(operation: Operation) -> None:
+    operation.materialize(TUESDAY_14_00)
+    assert operation.is_fresh("2026-11-17T15:09") == FRESH
+    assert operation.is_fresh("2026-11-17T15:10") == STALE
+    assert operation.is_fresh("2026-11-17T15:11") == UNCHANGED
 
-    def __init__(self, operation: Operation, set_clock: SetClock) -> None:
-        self.instance, self.materialize = operation.instance, operation.materialize
-        self.run, self._set_clock = operation.run, set_clock
-        self.cursor: str | None = ""
-        self.said: dict[str, str] = {}
-
-    def at(self, text: str) -> dict[str, bool] | str:
-        """What it reports then: whether each asset is fresh, or why it reports nothing."""
-        self._set_clock(at(text))
-        context = dg.build_sensor_context(instance=self.instance, cursor=self.cursor)
-        data = watch_freshness.evaluate_tick(context)
-        assert not data.run_requests
-        self.cursor = data.cursor
-        for event in data.asset_events:
-            self.instance.report_runless_asset_event(event)
-        self.said = {e.asset_key.to_user_string(): str(e.description) for e in data.asset_events}
-        found = {
-            event.asset_key.to_user_string(): event.passed
-            for event in data.asset_events
-            if isinstance(event, dg.AssetCheckEvaluation)
-        }
-        return found or str(data.skip_message)
-
-
-@pytest.fixture
-def watch(operation: Operation, set_clock: SetClock) -> Watch:
-    return Watch(operation, set_clock)
-
-
-def test_at_15_10_the_14_30_window_has_to_be_there(watch: Watch) -> None:
-    watch.materialize(TUESDAY_14_00)
-    assert watch.at("2026-11-17T15:09") == FRESH
-    assert watch.at("2026-11-17T15:10") == STALE
-    assert watch.at("2026-11-17T15:11") == UNCHANGED
-
-    watch.materialize(TUESDAY_14_30)
-    assert watch.at("2026-11-17T15:12") == FRESH
-    assert watch.at("2026-11-17T15:13") == UNCHANGED
+    operation.materialize(TUESDAY_14_30)
+    assert operation.is_fresh("2026-11-17T15:12") == FRESH
+    assert operation.is_fresh("2026-11-17T15:13") == UNCHANGED
     # After each materialization, Dagster calls the check not evaluated.
-    watch.materialize("2026-03-10T14:30-0300", "quotes")
-    assert watch.at("2026-11-17T15:14") == FRESH
-    assert watch.at("2026-11-17T15:40") == STALE
+    operation.materialize("2026-03-10T14:30-0300", "quotes")
+    assert operation.is_fresh("2026-11-17T15:14") == FRESH
+    assert operation.is_fresh("2026-11-17T15:40") == STALE
 
 
 @pytest.mark.parametrize(
@@ -74,14 +42,14 @@ def test_at_15_10_the_14_30_window_has_to_be_there(watch: Watch) -> None:
     ],
 )
 def test_what_is_stored_is_fresh_as_long_as_nothing_later_is_due(
-    watch: Watch, stored: tuple[str, ...], moment: str, expected: dict[str, bool]
+    operation: Operation, stored: tuple[str, ...], moment: str, expected: dict[str, bool]
 ) -> None:
     for key in stored:
-        watch.materialize(key)
+        operation.materialize(key)
 
-    assert watch.at(moment) == expected
+    assert operation.is_fresh(moment) == expected
     named = f"{stored[-1]} is materialized. " if expected is FRESH else " is missing; it ended "
-    assert all(named in said for said in watch.said.values())
+    assert all(named in said for said in operation.said.values())
 
 
 @pytest.mark.parametrize(
@@ -89,58 +57,60 @@ def test_what_is_stored_is_fresh_as_long_as_nothing_later_is_due(
     [(50, {"15:10": False, "18:44": False, "18:45": True}), (8_000, {"15:10": True})],
 )
 def test_a_window_that_pacing_leaves_out_is_not_missed(
-    watch: Watch, requests_left: int, missed: dict[str, bool]
+    operation: Operation, requests_left: int, missed: dict[str, bool]
 ) -> None:
     """With one run left, the close of today is what it is kept for."""
     quota = Quota(requests_left, 15_000, 50, at("2026-11-17T20:00"), "billing-cycle")
-    watch.instance.report_runless_asset_event(record(quota))
-    watch.materialize(TUESDAY_14_00)
+    operation.instance.report_runless_asset_event(record(quota))
+    operation.materialize(TUESDAY_14_00)
 
     for moment, expected in missed.items():
-        said = watch.at(f"2026-11-17T{moment}")
+        said = operation.is_fresh(f"2026-11-17T{moment}")
         assert said == STALE if expected else "was not due. Paced:" in said
 
 
 def test_a_new_deployment_is_judged_at_the_second_look_but_not_while_a_run_is_in_progress(
-    watch: Watch,
+    operation: Operation,
 ) -> None:
-    watch.cursor = None
+    operation.cursor = None
 
-    assert watch.at("2026-11-22T12:00:05") == "The first run begins now."
-    assert watch.at("2026-11-22T12:00:35") == STALE
-    watch.run(THURSDAYS_LAST)
-    assert watch.at("2026-11-22T12:01:05") == f"A run is in progress for {THURSDAYS_LAST}."
-    watch.materialize(THURSDAYS_LAST)
-    assert watch.at("2026-11-22T12:01:35") == FRESH
+    assert operation.is_fresh("2026-11-22T12:00:05") == "The first run begins now."
+    assert operation.is_fresh("2026-11-22T12:00:35") == STALE
+    operation.run(THURSDAYS_LAST)
+    assert (
+        operation.is_fresh("2026-11-22T12:01:05") == f"A run is in progress for {THURSDAYS_LAST}."
+    )
+    operation.materialize(THURSDAYS_LAST)
+    assert operation.is_fresh("2026-11-22T12:01:35") == FRESH
 
 
-def test_the_check_says_the_same_when_it_is_run_for_each_asset(watch: Watch) -> None:
-    watch.materialize(TUESDAY_14_30, "quotes")
-    reported = watch.at("2026-11-17T15:10")
+def test_the_check_says_the_same_when_it_is_run_for_each_asset(operation: Operation) -> None:
+    operation.materialize(TUESDAY_14_30, "quotes")
+    reported = operation.is_fresh("2026-11-17T15:10")
     job = dg.define_asset_job("check", selection=dg.AssetSelection.checks(fresh))
     checks = dg.Definitions(asset_checks=[fresh], jobs=[job])
 
-    result = checks.resolve_job_def("check").execute_in_process(instance=watch.instance)
+    result = checks.resolve_job_def("check").execute_in_process(instance=operation.instance)
 
     ran = {each.asset_key.to_user_string(): each for each in result.get_asset_check_evaluations()}
     assert {name: each.passed for name, each in ran.items()} == reported == STALE | {"quotes": True}
-    assert {name: each.description for name, each in ran.items()} == watch.said
-    assert watch.said["kafka_publication"].startswith(
+    assert {name: each.description for name, each in ran.items()} == operation.said
+    assert operation.said["kafka_publication"].startswith(
         f"{TUESDAY_14_30} is missing; it ended Tue 17 Nov 15:00 in São Paulo. Look at the last run "
         "and at the ticks of `every_window` and `launch_missing`. "
     )
 
 
-def test_how_much_is_missing_or_empty_of_the_last_sessions_is_told(watch: Watch) -> None:
-    watch.at("2026-11-17T15:10")
-    assert watch.said["quotes"].endswith(
+def test_how_much_is_missing_or_empty_of_the_last_sessions_is_told(operation: Operation) -> None:
+    operation.is_fresh("2026-11-17T15:10")
+    assert operation.said["quotes"].endswith(
         "of the last 5 sessions, 74 are missing (2026-11-11T10:00-0300 to 2026-11-17T14:30-0300)."
     )
 
-    watch.materialize("2026-11-11T10:00-0300", "quotes")
-    watch.materialize(TUESDAY_14_00, "quotes", **{"dagster/partition_row_count": 0})
-    watch.at("2026-11-17T15:10")
-    assert watch.said["quotes"].endswith(
+    operation.materialize("2026-11-11T10:00-0300", "quotes")
+    operation.materialize(TUESDAY_14_00, "quotes", **{"dagster/partition_row_count": 0})
+    operation.is_fresh("2026-11-17T15:10")
+    assert operation.said["quotes"].endswith(
         "of the last 5 sessions, 72 are missing (2026-11-11T10:30-0300 to "
         f"{TUESDAY_14_30}) and 1 are empty ({TUESDAY_14_00} to {TUESDAY_14_00})."
     )
