@@ -1,22 +1,39 @@
-"""Bodies that are made to fill the memory do not, be they packed, dense or just large."""
+"""Bodies that are made to fill the memory do not, be they packed, dense or just large.
+
+    python -m market_data_pipeline_tests.brapi.test_memory PLAN REQUESTS ADDRESS …
+
+sends so many requests at the same time to each address, one after the other: for quotes on the plan
+`free`, for a month of bars on `pro`. Prints the peak of the process during each, in MiB.
+"""
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice, product
+from pathlib import Path
+from string import ascii_uppercase
 
 import pytest
 
+from market_data_pipeline.brapi import client
 from market_data_pipeline.brapi.client import ANSWER_OF_A_TICKER, ANSWER_WITHOUT_BARS
 from market_data_pipeline.brapi.client import BAR as BAR_BYTES
+from market_data_pipeline.brapi.plans import PLANS
 from market_data_pipeline.brapi.request_queue import MAX_OPEN_BYTES, MAX_OPEN_REQUESTS
+from market_data_pipeline.market.windows import TradingWindows
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TOKEN, brapi_with
 from market_data_pipeline_tests.serving import serving
 from market_data_pipeline_tests.supervised import ROOT
 
+WINDOW = TradingWindows().from_key(LIVE_ON_TUESDAY)
+MONTH = date(2026, 10, 16), date(2026, 11, 16)
 MOST_MIB = 300
 QUOTE = {
     "currency": "BRL",
@@ -103,7 +120,7 @@ def test_hostile_bodies_at_once(plan: str, answer: Answer, size: int) -> None:
         for case, body in bodies.items():
             server = answering(always(body), at_once, packed=case == "packed")
             addresses.append(servers.enter_context(server))
-        command = [sys.executable, "-m", "market_data_pipeline_tests.brapi.peaks", plan]
+        command = [sys.executable, "-m", __name__, plan]
         command += [str(at_once), *addresses]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
 
@@ -111,3 +128,25 @@ def test_hostile_bodies_at_once(plan: str, answer: Answer, size: int) -> None:
     more = {case: peak - ordinary for case, peak in zip(bodies, peaks, strict=True)}
     sys.stdout.write(f"MiB at {at_once} answers: {ordinary}, and more of {more}\n")
     assert max(more.values()) < MOST_MIB, more
+
+
+def fetch(plan: str, requests: int, address: str) -> None:
+    """Asks once for everything; what fails is of no interest here."""
+    letters = islice(product(ascii_uppercase, repeat=4), requests * PLANS[plan].tickers_per_request)
+    tickers = ["".join(four) + "3" for four in letters]
+    settings = {"plan": plan, "min_interval_seconds": 0, "timeout_seconds": 120}
+    with brapi_with(base_url=address, token=TOKEN, **settings).client() as asking:
+        if plan == "free":
+            asking.quotes(tickers, WINDOW)
+        else:
+            asking.history(tickers, MONTH, WINDOW.day, 30)
+
+
+if __name__ == "__main__":
+    client.MAX_ATTEMPTS, client.FAILURES_OF_A_BREAKDOWN = 1, 1_000
+    for each in sys.argv[3:]:
+        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+        fetch(sys.argv[1], int(sys.argv[2]), each)
+        peak = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+        assert peak
+        sys.stdout.write(f"{int(peak[1]) // 1024}\n")
