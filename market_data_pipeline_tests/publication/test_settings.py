@@ -1,17 +1,24 @@
-"""What passes from the environment to librdkafka, and what of it is shown."""
+"""What passes from the environment to librdkafka and into the events, and what of it is shown."""
 
+import json
 import re
 from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 
 from market_data_pipeline.publication.client import connection_properties, without_values
 from market_data_pipeline.publication.errors import PublicationError
+from market_data_pipeline.publication.event import FORMAT_NOT_CHOSEN
 from market_data_pipeline.settings import Settings
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
+from market_data_pipeline_tests.observed import logs, metadata
 from market_data_pipeline_tests.publication.helpers import a_kafka, a_window
+from market_data_pipeline_tests.supervised import ROOT
 
 PASSWORD = "correct horse"
+# The form of `updated_at` is said to be the default until it is chosen.
+VARIABLE = "KAFKA_UPDATED_AT_FORMAT"
 
 
 @pytest.mark.parametrize("case", [str.upper, str.lower])
@@ -83,10 +90,47 @@ def test_a_secret_reaches_the_client_and_no_record_of_the_run(
 
     run = pipeline.run(LIVE_ON_TUESDAY)
 
-    failure = run.failure_data_for_node("kafka_publication")
-    assert failure is not None
-    assert 'No such configuration property: "sasl.passwords"' in str(failure.error)
+    assert 'No such configuration property: "sasl.passwords"' in logs(pipeline, run)
     record = pipeline.instance.get_run_by_id(run.run_id)
-    logs = [str(entry) for entry in pipeline.instance.all_logs(run.run_id)]
-    shown = f"{record} {logs} {pipeline.settings()} {capfd.readouterr()}"
+    entries = [str(entry) for entry in pipeline.instance.all_logs(run.run_id)]
+    shown = f"{record} {entries} {pipeline.settings()} {capfd.readouterr()}"
     assert PASSWORD not in shown
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said", "kind"),
+    [("", FORMAT_NOT_CHOSEN, int), ("epoch", "epoch", int), ("iso8601", "iso8601", str)],
+)
+def test_a_run_says_which_form_it_sent(
+    pipeline: Pipeline, chosen: str, said: str, kind: type
+) -> None:
+    pipeline.kafka = {"updated_at_format": chosen}
+    run = pipeline.run(LIVE_ON_TUESDAY)
+    assert metadata(run, "kafka_publication")["updated_at_format"] == said
+    assert logs(pipeline, run).count(FORMAT_NOT_CHOSEN) == (chosen == "")
+    assert {type(json.loads(one.event.value)["updated_at"]) for one in pipeline.events()} == {kind}
+
+
+@pytest.mark.parametrize(
+    ("settings", "warnings"),
+    [
+        ({"KAFKA_BOOTSTRAP_SERVERS": "broker:9092", VARIABLE: " "}, 1),
+        ({"KAFKA_BOOTSTRAP_SERVERS": "broker:9092", VARIABLE: "epoch"}, 0),
+        ({}, 0),
+    ],
+)
+def test_the_start_warns_once(
+    load_definitions: Callable[..., ModuleType],
+    caplog: pytest.LogCaptureFixture,
+    settings: dict[str, str],
+    warnings: int,
+) -> None:
+    load_definitions(**settings)
+
+    assert caplog.text.count(FORMAT_NOT_CHOSEN) == warnings
+
+
+def test_no_deployment_makes_the_choice_for_its_owner() -> None:
+    files = [*ROOT.glob("*.y*ml"), *(ROOT / "deploy").rglob("*.*"), ROOT / ".env.example"]
+    lines = [line for path in files for line in path.read_text().splitlines()]
+    assert [line for line in lines if VARIABLE in line and not line.strip().startswith("#")] == []
