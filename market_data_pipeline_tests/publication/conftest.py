@@ -1,23 +1,12 @@
-"""Clusters to publish to: librdkafka's mock and, for `services` tests, Apache Kafka itself."""
+"""Clusters of Apache Kafka that tests may do harm to."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
-from confluent_kafka import Producer
 
 from market_data_pipeline_tests.services.kafka_broker import KafkaCluster
-
-
-@pytest.fixture(scope="session")
-def mock_kafka() -> Iterator[str]:
-    """The address of a mock cluster in this process."""
-    config = {"test.mock.num.brokers": 1, "bootstrap.servers": "mock", "log_level": 0}
-    holder = Producer(config)
-    brokers = holder.list_topics(timeout=10).brokers.values()
-    yield ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
-    del holder  # the cluster lives as long as its producer
 
 
 @pytest.fixture(scope="module")

@@ -22,16 +22,16 @@ LONG_BEFORE_LIBRDKAFKA = 30
 
 
 def test_so_many_tickers_change_partition_as_is_said_to_those_who_move(
-    mock_kafka: str, topic: str
+    bootstrap_servers: str, topic: str
 ) -> None:
     tickers = load_watchlist().tickers
-    a_kafka(mock_kafka, topic).publish([quote_event(a_quote(ticker)) for ticker in tickers])
-    script = Producer({"bootstrap.servers": mock_kafka})
+    a_kafka(bootstrap_servers, topic).publish([quote_event(a_quote(ticker)) for ticker in tickers])
+    script = Producer({"bootstrap.servers": bootstrap_servers})
     for ticker in tickers:
         script.produce(f"{topic}-script", b"{}", ticker, headers={"": b""})
     script.flush()
     ours, theirs = (
-        {one.event.key: one.partition for one in read(mock_kafka, name)}
+        {one.event.key: one.partition for one in read(bootstrap_servers, name)}
         for name in (topic, f"{topic}-script")
     )
     moved = sum(ours[ticker] != theirs[ticker] for ticker in ours)
@@ -41,12 +41,14 @@ def test_so_many_tickers_change_partition_as_is_said_to_those_who_move(
 
 @pytest.mark.parametrize("transactional_id", ["tests", ""])
 def test_events_arrive_once_in_the_order_of_each_instrument_also_through_a_full_queue(
-    mock_kafka: str, topic: str, transactional_id: str
+    bootstrap_servers: str, topic: str, transactional_id: str
 ) -> None:
     events = [event for number in range(100) for event in a_window(number)]
     full = {"queue.buffering.max.messages": "100"}
-    found = a_kafka(mock_kafka, topic, transactional_id, client_properties=full).publish(events)
-    seen = read(mock_kafka, topic)
+    found = a_kafka(bootstrap_servers, topic, transactional_id, client_properties=full).publish(
+        events
+    )
+    seen = read(bootstrap_servers, topic)
     offsets = defaultdict[int, list[int]](list)
     for one in seen:
         offsets[one.partition].append(one.offset)
@@ -58,13 +60,13 @@ def test_events_arrive_once_in_the_order_of_each_instrument_also_through_a_full_
         assert len({one.partition for one in mine}) == 1
 
 
-def test_what_has_connected_before_publishes(mock_kafka: str, topic: str) -> None:
-    kafka = a_kafka(mock_kafka, topic, "tests", timeout_seconds=1)
+def test_what_has_connected_before_publishes(bootstrap_servers: str, topic: str) -> None:
+    kafka = a_kafka(bootstrap_servers, topic, "tests", timeout_seconds=1)
     assert kafka.connect() == ""
     time.sleep(1.5)  # the time counts from the publication on
     for window in range(2):
         kafka.publish(a_window(window))
-    assert {one.event for one in read(mock_kafka, topic)} == {*a_window(0), *a_window(1)}
+    assert {one.event for one in read(bootstrap_servers, topic)} == {*a_window(0), *a_window(1)}
 
 
 @pytest.mark.parametrize(
@@ -96,16 +98,16 @@ def test_a_broker_that_does_not_answer_is_an_error_within_the_bound(
 
 @pytest.mark.parametrize("transactional_id", ["tests", ""])
 def test_one_event_that_is_too_large_fails_the_window_and_is_named(
-    mock_kafka: str, topic: str, transactional_id: str
+    bootstrap_servers: str, topic: str, transactional_id: str
 ) -> None:
     too_large = Event(b"HUGE3", b"x" * 2_000_000, ())
     events = [*a_window(size=3), too_large, *a_window(1, size=2)]
     with pytest.raises(PublicationError, match=r"HUGE3.*MSG_SIZE_TOO_LARGE.*raise max\.message"):
-        a_kafka(mock_kafka, topic, transactional_id).publish(events)
+        a_kafka(bootstrap_servers, topic, transactional_id).publish(events)
 
 
 def test_an_error_that_the_binding_lost_is_none_where_all_is_acknowledged(
-    mock_kafka: str, topic: str
+    bootstrap_servers: str, topic: str
 ) -> None:
     """As `flush` of confluent-kafka raises it now and then where a run is fenced."""
 
@@ -115,11 +117,11 @@ def test_an_error_that_the_binding_lost_is_none_where_all_is_acknowledged(
             raise SystemError("flush returned NULL without setting an exception")
 
     with mock.patch(PRODUCER, Losing):
-        a_kafka(mock_kafka, topic, "t").publish(a_window())
-    assert len(read(mock_kafka, topic)) == 50
+        a_kafka(bootstrap_servers, topic, "t").publish(a_window())
+    assert len(read(bootstrap_servers, topic)) == 50
 
 
-def test_a_run_that_failed_leaves_no_producer_behind(mock_kafka: str, topic: str) -> None:
+def test_a_run_that_failed_leaves_no_producer_behind(bootstrap_servers: str, topic: str) -> None:
     """It would go on to ask for its transaction, and end that of the next run."""
     producers = []
 
@@ -131,13 +133,13 @@ def test_a_run_that_failed_leaves_no_producer_behind(mock_kafka: str, topic: str
             self.begin_transaction()
 
     with mock.patch(PRODUCER, InTransaction), pytest.raises(PublicationError) as caught:
-        a_kafka(mock_kafka, topic, "tests").publish(a_window())
+        a_kafka(bootstrap_servers, topic, "tests").publish(a_window())
     assert "opened no transaction" in str(caught.value)
     assert isinstance(caught.value.__context__, KafkaException)  # with all of its frames
     assert [each() for each in producers] == [None]
 
 
-def test_an_interrupt_rolls_back(mock_kafka: str, topic: str) -> None:
+def test_an_interrupt_rolls_back(bootstrap_servers: str, topic: str) -> None:
     rolled_back = []
 
     class Interrupted(Producer):
@@ -149,5 +151,5 @@ def test_an_interrupt_rolls_back(mock_kafka: str, topic: str) -> None:
             super().abort_transaction(*arguments)
 
     with mock.patch(PRODUCER, Interrupted), pytest.raises(KeyboardInterrupt):
-        a_kafka(mock_kafka, topic, "tests").publish(a_window())
+        a_kafka(bootstrap_servers, topic, "tests").publish(a_window())
     assert rolled_back == [True]
