@@ -26,15 +26,11 @@ from market_data_pipeline_tests.supervised import free_ports
 
 
 @pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two attempts, the second one at once."""
+def soon(watchlist: SetWatchlist, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few tickers, and two attempts, the second one at once."""
+    watchlist(TICKERS)
     monkeypatch.setattr(client, "FIRST_BACKOFF_SECONDS", 0.01)
     monkeypatch.setattr(client, "MAX_ATTEMPTS", 2)
-
-
-@pytest.fixture(autouse=True)
-def few_tickers(watchlist: SetWatchlist) -> None:
-    watchlist(TICKERS)
 
 
 def asked(pipeline: Pipeline, ticker: str) -> list[str]:
