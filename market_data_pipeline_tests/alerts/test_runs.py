@@ -35,22 +35,19 @@ def fail(watch: Watch, first: str = "", last: str = "", *, error: Exception = AW
     return ran.execute_in_process(instance=watch.instance, raise_on_error=False, tags=tags).run_id
 
 
-@pytest.mark.parametrize(
-    ("windows", "head"),
-    [
-        ((NOON,), f"*sink failed for {NOON}*"),
-        ((NOON, HALF_PAST), f"*sink failed for {NOON} to {HALF_PAST}*"),
-    ],
-)
-def test_a_window_that_fails_again_and_again_is_told_once_with_the_reason(
-    watch: Watch, chat: Chat, windows: tuple[str, ...], head: str
+def test_a_window_or_a_range_that_fails_again_and_again_is_told_once_with_the_reason(
+    watch: Watch, chat: Chat
 ) -> None:
-    run_id = fail(watch, *windows)
-    for _ in range(3):
-        watch.at()
-        fail(watch, *windows)
+    told = []
+    for windows in ((NOON,), (NOON, HALF_PAST)):
+        run_id = fail(watch, *windows)
+        for _ in range(3):
+            watch.at()
+            fail(watch, *windows)
+        head = f"*sink failed for {' to '.join(windows)}*"
+        told.append(f"{head}\n> MongoDB is &lt;away&gt;: start it.\n> Run {run_id}")
 
-    assert chat.taken == [f"{head}\n> MongoDB is &lt;away&gt;: start it.\n> Run {run_id}"]
+    assert chat.taken == told
 
 
 def test_runs_without_a_window_are_told_each_with_a_link_and_no_error_that_is_not_ours(
