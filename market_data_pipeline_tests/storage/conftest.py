@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from market_data_pipeline_tests.services.kafka_broker import ServiceUnavailableError
-from market_data_pipeline_tests.storage.object_storage import ObjectStorage
+from market_data_pipeline_tests.storage.object_storage import ObjectStorage, object_storage
 
 
 @pytest.fixture(scope="session")
@@ -14,7 +14,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStorage]:
     if os.environ.get("REQUIRE_SERVICES") != "1":
         pytest.skip("needs object storage: run `make test-services`")
     try:
-        with ObjectStorage(tmp_path_factory.mktemp("storage")) as storage:
+        with object_storage(tmp_path_factory.mktemp("storage")) as storage:
             yield storage
     except ServiceUnavailableError as error:
         pytest.fail(f"The S3 server cannot be built: {error}")
@@ -28,7 +28,5 @@ def storage(server: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     for name, value in server.variables.items():
         monkeypatch.setenv(name, value)
     s3fs.S3FileSystem.clear_instance_cache()
-    server.counted()
     yield server
-    server.is_stalling = server.is_read_only = False
     s3fs.S3FileSystem.clear_instance_cache()
