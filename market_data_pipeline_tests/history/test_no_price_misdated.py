@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from brapi_sandbox.faults import Fault
 
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.quote import ROWS
@@ -121,16 +120,3 @@ def test_a_quote_that_was_asked_for_when_the_window_was_live_no_more_is_not_file
         reason = "answered too late: the window was no longer live"
         assert {row["reason"] for row in told["failed"]} == {reason}
         assert reason in logs(pipeline, result)
-
-
-def test_a_price_of_the_new_session_is_not_filed_under_the_last_one(
-    make_pipeline: Make, four_instruments: tuple[str, ...]
-) -> None:
-    with make_pipeline(WEDNESDAY_10_00 - timedelta(seconds=1)) as pipeline:
-        opening = {"regularMarketTime": "2026-11-18T13:00:01.000Z"}
-        pipeline.sandbox.faults = [Fault(ticker="BBAS3", fields=opening)]
-        result = pipeline.run(LAST_ON_TUESDAY)
-
-        stored = {document["ticker"] for document in pipeline.documents()}
-        assert stored == {*four_instruments} - {"BBAS3"}
-        assert [row["ticker"] for row in metadata(result, "quotes")["failed"]] == ["BBAS3"]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import date, datetime
 from typing import Any
 
 import pytest
 from brapi_sandbox.answers import history
 from brapi_sandbox.faults import Fault
-from brapi_sandbox.sandbox import Sandbox, serve
+from brapi_sandbox.sandbox import Sandbox
 
-from market_data_pipeline_tests.conftest import TUESDAY_15_00, SetClock
-from market_data_pipeline_tests.history.test_bars import MONDAY, MONDAYS, Brapi, gaps_of
-from market_data_pipeline_tests.history.truth import filed, traded_in, traded_on
+from market_data_pipeline_tests.conftest import Pipeline
+from market_data_pipeline_tests.history.conftest import MONDAY, MONDAYS, gaps_of, observe
+from market_data_pipeline_tests.history.truth import filed, traded_in, traded_on, truth
 
 AUGUST, FRIDAY, TUESDAY = date(2026, 8, 17), date(2026, 11, 13), date(2026, 11, 17)
 ALL, LAST, NOTHING = range(16), range(15, 16), range(0)
@@ -24,22 +24,11 @@ def told(interval: object) -> dict[str, Any]:
     return {"fields": {"usedInterval": interval}}
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with serve(burst=1_000, now=lambda: TUESDAY_15_00) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture(autouse=True)
-def on_tuesday(set_clock: SetClock) -> None:
-    set_clock(TUESDAY_15_00)
-
-
-def observe(sandbox: Sandbox, plan: str, *faults: Fault) -> tuple[dict[Any, float], set[str]]:
+def observed(pipeline: Pipeline, plan: str, *faults: Fault) -> tuple[dict[Any, float], set[str]]:
     """What is filed of PETR4 on Monday, and why there is no more."""
-    sandbox.plan, sandbox.faults = plan, faults
-    windows = list(MONDAYS if plan == "pro" else MONDAYS[-1:])
-    observation = Brapi(sandbox).history(windows, ("PETR4",))
+    pipeline.sandbox.plan, pipeline.sandbox.faults = plan, faults
+    windows = MONDAYS if plan == "pro" else MONDAYS[-1:]
+    observation = observe(pipeline, windows, ("PETR4",))
     assert not observation.failures
     return filed(observation.quotes), {*gaps_of(observation, "PETR4").values()}
 
@@ -60,10 +49,10 @@ OF_MINUTES, OF_DAYS = ["5m", "15m", "60m", "1d"], ["5d", "1wk", "1mo"]
     ],
 )
 def test_another_interval_than_was_asked_for(
-    sandbox: Sandbox, plan: str, answered: list[str], said: dict[str, Any]
+    pipeline: Pipeline, plan: str, answered: list[str], said: dict[str, Any]
 ) -> None:
     for interval in answered:
-        prices, why = observe(sandbox, plan, Fault(interval=interval, **said))
+        prices, why = observed(pipeline, plan, Fault(interval=interval, **said))
 
         assert prices == {}, interval
         assert why <= {"other interval", "no trade"}
@@ -108,20 +97,20 @@ def at(*starts: str) -> Callable[[Sandbox], list[dict[str, Any]]]:
     ],
 )
 def test_what_is_known_of_the_bars_decides(
-    sandbox: Sandbox,
+    pipeline: Pipeline,
     plan: str,
     answered: Callable[[Sandbox], list[dict[str, Any]]],
     said: dict[str, Any],
     filled: Iterable[int],
 ) -> None:
-    truth = traded_in if plan == "pro" else traded_on
+    traded = traded_in if plan == "pro" else traded_on
     windows = [MONDAYS[number] for number in filled]
-    traded = {("PETR4", each): truth(sandbox.market, "PETR4", each) for each in windows}
-    bars = answered(sandbox)
+    expected = truth(pipeline.sandbox.market, ("PETR4",), windows, traded)
+    bars = answered(pipeline.sandbox)
     for order in (bars, bars[::-1]):
         ordered = Fault(fields={"historicalDataPrice": order})
 
-        prices, why = observe(sandbox, plan, ordered, Fault(**said))
+        prices, why = observed(pipeline, plan, ordered, Fault(**said))
 
-        assert prices == traded
+        assert prices == expected
         assert why <= ({"no trade"} if windows else {"other interval"})

@@ -42,12 +42,16 @@ def test_every_instrument_is_asked_for_once_and_is_in_the_history_and_on_the_top
         for ticker, document in documents.items()
     }
     told = metadata(result, "quotes")
+    assert told["contents"] == "50 quotes"
     assert (told["quotes"], told["failures"], told["requests"]) == (50, 0, 50)
     assert told["quota_left"] == 15_000 - 46  # four instruments are free of it
     history = metadata(result, "mongo_price_history")
     assert history["rows"] == 50
     assert "2026-11-17T17:30:00Z" in history["query"]
-    assert metadata(result, "kafka_publication")["published"] == 50
+    publication = metadata(result, "kafka_publication")
+    assert (publication["published"], publication["contents"]) == (50, "50 events")
+    # Of a single window that is filled there is nothing more to tell.
+    assert "run" not in {*told, *history, *publication}
     assert {name: passed for name, (passed, _) in checks(result).items()} == {
         "all_tickers_quoted": True,
         "watchlist_free_of_renames": True,

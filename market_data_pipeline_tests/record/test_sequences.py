@@ -312,8 +312,9 @@ def test_the_path_of_the_files_may_be_a_home_or_an_address(
 @pytest.mark.parametrize(
     ("now", "price_of"),
     [
-        ("2026-11-18T09:52", "2026-11-18T09:50"),  # the call before the next session
         ("2026-11-18T01:32", "2026-11-18T01:30"),
+        ("2026-11-18T09:52", "2026-11-18T09:50"),  # the call before the next session
+        ("2026-11-18T09:59:59", "2026-11-18T10:00"),
     ],
 )
 def test_no_price_of_a_later_day_is_in_the_last_window_of_a_session(

@@ -1,0 +1,40 @@
+"""History: what is observed of past windows, and the pipeline that observes it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
+from typing import Any
+
+import pytest
+
+from market_data_pipeline.brapi.client import Brapi
+from market_data_pipeline.brapi.observe import Observation, observe_history
+from market_data_pipeline.market import clock
+from market_data_pipeline.market.windows import TradingWindows, Window
+from market_data_pipeline_tests.conftest import INSTRUMENTS, Pipeline
+
+WINDOWS = TradingWindows()
+MONDAY = date(2026, 11, 16)
+MONDAYS = WINDOWS.of_session(MONDAY)
+
+
+@pytest.fixture
+def pro(make_pipeline: Callable[..., Any]) -> Iterator[Pipeline]:
+    """The pipeline on the pro plan, which has bars for each window."""
+    with make_pipeline(plan="pro") as pipeline:
+        yield pipeline
+
+
+def observe(
+    pipeline: Pipeline,
+    windows: Sequence[Window],
+    tickers: Sequence[str] = INSTRUMENTS,
+    trading_windows: TradingWindows = WINDOWS,
+) -> Observation:
+    """What Brapi has of past windows."""
+    with Brapi(pipeline.settings()).client() as client:
+        return observe_history(client, tickers, windows, trading_windows, clock.utc_now())
+
+
+def gaps_of(observation: Observation, ticker: str) -> dict[Window, str]:
+    """Why windows have no row of a ticker."""
+    return {w: gaps[ticker] for w, gaps in observation.missing.items() if ticker in gaps}
