@@ -213,9 +213,9 @@ def test_what_is_off_the_grid_or_contradicts_is_no_price(
 ) -> None:
     sandbox = pipeline.sandbox
     sandbox.plan = plan
-    windows, days, interval, traded = MONDAYS, (16,), "30m", traded_in
+    windows, days, interval, traded = MONDAYS, [16], "30m", traded_in
     if plan == "free":
-        windows, days, interval, traded = MONDAYS[-1:], (13, 16, 17), "1d", traded_on
+        windows, days, interval, traded = MONDAYS[-1:], [13, 16, 17], "1d", traded_on
     of_days = (bars(sandbox, "PETR4", date(2026, 11, day), interval) for day in days)
     sandbox.faults = answered_with("PETR4", change([*chain(*of_days)]))
 

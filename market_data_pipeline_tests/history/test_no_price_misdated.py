@@ -1,7 +1,7 @@
 """Every price in the collection is one that the market made in the window it is filed under."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -9,7 +9,7 @@ import pytest
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.quote import ROWS
 from market_data_pipeline.runs.common import WINDOWS
-from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline, at
 from market_data_pipeline_tests.history.truth import (
     filed,
     traded_in,
@@ -20,38 +20,27 @@ from market_data_pipeline_tests.history.truth import (
 from market_data_pipeline_tests.observed import checks, logs, metadata
 
 Make = Callable[..., Any]
-# Carnival: Monday and Tuesday are holidays, Wednesday opens at 13:00.
-FRIDAY_BEFORE, ASH_WEDNESDAY = "2026-02-13T17:00-0300", "2026-02-18T17:30-0300"
-THURSDAY_AFTER = datetime(2026, 2, 19, 18, 0, 5, tzinfo=UTC)
 LAST_ON_TUESDAY = "2026-11-17T17:30-0300"
-WEDNESDAY_10_00 = datetime(2026, 11, 18, 13, tzinfo=UTC)
+WEDNESDAY_10_00 = at("2026-11-18T10:00")
 
 
 def in_the_collection(pipeline: Pipeline) -> dict[Any, float]:
     return filed(ROWS.validate_python(pipeline.documents()))
 
 
-@pytest.mark.parametrize(
-    ("plan", "source", "traded"),
-    [("pro", "intraday", traded_in), ("free", "daily", traded_on)],
-    ids=["intraday", "daily"],
-)
-@pytest.mark.parametrize(
-    ("now", "first", "last", "count"),
-    [
-        # Days before, and today's windows that have ended.
-        (TUESDAY_15_00, "2026-11-13T17:00-0300", "2026-11-17T14:00-0300", 2 + 16 + 9),
-        # The days before and after a holiday, the last window of both, a late opening.
-        (THURSDAY_AFTER, FRIDAY_BEFORE, ASH_WEDNESDAY, 2 + 10),
-    ],
-    ids=["while the session runs", "carnival"],
-)
+# Days before, and today's windows that have ended.
+WHILE_IT_RUNS = (TUESDAY_15_00, "2026-11-13T17:00-0300", "2026-11-17T14:00-0300", 2 + 16 + 9)
+# The days before and after a holiday, the last window of both: Ash Wednesday opens at 13:00.
+CARNIVAL = (at("2026-02-19T15:00:05"), "2026-02-13T17:00-0300", "2026-02-18T17:30-0300", 2 + 10)
+
+
+@pytest.mark.parametrize(("plan", "source"), [("pro", "intraday"), ("free", "daily")])
+@pytest.mark.parametrize(("now", "first", "last", "count"), [WHILE_IT_RUNS, CARNIVAL])
 def test_a_bar_fills_the_window_that_it_was_traded_in_and_a_daily_one_the_last(
     make_pipeline: Make,
     four_instruments: tuple[str, ...],
     plan: str,
     source: str,
-    traded: Callable[..., float | None],
     now: datetime,
     first: str,
     last: str,
@@ -61,9 +50,9 @@ def test_a_bar_fills_the_window_that_it_was_traded_in_and_a_daily_one_the_last(
         result = pipeline.run(first, last)
 
         assert result.success
-        windows = windows_between(WINDOWS, first, last)
+        windows, traded = windows_between(WINDOWS, first, last), traded_in
         if source == "daily":
-            windows = [window for window in windows if WINDOWS.is_last(window)]
+            windows, traded = [*filter(WINDOWS.is_last, windows)], traded_on
             assert len(windows) == 2
         expected = truth(pipeline.sandbox.market, four_instruments, windows, traded)
         assert in_the_collection(pipeline) == expected
@@ -97,7 +86,7 @@ def test_once_the_next_session_has_begun_the_last_window_is_history(
 @pytest.mark.parametrize(
     ("window", "over"),
     [
-        (LIVE_ON_TUESDAY, datetime(2026, 11, 17, 18, 30, tzinfo=UTC)),
+        (LIVE_ON_TUESDAY, at("2026-11-17T15:30")),
         (LAST_ON_TUESDAY, WEDNESDAY_10_00),
     ],
     ids=["the next window has ended", "the next session has begun"],

@@ -131,7 +131,8 @@ def test_a_window_that_can_have_no_bar_ends_empty_without_a_request(pipeline: Pi
 
     assert result.success
     assert pipeline.sandbox.requests == []
-    assert pipeline.documents() == pipeline.events() == []
+    assert pipeline.documents() == []
+    assert pipeline.events() == []
     told = metadata(result, "quotes")
     assert (told["requests"], told["coverage_percent"]) == (0, 0)
     assert told["without_row"] == f"plan: {DAILY}"
