@@ -1,17 +1,14 @@
 """The collection holds what the files hold, whoever writes in between and whatever fails."""
 
-import importlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import dagster as dg
 import pymongo
 import pytest
-from dagster_mongo import MongoResource
 from pymongo.collection import Collection
 
-from market_data_pipeline.market.quote import as_row
+from market_data_pipeline.storage.price_history import PriceHistory
 from market_data_pipeline_tests.conftest import Pipeline
 from market_data_pipeline_tests.observed import checks, metadata
 from market_data_pipeline_tests.record.helpers import (
@@ -23,7 +20,6 @@ from market_data_pipeline_tests.record.helpers import (
     times,
 )
 
-HISTORY = importlib.import_module("market_data_pipeline.storage.price_history")
 Meanwhile = Callable[[Callable[[], None]], None]
 
 pytestmark = pytest.mark.usefixtures("four_instruments")
@@ -38,7 +34,7 @@ def document(pipeline: Pipeline) -> dict[str, Any]:
 @pytest.fixture(params=["before it looks", "before it writes"])
 def once_meanwhile(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
     """Lets something else happen between what a run has read and what it writes."""
-    place = (HISTORY.PriceHistory, "handle_output")
+    place: tuple[type, str] = (PriceHistory, "handle_output")
     if request.param == "before it writes":
         place = (Collection, "bulk_write")
 
@@ -120,39 +116,32 @@ def test_documents_of_other_programs_are_left_alone(stored: Pipeline) -> None:
     assert [each for each in stored.documents() if each in theirs] == theirs
 
 
-def test_what_has_just_been_written_is_read_from_the_primary(
+def test_what_has_just_been_written_is_read_from_the_primary_and_survives_a_crash(
     stored: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever MONGO_URI says: a secondary may not have it yet, and the check would fail."""
-    find, preferences = Collection.find, set()
+    """Whatever MONGO_URI says: a secondary may not have it yet, and the check would fail.
 
-    def noted(self: Any, *arguments: Any, **options: Any) -> Any:
+    A server that runs alone otherwise loses up to 100 ms of what the check has found there.
+    """
+    find, write = Collection.find, Collection.bulk_write
+    preferences, concerns = set(), list[dict[str, Any]]()
+
+    def noted_find(self: Any, *arguments: Any, **options: Any) -> Any:
         preferences.add(self.read_preference.mongos_mode)
         return find(self, *arguments, **options)
 
-    monkeypatch.setattr(Collection, "find", noted)
+    def noted_write(self: Any, *arguments: Any, **options: Any) -> Any:
+        concerns.append(self.write_concern.document)
+        return write(self, *arguments, **options)
+
+    monkeypatch.setattr(Collection, "find", noted_find)
+    monkeypatch.setattr(Collection, "bulk_write", noted_write)
     assert stored.run(SECOND, select="quotes").success
     stored.mongo_uri += "/?readPreference=secondaryPreferred"
 
     assert stored.run(SECOND, select="mongo_price_history").success
 
     assert preferences == {"primary"}
-
-
-def test_a_server_confirms_what_survives_its_crash(
-    stored: Pipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One that runs alone otherwise loses up to 100 ms of what the check has found there."""
-    write, concerns = Collection.bulk_write, list[dict[str, Any]]()
-
-    def noted(self: Any, *arguments: Any, **options: Any) -> Any:
-        concerns.append(self.write_concern.document)
-        return write(self, *arguments, **options)
-
-    monkeypatch.setattr(Collection, "bulk_write", noted)
-
-    assert stored.run(SECOND).success
-
     assert concerns == [{"j": True}]
 
 
@@ -214,23 +203,3 @@ def test_a_document_of_an_older_version_takes_its_place_in_the_order(
     )
     assert metadata(result, "mongo_price_history")["superseded"] == (kept == "theirs")
     assert all(each["rank"] for each in stored.documents({"window_start": before["window_start"]}))
-
-
-def test_a_run_that_comes_late_replaces_nothing(stored: Pipeline, later: Later) -> None:
-    """It is killed after it has read the files, and its writes arrive in the end."""
-    assert stored.run(SECOND, select="quotes").success
-    rows = stored.store.load([SECOND])
-    later(1.5)
-    stored.sandbox.faults = [times(stored, 1.3)]
-    assert stored.run(SECOND).success
-    before = stored.documents()
-
-    late = dg.build_output_context(
-        asset_key="mongo_price_history", definition_metadata=HISTORY.KEPT, run_id="late"
-    )
-    late_rows = [{**as_row(quote), "rank": quote.rank} for quote in rows]
-    uri = stored.mongo_uri
-    with MongoResource(uri=uri, database="market_data_db") as mongo:
-        HISTORY.PriceHistory(mongo=mongo).handle_output(late, late_rows)
-
-    assert stored.documents() == before

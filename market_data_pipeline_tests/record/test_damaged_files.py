@@ -20,7 +20,7 @@ from market_data_pipeline.market.quote import COLUMNS
 from market_data_pipeline.market.windows import trading_windows
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
 from market_data_pipeline_tests.observed import checks, failure_of, logs
-from market_data_pipeline_tests.record.helpers import SECOND, THIRD, Later, prices, row, times
+from market_data_pipeline_tests.record.helpers import SECOND, Later, prices, row, times
 
 Rows = list[dict[str, Any]]
 Damage = Callable[[bytes, Rows], bytes]
@@ -97,29 +97,36 @@ def damage(pipeline: Pipeline, key: str, how: Damage = cut) -> bytes:
     return path.read_bytes()
 
 
-def test_damaged_files_of_earlier_windows_are_named_and_skipped(stored: Pipeline) -> None:
+def test_damaged_files_of_earlier_windows_are_named_and_the_price_before_them_is_compared_with(
+    stored: Pipeline,
+) -> None:
     days = date(2026, 11, 16), date(2026, 11, 17)
     windows = [each for day in days for each in trading_windows().of_session(day)]
-    earlier = [each for each in windows if each.key < SECOND][-len(DAMAGES) :]
+    before, *earlier = [each for each in windows if each.key < SECOND][-len(DAMAGES) - 1 :]
     rows = stored.store.load([LIVE_ON_TUESDAY])
-    for window, (how, _) in zip(earlier, DAMAGES, strict=True):
+    for window in (before, *earlier):
         of_window = [
             replace(quote, window_start=window.start, window_end=window.end) for quote in rows
         ]
         stored.store.save(of_window, [window.key])
+    for window, (how, _) in zip(earlier, DAMAGES, strict=True):
         damage(stored, window.key, how)
     path_of(stored, f"{LIVE_ON_TUESDAY} (copy)").write_bytes(b"")
     asked = len(stored.sandbox.requests)
+    stored.sandbox.faults = [times(stored, 10)]
 
     result = stored.run(SECOND)
 
     assert result.success
     assert len(stored.sandbox.requests) == asked + 4
     assert len(stored.store.load([SECOND])) == 4
-    assert len(prices(stored)) == 2
+    assert row(stored, SECOND).reference_price == row(stored, before.key).price
+    assert len(prices(stored)) == 1
     passed, why = checks(result)["files_readable"]
     assert not passed
-    assert f"{len(DAMAGES)} files cannot be read: " in why
+    newest = path_of(stored, LIVE_ON_TUESDAY)
+    assert why.startswith(f"{len(DAMAGES)} files cannot be read: {newest} (row 1 is of another ")
+    assert "This run replaces 0 of them" in why
     [table] = [
         each.metadata["damaged"]
         for each in result.get_asset_check_evaluations()
@@ -130,23 +137,6 @@ def test_damaged_files_of_earlier_windows_are_named_and_skipped(stored: Pipeline
     for window, (_, reason) in zip(earlier, DAMAGES, strict=True):
         assert reason in named[window.key]
     assert len(named) == len(DAMAGES)
-
-
-def test_the_price_before_a_damaged_one_is_compared_with(stored: Pipeline, later: Later) -> None:
-    assert stored.run(SECOND).success
-    later(2)
-    path = path_of(stored, SECOND)
-    damage(stored, SECOND)
-    stored.sandbox.faults = [times(stored, 10)]
-
-    result = stored.run(THIRD)
-
-    assert row(stored, THIRD).reference_price == row(stored, LIVE_ON_TUESDAY).price
-    assert len(prices(stored)) == 2
-    passed, why = checks(result)["files_readable"]
-    assert not passed
-    assert why.startswith(f"1 files cannot be read: {path} (Parquet magic bytes not found")
-    assert "This run replaces 0 of them" in why
 
 
 def test_a_damaged_file_of_the_window_itself_is_kept_beside_the_new_one(
