@@ -8,38 +8,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from market_data_pipeline_tests.serving import serving
 
 TUESDAY = "20261117"
 
 
-def record(
-    ticker: str = "PETR4", close: float = 41.10, day: str = TUESDAY, **fields: object
-) -> str:
+def record(ticker: str = "PETR4", close: float = 41.10, day: str = TUESDAY, **given: Any) -> str:
     """A record of the cash market; prices in BRL, `low` and `high` a real from the close."""
-    cents = {"close": close, "low": close - 1, "high": close + 1, "open": close, "average": close}
-    cents |= {name: fields.pop(name) for name in cents.keys() & fields.keys()}  # type: ignore
-    texts: dict[str, object] = {
+    fields: dict[str, Any] = {
         "bdi": "02",
         "market": "010",
         "name": "PETROBRAS",
         "kind": "PN      N2",
-        "trades": 7,
-        "volume": 1_000,
-        "brl": 41_100.00,
         "factor": 1,
-        "isin": "BRPETRACNPR6",
         "distribution": 185,
-        **fields,
+        **given,
     }
-    prices = {name: round(price * 100) for name, price in cents.items()}
-    texts["brl"] = round(float(str(texts["brl"])) * 100)
+    prices = {"close": close, "low": close - 1, "high": close + 1}
+    fields |= {name: round(100 * given.get(name, price)) for name, price in prices.items()}
     return (
-        "01{day}{bdi}{ticker:<12}{market}{name:<12}{kind:<10}   R$  {open:013}{high:013}{low:013}"
-        "{average:013}{close:013}{close:013}{close:013}{trades:05}{volume:018}{brl:018}{0:013}"
-        "0{1}{factor:07}{0:013}{isin:<12}{distribution:03}"
-    ).format(0, 99991231, day=day, ticker=ticker, **prices, **texts)
+        "01{day}{bdi}{ticker:<12}{market}{name:<12}{kind:<10}   R$  {close:013}{high:013}{low:013}"
+        "{close:013}{close:013}{close:013}{close:013}00007{volume:018}{brl:018}{zero:013}"
+        "099991231{factor:07}{zero:013}BRPETRACNPR6{distribution:03}"
+    ).format(ticker=ticker, day=day, volume=1_000, brl=4_110_000, zero=0, **fields)
 
 
 def cotahist(*records: str, day: str = TUESDAY, end: str = "\r\n") -> str:
