@@ -33,7 +33,7 @@ from market_data_pipeline_tests.conftest import (
     SetWatchlist,
     brapi_with,
 )
-from market_data_pipeline_tests.observed import metadata
+from market_data_pipeline_tests.observed import failure_of, metadata
 from market_data_pipeline_tests.serving import serving
 
 WINDOW = TradingWindows().last_ended(datetime.now(UTC)) or pytest.fail("no window has ended")
@@ -244,6 +244,15 @@ def test_settings_override_the_plan(sandbox: Sandbox) -> None:
 
     assert answered(outcome) == TICKERS
     assert len(sandbox.requests) == 2
+
+
+def test_what_the_plan_forbids_is_not_asked(pipeline: Pipeline) -> None:
+    result = pipeline.run("2026-06-16T17:30-0300", select="quotes")
+
+    assert "The plan 'free' reaches back 3mo, to 2026-08-17; 2026-06-16 is too far back." in (
+        failure_of(result)
+    )
+    assert pipeline.sandbox.requests == []
 
 
 def test_a_netrc_does_not_replace_the_token(

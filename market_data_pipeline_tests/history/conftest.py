@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from typing import Any
+from unittest import mock
 
 import pytest
 
+from market_data_pipeline.brapi import observe as observations
 from market_data_pipeline.brapi.client import Brapi
 from market_data_pipeline.brapi.observe import Observation, observe_history
 from market_data_pipeline.market import clock
@@ -31,8 +33,9 @@ def observe(
     trading_windows: TradingWindows = WINDOWS,
 ) -> Observation:
     """What Brapi has of past windows."""
-    with Brapi(pipeline.settings()).client() as client:
-        return observe_history(client, tickers, windows, trading_windows, clock.utc_now())
+    there = mock.patch.object(observations, "WINDOWS", trading_windows)
+    with there, Brapi(pipeline.settings()).client() as client:
+        return observe_history(client, tickers, windows, clock.utc_now())
 
 
 def gaps_of(observation: Observation, ticker: str) -> dict[Window, str]:
