@@ -13,16 +13,11 @@ import pytest
 
 from market_data_pipeline_tests.supervised import ROOT
 
+pytestmark = pytest.mark.services  # for its time: it needs none
+
 STAND_INS = r"brapi_sandbox|nx_27017|neosqlite|market_data_pipeline_dev|market_data_pipeline_tests"
 
 
-def test_no_stand_in_is_in_the_image() -> None:
-    assert not re.search(
-        r"sandbox|pipeline_dev|nx.27017|\blocal\b", (ROOT / "Dockerfile").read_text()
-    )
-
-
-@pytest.mark.services  # for its time: it needs none
 def test_no_stand_in_is_in_the_wheel(tmp_path: Path) -> None:
     # Of a copy of the repository, as a build leaves files beside its sources.
     copy = tmp_path / "copy"
