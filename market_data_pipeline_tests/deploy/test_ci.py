@@ -21,14 +21,6 @@ WORKFLOWS: dict[str, dict[Any, Any]] = {name: yaml.safe_load(TEXTS[name]) for na
 JOBS = {name: job for name, workflow in WORKFLOWS.items() for job in workflow["jobs"].values()}
 
 
-def test_every_push_and_pull_request_runs_what_has_to_pass_and_a_tag_makes_a_release() -> None:
-    # YAML 1.1 reads the key `on` as true.
-    assert WORKFLOWS["ci"][True].keys() == {"push", "pull_request"}
-    assert WORKFLOWS["release"][True] == {"push": {"tags": ["v*"]}}
-    script = ROOT / JOBS["ci"]["steps"][-1]["run"]
-    assert os.access(script, os.X_OK)
-
-
 @pytest.mark.parametrize("name", TEXTS)
 def test_it_may_only_read_ends_in_time_and_runs_no_action_that_may_change(name: str) -> None:
     assert WORKFLOWS[name]["permissions"] == {"contents": "read"}
@@ -41,7 +33,7 @@ def test_it_may_only_read_ends_in_time_and_runs_no_action_that_may_change(name: 
         assert re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", each)
 
 
-def test_a_workflow_runs_what_is_there() -> None:
+def test_a_push_a_tag_and_a_commit_run_what_is_there() -> None:
     commands = "\n".join(step.get("run", "") for job in JOBS.values() for step in job["steps"])
     targets = set(re.findall(r"\bmake ([a-z-]+)", commands))
     assert targets == {"check", "dist", "test-kubernetes"}
@@ -49,20 +41,10 @@ def test_a_workflow_runs_what_is_there() -> None:
         assert re.search(rf"^{target}: ", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for path in re.findall(r"market_data_pipeline_tests/\S+", commands):
         assert (ROOT / path).exists()
-
-
-def test_what_watches_the_pins_looks_where_they_are() -> None:
-    watched = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]
-    folders = {each["package-ecosystem"]: each["directories"] for each in watched}
-    assert folders == {
-        "pip": ["/requirements"],
-        "github-actions": ["/"],
-        "docker": ["/"],
-        "docker-compose": ["/"],
-    }
-
-
-def test_a_commit_runs_the_checks_of_ci() -> None:
+    assert os.access(ROOT / JOBS["ci"]["steps"][-1]["run"], os.X_OK)
+    # YAML 1.1 reads the key `on` as true.
+    assert WORKFLOWS["ci"][True].keys() == {"push", "pull_request"}
+    assert WORKFLOWS["release"][True] == {"push": {"tags": ["v*"]}}
     (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     (hook,) = repository["hooks"]
     assert hook["entry"] in (ROOT / ".ci" / "run").read_text().splitlines()
@@ -81,12 +63,11 @@ def test_it_has_every_python_that_is_promised() -> None:
 
 
 def test_the_mongodb_engine_is_pinned_with_checksums_and_names_no_registry() -> None:
+    """That the lock is of `package.json`, `npm ci` sees."""
     text = (PACKAGE / "package-lock.json").read_text()
     packages = json.loads(text)["packages"]
-    wanted = json.loads((PACKAGE / "package.json").read_text())["dependencies"]
-
-    assert packages.pop("")["dependencies"] == wanted
-    assert {f"node_modules/{name}" for name in wanted} <= packages.keys()
+    del packages[""]  # the folder itself
+    assert packages
     assert all(each["integrity"].startswith("sha512-") for each in packages.values())
     assert "://" not in text
 
