@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import urllib.request
 from dataclasses import dataclass
-from http.client import HTTPException
 from typing import Any
+
+import requests
 
 RUNS = """
 query Runs($limit: Int) {
@@ -15,15 +14,11 @@ query Runs($limit: Int) {
   } } }
 }
 """
-FAILURES = """
-query Failures($run: ID!) { runOrError(runId: $run) { ... on Run { eventConnection { events {
-  ... on ExecutionStepFailureEvent { error { message errorChain { error { message } } } }
-  ... on RunFailureEvent { message }
-} } } } }
-"""
-MESSAGES = """
-query Messages($run: ID!) { runOrError(runId: $run) { ... on Run { eventConnection { events {
+EVENTS = """
+query Events($run: ID!) { runOrError(runId: $run) { ... on Run { eventConnection { events {
+  __typename
   ... on MessageEvent { message }
+  ... on ExecutionStepFailureEvent { error { message errorChain { error { message } } } }
 } } } } }
 """
 MATERIALIZED = """
@@ -42,9 +37,7 @@ mutation Launch($params: ExecutionParams!) {
   }
 }
 """
-TERMINATE = """
-mutation Terminate($run: String!) { terminateRun(runId: $run) { __typename } }
-"""
+TERMINATE = "mutation Terminate($run: String!) { terminateRun(runId: $run) { __typename } }"
 BACKFILL = """
 mutation Backfill($params: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $params) {
@@ -86,28 +79,31 @@ def runs(url: str, limit: int | None = None) -> list[Run]:
             run["startTime"],
             run["endTime"],
         )
-        for run in _ask(url, RUNS, {"limit": limit})["runsOrError"].get("results", [])
+        for run in _ask(url, RUNS, limit=limit)["runsOrError"].get("results", [])
     ]
 
 
 def why_it_failed(url: str, run: str) -> list[str]:
     """What caused the failure of its steps, and then what the run says."""
-    found = _ask(url, FAILURES, {"run": run})["runOrError"]["eventConnection"]["events"]
+    found = _events(url, run)
     errors = [event["error"] for event in found if event.get("error")]
     causes = [[error, *(link["error"] for link in error["errorChain"])][-1] for error in errors]
-    messages = [cause["message"] for cause in causes]
-    return messages + [event["message"] for event in found if "message" in event]
+    ends = [event for event in found if event["__typename"] == "RunFailureEvent"]
+    return [each["message"] for each in [*causes, *ends]]
 
 
 def messages(url: str, run: str) -> str:
     """What the log of a run says so far."""
-    found = _ask(url, MESSAGES, {"run": run})["runOrError"]["eventConnection"]["events"]
-    return "\n".join(event.get("message", "") for event in found)
+    return "\n".join(event.get("message", "") for event in _events(url, run))
+
+
+def _events(url: str, run: str) -> list[dict[str, Any]]:
+    return list(_ask(url, EVENTS, run=run)["runOrError"]["eventConnection"]["events"])
 
 
 def materialized(url: str, asset: str, partitions: list[str]) -> set[str]:
     """Those of the partitions that the asset has."""
-    answer = _ask(url, MATERIALIZED, {"asset": {"path": [asset]}, "partitions": partitions})
+    answer = _ask(url, MATERIALIZED, asset={"path": [asset]}, partitions=partitions)
     found = answer["assetNodeOrError"]["latestMaterializationByPartition"]
     return {each["partition"] for each in found if each}
 
@@ -122,7 +118,7 @@ def launch_run(url: str, location: str, job: str, partition: str) -> str:
         },
         "executionMetadata": {"tags": [{"key": "dagster/partition", "value": partition}]},
     }
-    answer = _ask(url, LAUNCH, {"params": params})["launchRun"]
+    answer = _ask(url, LAUNCH, params=params)["launchRun"]
     if "run" not in answer:
         raise NoAnswerError(answer)
     return str(answer["run"]["runId"])
@@ -130,7 +126,7 @@ def launch_run(url: str, location: str, job: str, partition: str) -> str:
 
 def terminate_run(url: str, run: str) -> None:
     """Asks a run to end."""
-    _ask(url, TERMINATE, {"run": run})
+    _ask(url, TERMINATE, run=run)
 
 
 def launch_backfill(
@@ -142,7 +138,7 @@ def launch_backfill(
         "partitionNames": partitions,
         "runConfigData": config,
     }
-    answer = _ask(url, BACKFILL, {"params": params})["launchPartitionBackfill"]
+    answer = _ask(url, BACKFILL, params=params)["launchPartitionBackfill"]
     if "backfillId" not in answer:
         raise NoAnswerError(answer)
     return str(answer["backfillId"])
@@ -150,18 +146,17 @@ def launch_backfill(
 
 def backfill_status(url: str, backfill: str) -> str:
     """What the webserver says of a backfill, such as `COMPLETED_SUCCESS`."""
-    answer = _ask(url, BACKFILL_STATUS, {"id": backfill})
+    answer = _ask(url, BACKFILL_STATUS, id=backfill)
     return str(answer["partitionBackfillOrError"]["status"])
 
 
-def _ask(url: str, query: str, variables: dict[str, Any] | None = None) -> dict[str, Any]:
-    body = json.dumps({"query": query, "variables": variables or {}}).encode()
-    request = urllib.request.Request(f"{url}/graphql", body, {"Content-Type": "application/json"})
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+def _ask(url: str, query: str, **variables: Any) -> Any:
+    direct = requests.Session()
+    direct.trust_env = False  # no proxy
+    body = {"query": query, "variables": variables}
     try:
-        with direct.open(request, timeout=20) as answer:
-            data: dict[str, Any] | None = json.load(answer)["data"]
-    except (OSError, HTTPException, ValueError, KeyError) as error:
+        data = direct.post(f"{url}/graphql", json=body, timeout=20).json()["data"]
+    except (requests.RequestException, KeyError) as error:
         raise NoAnswerError from error
     if not data:
         raise NoAnswerError
