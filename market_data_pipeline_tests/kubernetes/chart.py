@@ -9,7 +9,8 @@ with what the chart itself makes.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import yaml
@@ -26,12 +27,7 @@ ACCOUNT, ACCOUNT_OF_RUNS = FULL_NAME, f"{USER_CODE}-user-deployments"
 INSTANCE, WORKSPACE = f"{FULL_NAME}-instance", f"{FULL_NAME}-workspace-yaml"
 DEFAULTS: Values = {
     "global": {"dagsterHome": "/opt/dagster/dagster_home"},
-    "dagsterWebserver": {
-        "service": {"port": 80},
-        "readinessProbe": {"httpGet": {"path": "/server_info", "port": 80}},
-    },
     "runLauncher": {"config": {"k8sRunLauncher": {"loadInclusterConfig": True}}},
-    "additionalInstanceConfig": {},
 }
 EVERY_VERB = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
 READING = ["get", "watch", "list"]
@@ -45,12 +41,8 @@ RULES = [
 
 def values_with(*overrides: Mapping[str, Any]) -> Values:
     """Our values with others over them, as `--values` does it: a list is taken as a whole."""
-    merged: Values = _over(
-        DEFAULTS, yaml.safe_load((ROOT / "deploy" / "helm-values.yaml").read_text())
-    )
-    for override in overrides:
-        merged = _over(merged, override)
-    return merged
+    ours = yaml.safe_load((ROOT / "deploy" / "helm-values.yaml").read_text())
+    return reduce(_over, [ours, *overrides], DEFAULTS)
 
 
 def _over(base: Any, override: Any) -> Any:
@@ -71,17 +63,11 @@ def manifests(values: Values, namespace: str) -> list[Manifest]:
 
 def _rights(account: str, name: str) -> list[Manifest]:
     reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": f"{name}-role"}
-    subject = {"kind": "ServiceAccount", "name": account}
+    bound = {"subjects": [{"kind": "ServiceAccount", "name": account}], "roleRef": reference}
     return [
         _object("v1", "ServiceAccount", account),
         _object("rbac.authorization.k8s.io/v1", "Role", f"{name}-role", rules=RULES),
-        _object(
-            "rbac.authorization.k8s.io/v1",
-            "RoleBinding",
-            f"{name}-rolebinding",
-            subjects=[subject],
-            roleRef=reference,
-        ),
+        _object("rbac.authorization.k8s.io/v1", "RoleBinding", f"{name}-rolebinding", **bound),
     ]
 
 
@@ -96,8 +82,8 @@ def _config_maps(values: Values, namespace: str) -> list[Manifest]:
     data = {
         INSTANCE: {"dagster.yaml": yaml.safe_dump(instance(values, namespace))},
         WORKSPACE: {"workspace.yaml": yaml.safe_dump({"load_from": servers})},
-        f"{FULL_NAME}-daemon-env": shared | values["dagsterDaemon"].get("env", {}),
-        f"{FULL_NAME}-webserver-env": shared | values["dagsterWebserver"].get("env", {}),
+        f"{FULL_NAME}-daemon-env": shared,
+        f"{FULL_NAME}-webserver-env": shared,
         f"{USER_CODE}-user-deployments-shared-env": shared,
         **{_variables(each): each["env"] for each in deployments},
     }
@@ -110,10 +96,17 @@ def _variables(deployment: Mapping[str, Any]) -> str:
 
 def instance(values: Values, namespace: str) -> dict[str, Any]:
     """The `dagster.yaml` of every process and every run."""
-    daemon = values["dagsterDaemon"]
+    daemon, retention, server = values["dagsterDaemon"], values["retention"], values["postgresql"]
     monitoring = daemon["runMonitoring"]
-    retention = values["retention"]
-    postgres = {"postgres_db": _postgres(values["postgresql"])}
+    postgres = {
+        "username": server["postgresqlUsername"],
+        "password": {"env": "DAGSTER_PG_PASSWORD"},
+        "hostname": server["postgresqlHost"],
+        "db_name": server["postgresqlDatabase"],
+        "port": server["service"]["port"],
+        "params": {},
+        "scheme": server["postgresqlScheme"],
+    }
     storages = {
         "schedule_storage": ("dagster_postgres.schedule_storage", "PostgresScheduleStorage"),
         "run_storage": ("dagster_postgres.run_storage", "PostgresRunStorage"),
@@ -121,9 +114,9 @@ def instance(values: Values, namespace: str) -> dict[str, Any]:
     }
     return {
         "scheduler": _class("dagster.core.scheduler", "DagsterDaemonScheduler"),
-        **{name: _class(*kind, postgres) for name, kind in storages.items()},
+        **{name: _class(*kind, {"postgres_db": postgres}) for name, kind in storages.items()},
         "run_launcher": _class("dagster_k8s", "K8sRunLauncher", _launcher(values, namespace)),
-        "run_coordinator": _coordinator(daemon["runCoordinator"]),
+        "run_coordinator": daemon["runCoordinator"]["config"]["customRunCoordinator"],
         "compute_logs": _class(
             "dagster.core.storage.noop_compute_log_manager", "NoOpComputeLogManager"
         ),
@@ -133,7 +126,6 @@ def instance(values: Values, namespace: str) -> dict[str, Any]:
             "max_runtime_seconds": monitoring["maxRuntimeSeconds"],
             "poll_interval_seconds": monitoring["pollIntervalSeconds"],
         },
-        **({"run_retries": {"enabled": True}} if daemon["runRetries"]["enabled"] else {}),
         "sensors": {"use_threads": True, "num_workers": 4},
         "schedules": {"use_threads": True, "num_workers": 4},
         "telemetry": {"enabled": values["telemetry"]["enabled"]},
@@ -149,42 +141,8 @@ def _class(module: str, name: str, config: Mapping[str, Any] | None = None) -> d
     return {"module": module, "class": name, **({"config": config} if config else {})}
 
 
-def _postgres(postgresql: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "username": postgresql["postgresqlUsername"],
-        "password": {"env": "DAGSTER_PG_PASSWORD"},
-        "hostname": postgresql["postgresqlHost"],
-        "db_name": postgresql["postgresqlDatabase"],
-        "port": postgresql["service"]["port"],
-        "params": {},
-        "scheme": postgresql["postgresqlScheme"],
-    }
-
-
-def _coordinator(coordinator: Mapping[str, Any]) -> dict[str, Any]:
-    config = coordinator["config"]
-    if coordinator["type"] == "CustomRunCoordinator":
-        return dict(config["customRunCoordinator"])
-    queued = config["queuedRunCoordinator"]
-    return _class(
-        "dagster.core.run_coordinator",
-        "QueuedRunCoordinator",
-        {
-            "max_concurrent_runs": queued.get("maxConcurrentRuns", -1),
-            "dequeue_interval_seconds": queued["dequeueIntervalSeconds"],
-        },
-    )
-
-
 def _launcher(values: Values, namespace: str) -> dict[str, Any]:
     launcher = values["runLauncher"]["config"]["k8sRunLauncher"]
-    names = {
-        "resources": "resources",
-        "securityContext": "security_context",
-        "labels": "labels",
-    }
-    run_config = launcher.get("runK8sConfig", {})
-    kinds = {"jobSpecConfig": "job_spec_config", "podSpecConfig": "pod_spec_config"}
     return {
         "load_incluster_config": launcher["loadInclusterConfig"],
         "job_namespace": namespace,
@@ -193,8 +151,8 @@ def _launcher(values: Values, namespace: str) -> dict[str, Any]:
         "dagster_home": values["global"]["dagsterHome"],
         "instance_config_map": INSTANCE,
         "postgres_password_secret": values["global"]["postgresqlSecretName"],
-        **{theirs: launcher[ours] for ours, theirs in names.items() if ours in launcher},
-        "run_k8s_config": {kinds[kind]: config for kind, config in run_config.items()},
+        "security_context": launcher["securityContext"],
+        "run_k8s_config": {"job_spec_config": launcher["runK8sConfig"]["jobSpecConfig"]},
     }
 
 
@@ -204,7 +162,7 @@ def _context_of_runs(deployment: Mapping[str, Any], namespace: str) -> dict[str,
         "k8s": {
             "image_pull_policy": deployment["image"]["pullPolicy"],
             "env_config_maps": [_variables(deployment)],
-            "env_secrets": [each["name"] for each in deployment.get("envSecrets", [])],
+            "env_secrets": [each["name"] for each in deployment["envSecrets"]],
             "resources": deployment["resources"],
             "volume_mounts": deployment["volumeMounts"],
             "volumes": deployment["volumes"],
@@ -216,51 +174,45 @@ def _context_of_runs(deployment: Mapping[str, Any], namespace: str) -> dict[str,
 
 
 def _deployments(values: Values, namespace: str) -> list[Manifest]:
-    daemon, webserver = values["dagsterDaemon"], values["dagsterWebserver"]
-    port = webserver["service"]["port"]
-    workspace = "-w /dagster-workspace/workspace.yaml"
+    port, home = values["dagsterWebserver"]["service"]["port"], values["global"]["dagsterHome"]
     commands = {
-        "dagster-webserver": (webserver, f"dagster-webserver -h 0.0.0.0 -p {port} {workspace}"),
-        "daemon": (daemon, f"dagster-daemon run {workspace}"),
+        "dagster-webserver": ("dagsterWebserver", f"dagster-webserver -h 0.0.0.0 -p {port}"),
+        "daemon": ("dagsterDaemon", "dagster-daemon run"),
     }
-    return [
-        *(
-            _deployment(
-                f"{FULL_NAME}-{name}",
-                values,
-                process,
-                account=ACCOUNT,
-                command=["/bin/bash", "-c", command],
-                config_maps=[f"{FULL_NAME}-{name.removeprefix('dagster-')}-env"],
-                mounts=[
-                    (INSTANCE, f"{values['global']['dagsterHome']}/dagster.yaml", "dagster.yaml"),
-                    (WORKSPACE, "/dagster-workspace/", None),
-                ],
-            )
-            for name, (process, command) in commands.items()
-        ),
-        *(
-            _code_location(values, each, namespace)
-            for each in values["dagster-user-deployments"]["deployments"]
-        ),
+    mounts = [
+        {"name": INSTANCE, "mountPath": f"{home}/dagster.yaml", "subPath": "dagster.yaml"},
+        {"name": WORKSPACE, "mountPath": "/dagster-workspace/"},
     ]
+    processes = [
+        _deployment(
+            f"{FULL_NAME}-{name}",
+            values,
+            values[process],
+            ACCOUNT,
+            [f"{FULL_NAME}-{name.removeprefix('dagster-')}-env"],
+            mounts,
+            command=["/bin/bash", "-c", f"{command} -w /dagster-workspace/workspace.yaml"],
+        )
+        for name, (process, command) in commands.items()
+    ]
+    code_locations = values["dagster-user-deployments"]["deployments"]
+    return processes + [_code_location(values, each, namespace) for each in code_locations]
 
 
 def _code_location(values: Values, deployment: Mapping[str, Any], namespace: str) -> Manifest:
     listen = ["-h", "0.0.0.0", "-p", str(deployment["port"])]
-    context = json.dumps(_context_of_runs(deployment, namespace))
     image = deployment["image"]
     return _deployment(
         f"{USER_CODE}-{deployment['name']}",
         values,
         deployment,
-        account=ACCOUNT_OF_RUNS,
-        args=["dagster", "code-server", "start", *listen, *deployment["codeServerArgs"]],
-        config_maps=[f"{USER_CODE}-user-deployments-shared-env", _variables(deployment)],
+        ACCOUNT_OF_RUNS,
+        [f"{USER_CODE}-user-deployments-shared-env", _variables(deployment)],
         variables={
             "DAGSTER_CURRENT_IMAGE": f"{image['repository']}:{image['tag']}",
-            "DAGSTER_CONTAINER_CONTEXT": context,
+            "DAGSTER_CONTAINER_CONTEXT": json.dumps(_context_of_runs(deployment, namespace)),
         },
+        args=["dagster", "code-server", "start", *listen, *deployment["codeServerArgs"]],
     )
 
 
@@ -269,17 +221,13 @@ def _deployment(
     values: Values,
     process: Mapping[str, Any],
     account: str,
-    config_maps: list[str],
-    command: list[str] | None = None,
-    args: list[str] | None = None,
+    config_maps: Sequence[str],
+    mounts: Sequence[Mapping[str, str]] = (),
     variables: Mapping[str, str] | None = None,
-    mounts: list[tuple[str, str, str | None]] | None = None,
+    **command: list[str],
 ) -> Manifest:
-    """A Deployment of one pod; `mounts` are ConfigMaps with their place and the file in them."""
-    password = {
-        "name": values["global"]["postgresqlSecretName"],
-        "key": "postgresql-password",
-    }
+    """A Deployment of one pod; `mounts` are of ConfigMaps, `command` is it or its arguments."""
+    password = {"name": values["global"]["postgresqlSecretName"], "key": "postgresql-password"}
     image, labels = process["image"], {"deployment": name}
     container = {
         "name": "dagster" if mounts else "dagster-user-deployments",
@@ -287,8 +235,7 @@ def _deployment(
         "imagePullPolicy": image["pullPolicy"],
         "securityContext": process["securityContext"],
         "resources": process["resources"],
-        "command": command,
-        "args": args,
+        **command,
         "env": [
             {"name": "DAGSTER_PG_PASSWORD", "valueFrom": {"secretKeyRef": password}},
             *({"name": key, "value": value} for key, value in (variables or {}).items()),
@@ -297,19 +244,16 @@ def _deployment(
             *({"configMapRef": {"name": each}} for each in config_maps),
             *({"secretRef": each} for each in process.get("envSecrets", [])),
         ],
-        "volumeMounts": [
-            {"name": config_map, "mountPath": place, **({"subPath": file} if file else {})}
-            for config_map, place, file in mounts or []
-        ]
-        + process["volumeMounts"],
+        "volumeMounts": [*mounts, *process["volumeMounts"]],
     }
-    volumes = [{"name": each, "configMap": {"name": each}} for each, _, _ in mounts or []]
-    volumes += process["volumes"]
+    config_maps_of_files = [
+        {"name": each["name"], "configMap": {"name": each["name"]}} for each in mounts
+    ]
     pod = {
         "serviceAccountName": account,
         "automountServiceAccountToken": True,
         "containers": [container],
-        "volumes": volumes,
+        "volumes": config_maps_of_files + process["volumes"],
     }
     template = {"metadata": {"labels": labels}, "spec": pod}
     spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": template}
