@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,14 +9,10 @@ from pathlib import Path
 
 import pytest
 
-# Only `make test-kubernetes` installs what they import.
-if importlib.util.find_spec("kubernetes") is None:
-    collect_ignore_glob = ["test_*.py"]
-else:
-    from market_data_pipeline_tests.kubernetes.control_plane import ControlPlane
-    from market_data_pipeline_tests.kubernetes.release import Release
-    from market_data_pipeline_tests.services.deployment import brapi
-    from market_data_pipeline_tests.services.postgres import Postgres
+from market_data_pipeline_tests.kubernetes.control_plane import ControlPlane
+from market_data_pipeline_tests.kubernetes.release import Release
+from market_data_pipeline_tests.services.deployment import brapi
+from market_data_pipeline_tests.services.postgres import Postgres
 
 
 @pytest.fixture(scope="session")

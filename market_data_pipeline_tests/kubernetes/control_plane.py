@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from kubernetes import client
 from urllib3.exceptions import HTTPError
@@ -76,23 +76,12 @@ class ControlPlane:
         configuration.no_proxy = "127.0.0.1"
         return client.ApiClient(configuration)
 
-    def requests(self, user: str) -> list[dict[str, Any]]:
-        """What the audit log of the API server says of a user's requests, as they ended."""
-        with (self._folder / "audit.log").open() as log:
-            events = [json.loads(line) for line in log]
-        return [event for event in events if event["user"]["username"] == user]
-
     def stop_api(self) -> None:
         """As in an upgrade of the control plane: what runs on the nodes goes on."""
         self._running.pop("kube-apiserver").stop()
 
     def start_api(self) -> None:
         """Starts the API server and waits until it is ready."""
-        policy = self._folder / "audit-policy.yaml"
-        metadata = {"level": "Metadata", "omitStages": ["RequestReceived"]}
-        policy.write_text(
-            json.dumps({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [metadata]})
-        )
         self._start(
             "kube-apiserver",
             [str(PROGRAM), "kube-apiserver"],
@@ -109,8 +98,6 @@ class ControlPlane:
             token_auth_file=self._folder / "tokens.csv",
             anonymous_auth="false",
             authorization_mode="RBAC",
-            audit_policy_file=policy,
-            audit_log_path=self._folder / "audit.log",
         )
         self._wait_until_ready()
 

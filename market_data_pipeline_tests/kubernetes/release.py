@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from datetime import datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -14,7 +13,7 @@ from kubernetes import client
 from kubernetes.utils import create_from_dict
 
 from market_data_pipeline_tests.deploy.set_back import SetBack
-from market_data_pipeline_tests.deploy.webserver import NoAnswerError, Run, launch_run, runs
+from market_data_pipeline_tests.deploy.webserver import NoAnswerError, Run, runs
 from market_data_pipeline_tests.kubernetes.chart import (
     FULL_NAME,
     USER_CODE,
@@ -25,7 +24,7 @@ from market_data_pipeline_tests.kubernetes.chart import (
 from market_data_pipeline_tests.kubernetes.control_plane import ControlPlane
 from market_data_pipeline_tests.kubernetes.node import Node
 from market_data_pipeline_tests.publication.helpers import Seen, read
-from market_data_pipeline_tests.services.deployment import BEGINNING, Document, key_of
+from market_data_pipeline_tests.services.deployment import BEGINNING, Document
 from market_data_pipeline_tests.services.postgres import PASSWORD, Postgres
 from market_data_pipeline_tests.supervised import free_ports
 
@@ -57,7 +56,7 @@ class Release:
         self.control_plane, self.sandbox, self._kafka = control_plane, sandbox, kafka
         self._mongo_uri, self.topic = mongo_uri, "kubernetes"
         clock = SetBack(BEGINNING)
-        self.now = sandbox.now = clock.now
+        sandbox.now = clock.now
         port, code = free_ports(2)
         self.url = f"http://127.0.0.1:{port}"
         settings = {
@@ -117,14 +116,6 @@ class Release:
             time.sleep(0.2)
         raise AssertionError("\n".join(map(str, [*self.core_pods(), *found])))
 
-    def run_of(self, window: datetime) -> str:
-        """Launches a run of the job for a window, as a person does in the UI; its id."""
-
-        def launched(_: list[Run]) -> str:
-            return launch_run(self.url, LOCATION, "market_data_job", key_of(window))
-
-        return self.wait_for(launched)
-
     def core_pods(self) -> list[str]:
         """What pods there are, and the end of their output."""
         pods = self.core.list_namespaced_pod(NAMESPACE).items
@@ -182,8 +173,3 @@ def _for_this_machine(webserver: int, code: int, postgres: int, settings: dict[s
         "dagster-user-deployments": {"deployments": [deployment | own]},
         "dagsterDaemon": {"runMonitoring": {"pollIntervalSeconds": 2}},
     }
-
-
-def succeeded(run: str) -> Callable[[Iterable[Run]], bool]:
-    """Whether that run has succeeded."""
-    return lambda runs: any(each.id == run and each.status == "SUCCESS" for each in runs)

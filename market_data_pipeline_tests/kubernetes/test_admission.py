@@ -6,10 +6,10 @@ import copy
 from typing import Any
 
 import pytest
+import yaml
 from kubernetes import client
 
 from market_data_pipeline_tests.kubernetes.chart import Manifest, manifests, values_with
-from market_data_pipeline_tests.kubernetes.control_plane import ControlPlane
 from market_data_pipeline_tests.kubernetes.release import NAMESPACE, Release
 from market_data_pipeline_tests.supervised import ROOT
 
@@ -83,8 +83,9 @@ def test_every_pod_is_restricted_and_one_that_may_do_more_is_refused(
         assert missing in str(refused.value.body)
 
 
-def test_a_run_asks_for_what_the_values_say(release: Release) -> None:
-    template = job_of_a_run(release)["spec"]["template"]
+def test_a_run_asks_for_what_the_values_say_and_for_the_secrets_by_name(release: Release) -> None:
+    job = job_of_a_run(release)
+    template = job["spec"]["template"]
     (container,) = template["spec"]["containers"]
     values = values_with()
     launcher = values["runLauncher"]["config"]["k8sRunLauncher"]
@@ -96,23 +97,15 @@ def test_a_run_asks_for_what_the_values_say(release: Release) -> None:
     assert container["resources"] == deployment["resources"]
     assert container["securityContext"] == launcher["securityContext"]
     assert template["spec"]["restartPolicy"] == "Never"
-    job = job_of_a_run(release)["spec"]
-    assert job["ttlSecondsAfterFinished"] == 3600
-    assert job["backoffLimit"] == 0
-
-
-def test_no_secret_is_in_the_manifest_of_a_run(release: Release) -> None:
-    job = job_of_a_run(release)
-    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert job["spec"]["ttlSecondsAfterFinished"] == 3600
+    assert job["spec"]["backoffLimit"] == 0
     assert {"secretRef": {"name": "market-data-secrets"}} in container["envFrom"]
     for secret in release.core.list_namespaced_secret(NAMESPACE).items:
         for value in release.node.secret(secret.metadata.name).values():
             assert value not in str(job)
 
 
-def test_two_code_locations_are_accepted(control_plane: ControlPlane, release: Release) -> None:
-    import yaml
-
+def test_two_code_locations_are_accepted(release: Release) -> None:
     override = yaml.safe_load((ROOT / "deploy" / "watchlists" / "helm-values.yaml").read_text())
     made = manifests(values_with(override), NAMESPACE)
     deployments = [manifest for manifest in made if manifest["kind"] == "Deployment"]

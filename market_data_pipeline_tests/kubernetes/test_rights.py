@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 from kubernetes import client
 
@@ -14,11 +11,7 @@ from market_data_pipeline_tests.kubernetes.release import NAMESPACE, Release
 pytestmark = pytest.mark.kubernetes
 
 
-@pytest.fixture(params=[ACCOUNT, ACCOUNT_OF_RUNS])
-def account(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
+@pytest.mark.parametrize("account", [ACCOUNT, ACCOUNT_OF_RUNS])
 def test_an_account_may_do_what_the_chart_says_and_nothing_else(
     release: Release, account: str
 ) -> None:
@@ -40,27 +33,3 @@ def test_an_account_may_do_what_the_chart_says_and_nothing_else(
         for group in rule["apiGroups"]
         for resource in rule["resources"]
     }
-
-
-def test_what_is_outside_is_refused(release: Release, account: str) -> None:
-    with release.control_plane.api(release.node.token(account)) as api:
-        core, batch = client.CoreV1Api(api), client.BatchV1Api(api)
-        refused: list[Callable[[], Any]] = [
-            lambda: core.list_namespaced_secret(NAMESPACE),
-            lambda: core.read_namespaced_secret("market-data-secrets", NAMESPACE),
-            lambda: core.create_namespaced_config_map(NAMESPACE, {"metadata": {"name": "own"}}),
-            lambda: core.list_namespaced_pod("kube-system"),
-            lambda: core.list_node(),
-            lambda: core.create_namespaced_service_account_token(
-                "default", NAMESPACE, {"spec": {"audiences": []}}
-            ),
-            lambda: batch.list_namespaced_job("default"),
-            lambda: batch.create_namespaced_cron_job(NAMESPACE, {"metadata": {"name": "own"}}),
-            lambda: client.AppsV1Api(api).list_namespaced_deployment(NAMESPACE),
-            lambda: client.RbacAuthorizationV1Api(api).list_namespaced_role(NAMESPACE),
-        ]
-        for ask in refused:
-            with pytest.raises(client.ApiException) as error:
-                ask()
-            assert error.value.status == 403
-        batch.list_namespaced_job(NAMESPACE)  # the token is a good one

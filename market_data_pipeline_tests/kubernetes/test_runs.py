@@ -13,6 +13,7 @@ from market_data_pipeline_tests.deploy.set_back import MINUTE
 from market_data_pipeline_tests.deploy.webserver import (
     Run,
     launch_backfill,
+    launch_run,
     terminate_run,
     why_it_failed,
 )
@@ -20,16 +21,15 @@ from market_data_pipeline_tests.kubernetes.control_plane import ControlPlane
 from market_data_pipeline_tests.kubernetes.release import (
     CODE,
     DAEMON,
+    LOCATION,
     NAMESPACE,
     Release,
-    succeeded,
 )
 from market_data_pipeline_tests.services.deployment import (
     ASSETS,
     BEGINNING,
     PUBLISH_HISTORY,
     TICKERS,
-    by_window,
     key_of,
     repeated,
 )
@@ -80,13 +80,9 @@ class Backfill:
 
 def published(release: Release, window: datetime) -> Counter[str]:
     """How often each ticker of the window is on the topic."""
-    return sum(
-        (
-            tickers
-            for (start, _), tickers in by_window(release.events()).items()
-            if start == stamp(window)
-        ),
-        Counter(),
+    start = ("ce_windowstart", stamp(window).encode())
+    return Counter(
+        seen.event.key.decode() for seen in release.events() if start in seen.event.headers
     )
 
 
@@ -165,11 +161,13 @@ def test_a_queued_run_needs_no_code_location_as_its_pod_has_the_code(
     release: Release, window: datetime
 ) -> None:
     release.scale(DAEMON, 0)
-    run = release.run_of(window)
+    run = release.wait_for(
+        lambda _: launch_run(release.url, LOCATION, "market_data_job", key_of(window))
+    )
     release.scale(CODE, 0)
     release.scale(DAEMON, 1)
 
-    release.wait_for(succeeded(run))
+    release.wait_for(lambda runs: (run, "SUCCESS") in [(each.id, each.status) for each in runs])
     release.scale(CODE, 1)
     assert {one["window_start"] for one in release.documents()} >= {window}
 
