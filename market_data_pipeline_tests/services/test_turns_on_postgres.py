@@ -12,25 +12,19 @@ from market_data_pipeline_tests.supervised import ROOT, free_ports, wait_until
 pytestmark = pytest.mark.services
 
 
-@pytest.fixture
-def home(tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of an instance of production."""
+def test_a_turn_on_postgresql_dies_with_its_holder_and_with_a_server_that_crashes(
+    tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copy(ROOT / "deploy" / "dagster.yaml", tmp_path)
     for name, value in (postgres.settings | {"MARKET_DATA_STATE": str(tmp_path)}).items():
         monkeypatch.setenv(name, value)
-    return tmp_path
+    a_turn_dies_with_its_holder(tmp_path)
 
-
-def test_a_turn_on_postgresql_dies_with_its_holder(home: Path) -> None:
-    a_turn_dies_with_its_holder(home)
-
-
-def test_a_server_that_crashed_lets_the_next_one_in(home: Path, postgres: Postgres) -> None:
     (port,) = free_ports(1)
-    with Holder(home, port) as first:
+    with Holder(tmp_path, port) as first:
         wait_until(lambda: first.is_in, "the first is in")
         postgres.crash()
         first.leave()
-    with Holder(home, port) as second:
+    with Holder(tmp_path, port) as second:
         wait_until(lambda: second.is_in, "the second is in")
         second.leave()
