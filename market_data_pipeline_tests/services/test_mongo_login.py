@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 
 from market_data_pipeline_dev.process import Child
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
+from market_data_pipeline_tests.observed import failure_of
 from market_data_pipeline_tests.services.go_program import go_program
 from market_data_pipeline_tests.supervised import ROOT, free_ports
 
@@ -46,22 +47,14 @@ def login_uri(kafka_services: None, tmp_path_factory: pytest.TempPathFactory) ->
         server.stop()
 
 
-@pytest.fixture
-def pipeline(make_pipeline: Callable[..., Any], login_uri: str) -> Iterator[Pipeline]:
-    with make_pipeline() as pipeline:
-        pipeline.mongo_uri = login_uri
-        yield pipeline
-
-
-def test_a_wrong_password_is_one_sentence_and_does_not_stop_the_topic(pipeline: Pipeline) -> None:
-    pipeline.mongo_uri = pipeline.mongo_uri.replace("p%40ss", "another-one")
+def test_a_wrong_password_is_one_sentence_and_does_not_stop_the_topic(
+    pipeline: Pipeline, login_uri: str
+) -> None:
+    pipeline.mongo_uri = login_uri.replace("p%40ss", "another-one")
 
     result = pipeline.run(LIVE_ON_TUESDAY)
 
-    (failure,) = [event for event in result.all_events if event.is_step_failure]
-    said = failure.step_failure_data.user_failure_data
-    assert said is not None
-    assert "Check the user name" in str(said.description)
+    assert "Check the user name" in failure_of(result, "mongo_price_history")
     assert "another-one" not in repr(result.all_events)
     assert len(pipeline.events()) == 50
 
