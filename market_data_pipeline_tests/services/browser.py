@@ -9,36 +9,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlencode
 
-from playwright.sync_api import ConsoleMessage, Locator, Page, sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 from market_data_pipeline_tests.supervised import ROOT, Supervisor, settings
 
 LOCATION = "market_data_pipeline.definitions"
 PATIENCE_MS = 240_000
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 class DagsterPages:
-    """Dagster's UI in one tab. `complaints` collects what the browser's console calls an error."""
+    """Dagster's UI in one tab."""
 
     def __init__(self, page: Page, base: str, live: str) -> None:
         self.page = page
         self.live = live
         """The window that the run at startup materialized."""
-        self.complaints: list[str] = []
         self._base = base
         page.set_default_timeout(PATIENCE_MS)
-        page.on("console", self._read)
-        page.on("pageerror", lambda error: self._complain(str(error)))
 
     def lineage(self) -> Page:
         """The graph of the assets of a window: *Lineage*, group `market_data`."""
@@ -53,42 +40,34 @@ class DagsterPages:
         """The page of a schedule or sensor."""
         return self._open(f"locations/{LOCATION}/{kind}/{name}", "Preview tick result")
 
-    def backfills(self) -> Page:
-        """The list of all backfills."""
-        return self._open("runs?view=backfills", "Launched by")
-
     def backfill(self, first: str, last: str, count: int) -> None:
         """Fills a range of so many windows from the lineage, and waits for the end."""
         page = self.lineage()
         page.get_by_role("button", name="Materialize all").click()
-        dialog = self.dialog()
+        dialog = page.get_by_role("dialog")
         text = dialog.get_by_role("textbox").first
         text.fill(f"[{first}...{last}]")
         text.press("Enter")
         dialog.get_by_text(f"{count} partitions").first.wait_for()
         dialog.get_by_role("button", name="Launch backfill").click()
         dialog.wait_for(state="detached")
-        self.backfills().get_by_text("Success", exact=True).first.wait_for()
-
-    def dialog(self) -> Locator:
-        """The dialog that is open."""
-        return self.page.get_by_role("dialog")
+        page = self._open("runs?view=backfills", "Launched by")
+        page.get_by_text("Success", exact=True).first.wait_for()
 
     def text(self) -> str:
         """All that the page says."""
         return self.page.inner_text("body")
 
+    def complaints(self) -> list[str]:
+        """What the browser's console calls an error on this page."""
+        said = self.page.console_messages(filter="since-navigation")
+        raised = self.page.page_errors(filter="since-navigation")
+        return [each.text for each in said if each.type == "error"] + [*map(str, raised)]
+
     def _open(self, path: str, mark: str) -> Page:
         self.page.goto(f"{self._base}/{path}")
         self.page.get_by_text(mark, exact=True).first.wait_for()
         return self.page
-
-    def _read(self, said: ConsoleMessage) -> None:
-        if said.type == "error":
-            self._complain(said.text)
-
-    def _complain(self, text: str) -> None:
-        self.complaints.append(text)
 
 
 @contextmanager
@@ -107,7 +86,7 @@ def dagster_in_a_browser(
         window = supervisor.first_window()
         base = f"http://127.0.0.1:{environment['DAGSTER_PORT']}"
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
+            browser = playwright.chromium.launch(executable_path=executable)
             page = browser.new_page(
                 viewport={"width": width, "height": height}, timezone_id="America/Sao_Paulo"
             )

@@ -1,10 +1,9 @@
 """Makes the pictures of the documents: `make screenshots`, an hour after a session has begun."""
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
-from playwright.sync_api import FloatRect, Page
+from playwright.sync_api import FloatRect
 
 from market_data_pipeline.market.windows import trading_windows
 from market_data_pipeline_tests.services.browser import dagster_in_a_browser
@@ -26,16 +25,11 @@ def main() -> None:
         live = trading_windows().from_key(dagster.live)
         *earlier, last = (each for each in trading_windows().of_session(live.day) if each < live)
         dagster.backfill((earlier or [last])[0].key, last.key, len(earlier) + 1)
-        pages: dict[str, tuple[FloatRect, str, Callable[[], Page]]] = {
-            "window": (
-                DETAILS,
-                "PETR4",
-                lambda: dagster.asset("quotes", "partitions", partition=last.key),
-            ),
-            "checks": (CHECK, "coverage", lambda: dagster.asset("quotes", "checks")),
-        }
-        for name, (clip, mark, open_page) in pages.items():
-            page = open_page()
+        for name, view, query, clip, mark in (
+            ("window", "partitions", {"partition": last.key}, DETAILS, "PETR4"),
+            ("checks", "checks", {}, CHECK, "coverage"),
+        ):
+            page = dagster.asset("quotes", view, **query)
             page.get_by_text(mark, exact=True).first.wait_for()
             page.wait_for_load_state("networkidle")
             path = IMAGES / f"{name}.png"

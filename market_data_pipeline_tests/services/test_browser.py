@@ -8,14 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from market_data_pipeline.market.windows import trading_windows
-from market_data_pipeline_tests.services.browser import (
-    DagsterPages,
-    dagster_in_a_browser,
-)
+from market_data_pipeline_tests.services.browser import DagsterPages, dagster_in_a_browser
 from market_data_pipeline_tests.supervised import wait_until
 
 pytestmark = pytest.mark.services
-ASSETS = ("quotes", "mongo_price_history", "kafka_publication")
 CHECKS = {"quotes": 8, "mongo_price_history": 2, "kafka_publication": 3}
 
 
@@ -28,7 +24,7 @@ def dagster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterPages]:
 def test_the_lineage_shows_three_assets_and_their_checks(dagster: DagsterPages) -> None:
     page = dagster.lineage()
 
-    for name in ASSETS:
+    for name in CHECKS:
         page.get_by_text(name, exact=True).first.wait_for()
     for count in sorted(set(CHECKS.values())):
         # The sensor of `fresh` has its second look a minute after the start.
@@ -37,11 +33,10 @@ def test_the_lineage_shows_three_assets_and_their_checks(dagster: DagsterPages) 
         page.get_by_text(kind, exact=True).first.wait_for()
 
 
-@pytest.mark.parametrize("name", ASSETS)
+@pytest.mark.parametrize("name", CHECKS)
 def test_an_asset_s_page_lacks_nothing_and_every_check_says_what_to_do(
     dagster: DagsterPages, name: str
 ) -> None:
-    dagster.complaints.clear()
     page = dagster.asset(name)
     page.get_by_text("market-data", exact=True).first.wait_for()
 
@@ -51,7 +46,7 @@ def test_an_asset_s_page_lacks_nothing_and_every_check_says_what_to_do(
     assert not re.search(r"\bunknown\b|something went wrong", said, re.IGNORECASE)
     for title in ("Group", "Owners", "Kinds", "Jobs", "Sensors", "Schedules"):
         assert title in said
-    assert dagster.complaints == []
+    assert dagster.complaints() == []
 
     page = dagster.asset(name, "checks")
     page.get_by_text("If not:").first.wait_for()
@@ -59,24 +54,23 @@ def test_an_asset_s_page_lacks_nothing_and_every_check_says_what_to_do(
     assert dagster.text().count("Succeeded") == CHECKS[name]
 
 
-def test_a_window_shows_its_quotes_and_what_they_cost(dagster: DagsterPages) -> None:
-    page = dagster.asset("quotes", "partitions", partition=dagster.live)
-    page.get_by_text("PETR4", exact=True).first.wait_for()
+@pytest.mark.parametrize(
+    ("name", "mark", "shown"),
+    [
+        ("quotes", "PETR4", "VALE3 median_change_percent oldest_quote_minutes"),
+        ("quotes", "PETR4", "failures requests fetch_seconds quota_left"),
+        ("kafka_publication", "published", "reason trading-assets-market-data-v1"),
+    ],
+)
+def test_a_window_shows_what_it_holds_and_what_it_cost(
+    dagster: DagsterPages, name: str, mark: str, shown: str
+) -> None:
+    page = dagster.asset(name, "partitions", partition=dagster.live)
+    page.get_by_text(mark, exact=True).first.wait_for()
 
     said = dagster.text()
     assert "Show Markdown" not in said
-    for number in ("failures", "requests", "fetch_seconds", "quota_left", "oldest_quote_minutes"):
-        assert number in said
-    assert "median_change_percent" in said
-    assert "VALE3" in said
-
-
-def test_a_published_window_shows_its_topic_and_offsets(dagster: DagsterPages) -> None:
-    page = dagster.asset("kafka_publication", "partitions", partition=dagster.live)
-    page.get_by_text("published", exact=True).first.wait_for()
-
-    assert "reason" in dagster.text()
-    assert "trading-assets-market-data-v1" in dagster.text()
+    assert [each for each in shown.split() if each not in said] == []
 
 
 def test_the_schedule_runs_and_says_what_it_would_do(dagster: DagsterPages) -> None:
