@@ -13,8 +13,9 @@ from market_data_pipeline_tests.services.kafka_broker import (
     alone,
     cache,
     maven,
+    run,
 )
-from market_data_pipeline_tests.services.mongo_engine import made_whole, run
+from market_data_pipeline_tests.services.mongo_engine import made_whole
 from market_data_pipeline_tests.supervised import ROOT
 
 EXAMPLES = ROOT / "examples"
@@ -60,7 +61,7 @@ def _install(folder: Path) -> None:
 
 
 @alone()
-def _built(name: str, build: Callable[[Path], None], only: str = "*") -> Path:
+def _built(name: str, build: Callable[[Path], object], only: str = "*") -> Path:
     """A copy of an example's files, built once for each content of theirs.
 
     Raises:

@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from market_data_pipeline_tests.services.kafka_broker import ServiceUnavailableError, cache
+from market_data_pipeline_tests.services.kafka_broker import ServiceUnavailableError, cache, run
+from market_data_pipeline_tests.services.mongo_engine import made_whole
 
 # What the image of Python adds to Debian, beside Python.
 PACKAGES = (
@@ -28,25 +29,13 @@ def python_on_debian(image: str, root: Path) -> None:
     version, release = found.groups()
     debian = cache() / "debian" / release
     if not debian.exists():
-        _install(release, debian)
+        debian.parent.mkdir(parents=True, exist_ok=True)
+        packages = f"--include={','.join(PACKAGES)}"
+        with made_whole(debian) as draft:
+            run(draft, "debootstrap", "--variant=minbase", packages, release, str(draft))
     subprocess.run(["cp", "-a", "--reflink=auto", f"{debian}/.", str(root)], check=True)
     _copy_python(version, root / "usr" / "local")
     subprocess.run(["chroot", str(root), "/sbin/ldconfig"], check=True)
-
-
-def _install(release: str, folder: Path) -> None:
-    if shutil.which("debootstrap") is None:
-        raise ServiceUnavailableError(
-            "`debootstrap` is not installed: Debian's package of that name"
-        )
-    unfinished = folder.with_suffix(".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.parent.mkdir(parents=True, exist_ok=True)
-    command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
-    ended = subprocess.run([*command, release, str(unfinished)], capture_output=True, text=True)
-    if ended.returncode != 0:
-        raise ServiceUnavailableError(f"debootstrap failed:\n{ended.stdout[-2000:]}")
-    unfinished.rename(folder)
 
 
 def _copy_python(version: str, target: Path) -> None:

@@ -10,13 +10,11 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from confluent_kafka import KafkaException, Producer
@@ -31,24 +29,30 @@ _JAVA_OPTIONS = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX
 
 
 class ServiceUnavailableError(Exception):
-    """The machine has no Java or Maven, or Maven Central is out of reach."""
+    """A program that a service needs is missing, or what it is made of is out of reach."""
+
+
+def run(folder: Path, *command: str) -> str:
+    """What a command says that downloads or builds what the tests need.
+
+    Raises:
+        ServiceUnavailableError: it is not installed, or it fails.
+    """
+    try:
+        ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=1800)
+    except FileNotFoundError:
+        said = f"`{command[0]}` is not installed: CONTRIBUTING.md says what the tests need."
+        raise ServiceUnavailableError(said) from None
+    if ended.returncode != 0:
+        said = f"{ended.stdout}{ended.stderr}"[-2000:]
+        raise ServiceUnavailableError(f"`{' '.join(command)}` failed:\n{said}")
+    return ended.stdout
 
 
 def maven(*arguments: str, folder: Path = HERE) -> None:
-    """Runs Maven on the pom of `folder`, with a local repository of the tests' own.
-
-    Raises:
-        ServiceUnavailableError: Maven or Java is missing, or Maven fails.
-    """
-    for program in ("java", "mvn"):
-        if shutil.which(program) is None:
-            raise ServiceUnavailableError(
-                f"`{program}` is not installed: JDK 17 and Maven are needed."
-            )
-    command = ["mvn", "-B", "-ntp", "-q", f"-Dmaven.repo.local={cache() / 'maven'}", *arguments]
-    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
-    if ended.returncode != 0:
-        raise ServiceUnavailableError(f"Maven failed in {folder.name}:\n{ended.stdout[-2000:]}")
+    """Runs Maven on the pom of `folder`, with a local repository of the tests' own; see `run`."""
+    repository = f"-Dmaven.repo.local={cache() / 'maven'}"
+    run(folder, "mvn", "-B", "-ntp", "-q", repository, *arguments)
 
 
 @contextlib.contextmanager
@@ -62,11 +66,7 @@ def alone() -> Iterator[None]:
 
 @alone()
 def class_path(folder: Path = HERE) -> str:
-    """The jars that the pom of `folder` names, downloaded if need be.
-
-    Raises:
-        ServiceUnavailableError: they cannot be had.
-    """
+    """The jars that the pom of `folder` names, downloaded if need be; see `run`."""
     version = hashlib.sha256((folder / "pom.xml").read_bytes()).hexdigest()[:16]
     listing = cache() / f"class-path-{version}.txt"
     if not listing.exists():
@@ -210,12 +210,7 @@ class KafkaCluster:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.kill()
 
     def start(self, *numbers: int) -> None:

@@ -23,7 +23,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from market_data_pipeline_dev.process import Child
-from market_data_pipeline_tests.services.kafka_broker import ServiceUnavailableError, alone, cache
+from market_data_pipeline_tests.services.kafka_broker import (
+    ServiceUnavailableError,
+    alone,
+    cache,
+    run,
+)
 
 URI = "TEST_MONGO_URI"
 PACKAGE = Path(__file__).with_name("mongo-engine")
@@ -44,8 +49,6 @@ def mongo_engine() -> Iterator[str]:
     if uri := os.environ.get(URI):
         yield uri
         return
-    if shutil.which("npm") is None:
-        raise ServiceUnavailableError(f"`npm` is not installed: install Node.js 20, or set {URI}.")
     with alone():
         modules, loader = _modules(), _loader()
     with tempfile.TemporaryDirectory(prefix="mongo-") as made:
@@ -115,14 +118,6 @@ def _unpack_newer_glibc(folder: Path, version: str) -> None:
         run(folder, "dpkg", "-x", str(package), str(folder))
     shutil.rmtree(apt)
     shutil.rmtree(debs)
-
-
-def run(folder: Path, *command: str) -> None:
-    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=1800)
-    if ended.returncode != 0:
-        raise ServiceUnavailableError(
-            f"`{' '.join(command)}` failed:\n{(ended.stdout + ended.stderr)[-2000:]}"
-        )
 
 
 @contextlib.contextmanager
