@@ -6,12 +6,10 @@ import copy
 from typing import Any
 
 import pytest
-import yaml
 from kubernetes import client
 
 from market_data_pipeline_tests.kubernetes.chart import Manifest, manifests, values_with
 from market_data_pipeline_tests.kubernetes.release import NAMESPACE, Release
-from market_data_pipeline_tests.supervised import ROOT
 
 pytestmark = pytest.mark.kubernetes
 
@@ -103,13 +101,3 @@ def test_a_run_asks_for_what_the_values_say_and_for_the_secrets_by_name(release:
     for secret in release.core.list_namespaced_secret(NAMESPACE).items:
         for value in release.node.secret(secret.metadata.name).values():
             assert value not in str(job)
-
-
-def test_two_code_locations_are_accepted(release: Release) -> None:
-    override = yaml.safe_load((ROOT / "deploy" / "watchlists" / "helm-values.yaml").read_text())
-    made = manifests(values_with(override), NAMESPACE)
-    deployments = [manifest for manifest in made if manifest["kind"] == "Deployment"]
-    assert len(deployments) == 4
-    for manifest in deployments:
-        pod = pod_of(manifest["spec"]["template"])
-        release.core.create_namespaced_pod(NAMESPACE, pod, dry_run="All", field_validation="Strict")
