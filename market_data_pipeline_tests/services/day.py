@@ -25,11 +25,11 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from brapi_sandbox.answers import stamp
@@ -77,15 +77,13 @@ SETTINGS = {
     "BRAPI_STEP_TIMEOUT_SECONDS": "25",
     "KAFKA_TIMEOUT_SECONDS": "20",
 }
-BRAPI_FAULTS = {
-    "Brapi: 500": partial(Fault, status=500),
-    "Brapi: connection reset": partial(Fault, reset=True),
-    "Brapi: JSON cut": partial(Fault, body='{"results": [{"symbol": "PE'),
-    "Brapi: no answer": partial(Fault, delay=8),
-    "Brapi: 429": partial(Fault, status=429, headers={"Retry-After": "1"}),
+BRAPI_FAULTS: dict[str, dict[str, Any]] = {
+    "500": {"status": 500},
+    "connection reset": {"reset": True},
+    "JSON cut": {"body": '{"results": [{"symbol": "PE'},
+    "no answer": {"delay": 8},
+    "429": {"status": 429, "headers": {"Retry-After": "1"}},
 }
-
-
 # When a run is killed: what its log says before, and at most how many seconds later.
 MOMENTS = {
     "between fetch and store": ("Ingestion completed", 0.0),
@@ -93,7 +91,12 @@ MOMENTS = {
     "while it publishes": ('Started execution of step "kafka_publication"', 0.6),
 }
 SECONDS_TO_AIM = 50
+Action = Callable[[], object]
 PROCESS = re.compile(r"\(pid: (\d+)\)")  # in the log of a run
+
+
+def whole_by_itself() -> None:
+    """Nothing has to be done about the fault."""
 
 
 @dataclass(frozen=True)
@@ -104,65 +107,41 @@ class Services:
     kafka: KafkaCluster
     mongo: Proxy
 
-    def faults(self) -> dict[str, Callable[[], AbstractContextManager[None]]]:
-        """Each kind of fault, as what breaks something and afterwards lets it be whole again."""
+    def faults(self) -> dict[str, tuple[Action, Action]]:
+        """Each kind of fault: what breaks something, and what lets it be whole again."""
+        deployment = self.deployment
+        brapi_has = partial(setattr, deployment.sandbox, "faults")
         return {
-            "daemon killed": partial(self._killed, "daemon"),
-            "code location killed": partial(self._killed, "code-location"),
-            "webserver killed": partial(self._killed, "webserver"),
-            "PostgreSQL crashed": self._postgres_crashed,
-            "Kafka killed": self._kafka_killed,
-            "MongoDB unreachable": self._mongo_unreachable,
-            **{f"run killed {when}": partial(self._run_killed, when) for when in MOMENTS},
-            **{kind: partial(self._brapi_fails, fault) for kind, fault in BRAPI_FAULTS.items()},
+            **{
+                f"{name} killed": (partial(deployment.kill, name), partial(deployment.start, name))
+                for name in deployment.names
+            },
+            "PostgreSQL crashed": (deployment.postgres.crash, whole_by_itself),
+            "Kafka killed": (self.kafka.kill, self.kafka.start),
+            "MongoDB unreachable": (self.mongo.cut, self.mongo.open),
+            **{
+                f"run killed {when}": (partial(self._kill_run, when), whole_by_itself)
+                for when in MOMENTS
+            },
+            **{
+                f"Brapi: {kind}": (partial(brapi_has, [Fault(**how)]), partial(brapi_has, []))
+                for kind, how in BRAPI_FAULTS.items()
+            },
         }
 
-    @contextlib.contextmanager
-    def _killed(self, name: str) -> Iterator[None]:
-        self.deployment.kill(name)
-        yield
-        self.deployment.start(name)
-
-    @contextlib.contextmanager
-    def _run_killed(self, when: str) -> Iterator[None]:
+    def _kill_run(self, when: str) -> None:
         """Kills the process of the run that is under way, as soon as its log says so."""
-        deployment, (sign, longest) = self.deployment, MOMENTS[when]
+        url, (sign, longest) = self.deployment.url, MOMENTS[when]
         until = time.monotonic() + SECONDS_TO_AIM
         while time.monotonic() < until:
-            with contextlib.suppress(NoAnswerError):
-                for run in runs(deployment.url, 3):
-                    said = messages(deployment.url, run.id) if run.status in UNFINISHED else ""
-                    process = PROCESS.search(said)
-                    if process and sign in said:
+            with contextlib.suppress(NoAnswerError, ProcessLookupError):
+                for run in runs(url, 3):
+                    said = messages(url, run.id) if run.status in UNFINISHED else ""
+                    if sign in said and (process := PROCESS.search(said)):
                         time.sleep(random.uniform(0, longest))
-                        with contextlib.suppress(ProcessLookupError):
-                            os.kill(int(process[1]), signal.SIGKILL)
-                        until = 0.0
+                        os.kill(int(process[1]), signal.SIGKILL)
+                        return
             time.sleep(0.02)
-        yield
-
-    @contextlib.contextmanager
-    def _postgres_crashed(self) -> Iterator[None]:
-        self.deployment.postgres.crash()
-        yield
-
-    @contextlib.contextmanager
-    def _kafka_killed(self) -> Iterator[None]:
-        self.kafka.kill()
-        yield
-        self.kafka.start()
-
-    @contextlib.contextmanager
-    def _mongo_unreachable(self) -> Iterator[None]:
-        self.mongo.cut()
-        yield
-        self.mongo.open()
-
-    @contextlib.contextmanager
-    def _brapi_fails(self, fault: Callable[[], Fault]) -> Iterator[None]:
-        self.deployment.sandbox.faults = [fault()]
-        yield
-        self.deployment.sandbox.faults = []
 
 
 @dataclass(frozen=True)
@@ -189,17 +168,14 @@ class Day:
         self._services, self._random = services, random.Random(seed)
         self.deployment = services.deployment
         self.injected: list[Injected] = []
-        self._plan = self._planned(windows)
+        # In half of the windows there is a fault, of each kind as often as of the others.
+        kinds = [*services.faults()]
+        times, rest = divmod(windows // 2, len(kinds))
+        faults = [*kinds * times, *self._random.sample(kinds, rest)]
+        self._plan = [*faults, *[None] * (windows - len(faults))]
+        self._random.shuffle(self._plan)
         first = self.deployment.now().replace(second=0, microsecond=0)
         self.windows = windows_until(first, first + windows * MINUTE)
-
-    def _planned(self, windows: int) -> list[str | None]:
-        """For each window the fault in it: in half of them, each kind as often as the others."""
-        kinds, draw = [*self._services.faults()], self._random
-        times, rest = divmod(windows // 2, len(kinds))
-        plan = [*kinds * times, *draw.sample(kinds, rest), *[None] * (windows - windows // 2)]
-        draw.shuffle(plan)
-        return plan
 
     def pass_by(self) -> None:
         """Lives through it, and says a line a window."""
@@ -216,8 +192,10 @@ class Day:
 
     def _inject(self, kind: str) -> None:
         begun = self.deployment.now()
-        with self._services.faults()[kind]():
-            self._wait_until(begun + timedelta(seconds=self._random.uniform(2, 20)))
+        break_it, mend_it = self._services.faults()[kind]
+        break_it()
+        self._wait_until(begun + timedelta(seconds=self._random.uniform(2, 20)))
+        mend_it()
         self.injected.append(Injected(kind, begun, self.deployment.now()))
 
     def _wait_until(self, instant: datetime) -> None:
@@ -272,10 +250,10 @@ class Missing:
         return start in self.quotes or start in self.documents
 
 
-def what_is_missing(day: Day, documents: list[Document], bars: Bars) -> Missing:
+def what_is_missing(day: Day, documents: list[Document]) -> Missing:
     """What the UI says is not there, and the windows that lack instruments."""
-    url, keys = day.deployment.url, [key_of(start) for start in day.windows]
-    quoted, stored = (materialized(url, asset, keys) for asset in ASSETS[:2])
+    bars, keys = day.deployment.bars(), [key_of(start) for start in day.windows]
+    quoted, stored = (materialized(day.deployment.url, asset, keys) for asset in ASSETS[:2])
     lacking = [start for start in day.windows if instruments_lacking(documents, start, bars)]
     by_hand = [start for start in day.windows if key_of(start) in quoted - stored]
     return Missing([start for start in lacking if start not in by_hand], by_hand)
@@ -288,8 +266,8 @@ def say_what_is_missing(day: Day, documents: list[Document], missing: Missing) -
     runs_by_window = {start: runs_of(start, found) for start in day.windows}
     failed = [
         start
-        for start, of_it in runs_by_window.items()
-        if start in missing or {run.status for run in of_it} != {"SUCCESS"}
+        for start in day.windows
+        if start in missing or {run.status for run in runs_by_window[start]} != {"SUCCESS"}
     ]
     lacking = sum(start in missing for start in failed)
     say(f"\nRuns of {len(failed)} windows failed or never were; {lacking} windows lack something:")
@@ -312,22 +290,23 @@ def _reason(url: str, run: Run) -> str:
 def operate(day: Day, missing: Missing) -> None:
     """What an operator does in the UI, and waits for."""
     url = day.deployment.url
-    backfills = []
-    if missing.quotes:
-        keys = [key_of(start) for start in missing.quotes]
-        backfills.append(launch_backfill(url, ASSETS, keys, PUBLISH_HISTORY))
-    if missing.documents:
-        keys = [key_of(start) for start in missing.documents]
-        backfills.append(launch_backfill(url, [ASSETS[1]], keys, {}))
-    statuses: dict[str, str] = {}
+    backfills = [
+        launch_backfill(url, assets, [key_of(start) for start in windows], config)
+        for windows, assets, config in (
+            (missing.quotes, ASSETS, PUBLISH_HISTORY),
+            (missing.documents, [ASSETS[1]], {}),
+        )
+        if windows
+    ]
+    statuses: list[str] = []
 
     def ended(_: list[Run]) -> bool:
-        statuses.update({one: backfill_status(url, one) for one in backfills})
-        return not {"REQUESTED", "FAILING", "CANCELING"} & {*statuses.values()}
+        statuses[:] = [backfill_status(url, one) for one in backfills]
+        return not {"REQUESTED", "FAILING", "CANCELING"} & {*statuses}
 
     with contextlib.suppress(AssertionError):
         day.deployment.wait_for(ended)
-    say(f"\nThe operator's backfills: {', '.join(statuses.values()) or 'none'}")
+    say(f"\nThe operator's backfills: {', '.join(statuses) or 'none'}")
 
 
 class Outcome:
@@ -423,8 +402,8 @@ def run_the_day(folder: Path, windows: int, seed: int, mongo_uri: str) -> Outcom
             day = Day(Services(deployment, kafka, mongo), windows, seed)
             day.pass_by()
             wait_for_the_retries(day)
-            before, bars = deployment.documents(), deployment.bars()
-            missing = what_is_missing(day, before, bars)
+            before = deployment.documents()
+            missing = what_is_missing(day, before)
             say_what_is_missing(day, before, missing)
             operate(day, missing)
             return Outcome(day, before, missing)
