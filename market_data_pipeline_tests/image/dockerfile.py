@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from pathspec import GitIgnoreSpec
+
 # Ends as the program, in the folder that $1 names, with what is mounted there for it alone.
 IN_ROOT = "set -e; root=$1; shift; {mounts}; cd /; exec chroot $root {user} {program}"
 # How this machine reaches the package index, if not directly.
@@ -157,34 +159,21 @@ def _place(image: Image, path: str) -> Path:
 
 def _copy(context: Path, image: Image, *paths: str) -> None:
     *sources, destination = paths
-    target = _place(image, destination)
+    target, ignored = _place(image, destination), _ignored(context)
     for source in sources:
         origin = context / source
-        copied = 0
-        for file in [origin] if origin.is_file() else sorted(origin.rglob("*")):
-            if not file.is_file() or _is_ignored(context, file):
-                continue
+        files = [file for file in (origin, *origin.rglob("*")) if file.is_file()]
+        copied = [file for file in files if not ignored.match_file(file.relative_to(context))]
+        if not copied:
+            raise FileNotFoundError(f"COPY {source}: there is no such file that is not ignored")
+        for file in copied:
             inside = file.relative_to(origin) if origin.is_dir() else Path(file.name)
             there = target / inside if origin.is_dir() or destination.endswith("/") else target
             there.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, there)
-            copied += 1
-        if not copied:
-            raise FileNotFoundError(f"COPY {source}: there is no such file that is not ignored")
 
 
-def _is_ignored(context: Path, file: Path) -> bool:
-    """What `.dockerignore` says of a file: its last line that names it, or a folder of it."""
-    path = file.relative_to(context)
-    names = [str(part) for part in (path, *path.parents)][:-1]
-    ignored = False
-    for line in (context / ".dockerignore").read_text().splitlines():
-        pattern = line.strip().removeprefix("!")
-        if not pattern or pattern.startswith("#"):
-            continue
-        parts = re.split(r"(\*\*/|\*)", pattern)
-        known = {"**/": "(?:.*/)?", "*": "[^/]*"}
-        expression = "".join(known.get(part, re.escape(part)) for part in parts)
-        if any(re.fullmatch(expression, name) for name in names):
-            ignored = not line.startswith("!")
-    return ignored
+def _ignored(context: Path) -> GitIgnoreSpec:
+    """What `.dockerignore` says: as in `.gitignore`, but each line is of the top folder."""
+    lines = (context / ".dockerignore").read_text().splitlines()
+    return GitIgnoreSpec.from_lines(re.sub("^(!?)(?=[^#])", r"\1/", line) for line in lines)
