@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from unittest.mock import patch
 from uuid import uuid4
 
@@ -44,6 +44,7 @@ IMPATIENT = {"run_monitoring": {"max_runtime_seconds": 120, "poll_interval_secon
 ASSETS = ["quotes", "mongo_price_history", "kafka_publication"]
 PUBLISH_HISTORY = {"ops": {"kafka_publication": {"config": {"publish_history": True}}}}
 
+Found = TypeVar("Found")
 Document = dict[str, Any]
 Bars = Mapping[str, Mapping[datetime, Mapping[str, Any]]]
 
@@ -126,16 +127,16 @@ class Deployment(Processes):
                 log.rename(log.with_suffix(f".until-{self.now():%H%M%S}.log"))
         super().start(*names)
 
-    def wait_for(self, what: Callable[[list[Run]], bool]) -> None:
-        """Waits until that is so of the runs."""
+    def wait_for(self, what: Callable[[list[Run]], Found | None]) -> Found:
+        """Waits until something can be said of the runs, and returns it."""
         patience = time.monotonic() + 2 * PATIENCE_SECONDS
         found: list[Run] = []
         while time.monotonic() < patience:
             self.restart_those_that_ended()
             try:
                 found = runs(self.url)
-                if what(found):
-                    return
+                if answer := what(found):
+                    return answer
             except NoAnswerError:
                 pass
             time.sleep(0.5)

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,15 +50,17 @@ EARLY = 2 * MINUTE
 """A window whose run is launched a minute before it ends."""
 
 
-@pytest.fixture
-def deploy(tmp_path: Path, postgres: Postgres, kafka: str, real_mongo: str) -> Deploy:
+@pytest.fixture(scope="module")
+def deploy(tmp_path_factory: pytest.TempPathFactory, kafka: str, real_mongo: str) -> Deploy:
     """Starts a deployment; its arguments are `Deployment`'s."""
 
     @contextmanager
     def deploy(**options: Any) -> Iterator[Deployment]:
+        folder = tmp_path_factory.mktemp("deployment")
         with (
+            Postgres() as postgres,
             brapi() as sandbox,
-            Deployment(tmp_path, sandbox, postgres, real_mongo, kafka, **options) as deployment,
+            Deployment(folder, sandbox, postgres, real_mongo, kafka, **options) as deployment,
         ):
             deployment.start()
             yield deployment
@@ -68,17 +69,9 @@ def deploy(tmp_path: Path, postgres: Postgres, kafka: str, real_mongo: str) -> D
 
 
 @pytest.fixture(scope="module")
-def early(
-    tmp_path_factory: pytest.TempPathFactory, kafka: str, real_mongo: str
-) -> Iterator[Deployment]:
+def early(deploy: Deploy) -> Iterator[Deployment]:
     """A deployment whose runs are launched a minute early."""
-    folder = tmp_path_factory.mktemp("early")
-    with (
-        Postgres() as postgres,
-        brapi() as sandbox,
-        Deployment(folder, sandbox, postgres, real_mongo, kafka, window=EARLY) as deployment,
-    ):
-        deployment.start()
+    with deploy(window=EARLY) as deployment:
         yield deployment
 
 
@@ -87,23 +80,18 @@ def test_a_run_is_ready_before_its_window_ends_and_asks_nothing_until_then(
 ) -> None:
     run = wait_for_one_that_waits(early)
     before = len(early.sandbox.requests)
-    key = run.tags[PARTITION]
-    early.wait_for(lambda runs: succeeded(key, runs))
+    check_live(early, run.tags[PARTITION])
 
     wall = time.time() - time.monotonic()
     asked = [seen.at + wall for seen in early.sandbox.requests[before:]]
     assert min(asked) >= end_of(early, run).timestamp()
-    assert is_live_and_whole(early, key)
 
 
 def test_a_run_that_is_killed_while_it_waits_costs_its_window_nothing(early: Deployment) -> None:
     run = wait_for_one_that_waits(early)
     process = re.findall(r"\(pid: (\d+)\)", messages(early.url, run.id))[0]
     os.kill(int(process), signal.SIGKILL)
-    key = run.tags[PARTITION]
-    early.wait_for(lambda runs: succeeded(key, runs))
-
-    assert is_live_and_whole(early, key)
+    check_live(early, run.tags[PARTITION])
 
 
 def test_a_daemon_that_was_down_at_the_tick_costs_its_window_nothing(early: Deployment) -> None:
@@ -113,9 +101,7 @@ def test_a_daemon_that_was_down_at_the_tick_costs_its_window_nothing(early: Depl
     window = early.beginning + past // EARLY * EARLY
     early.wait_for(lambda _: early.now() > window + EARLY - MINUTE / 12)
     early.start("daemon")
-    early.wait_for(lambda runs: succeeded(key_of(window), runs))
-
-    assert is_live_and_whole(early, key_of(window))
+    check_live(early, key_of(window))
 
 
 def end_of(early: Deployment, run: Run) -> datetime:
@@ -125,36 +111,28 @@ def end_of(early: Deployment, run: Run) -> datetime:
 
 def wait_for_one_that_waits(early: Deployment) -> Run:
     """The run of the schedule that waits for the end of its window, as soon as there is one."""
-    found: list[Run] = []
 
-    def waits(runs: list[Run]) -> bool:
-        found[:] = [
-            run
-            for run in runs[:3]
-            if run.status == "STARTED"
+    def waits(run: Run) -> bool:
+        return (
+            run.status == "STARTED"
             and SCHEDULE in run.tags
             and datetime.now(UTC) < end_of(early, run)
             and 'Started execution of step "quotes"' in messages(early.url, run.id)
-        ]
-        return bool(found)
+        )
 
-    early.wait_for(waits)
-    return found[0]
+    return early.wait_for(lambda runs: next(filter(waits, runs[:3]), None))
 
 
-def succeeded(key: str, runs: list[Run]) -> bool:
-    return any(run.status == "SUCCESS" and run.tags[PARTITION] == key for run in runs)
-
-
-def is_live_and_whole(early: Deployment, key: str) -> bool:
-    """Whether all instruments of a window are stored as they were after its end, and published."""
+def check_live(early: Deployment, key: str) -> None:
+    """Once a window has run, all its instruments are stored as of its end, and published."""
+    early.wait_for(
+        lambda runs: any(run.status == "SUCCESS" and run.tags[PARTITION] == key for run in runs)
+    )
     ours = [one for one in early.documents() if key_of(one["window_start"]) == key]
     published = {seen.event.key.decode() for seen in early.events()}
-    return (
-        {one["ticker"] for one in ours} == TICKERS == published
-        and {one["source"] for one in ours} == {"live"}
-        and all(one["observed_at"] >= one["window_end"] for one in ours)
-    )
+    assert {one["ticker"] for one in ours} == TICKERS == published
+    assert {one["source"] for one in ours} == {"live"}
+    assert all(one["observed_at"] >= one["window_end"] for one in ours)
 
 
 def test_no_window_is_lost_and_none_is_published_in_part_when_each_process_is_killed(
@@ -200,11 +178,13 @@ def test_no_window_is_lost_and_none_is_published_in_part_when_each_process_is_ki
         assert {window for window, _ in stored} <= {window for window, _ in published}
 
 
-def test_every_window_is_whole_although_postgres_is_killed_and_fails_over(
-    deploy: Deploy, postgres: Postgres
-) -> None:
+def test_every_window_is_whole_although_postgres_is_killed_and_fails_over(deploy: Deploy) -> None:
     both = {"DAGSTER_POSTGRES_HOST": "127.0.0.1,127.0.0.2"}
-    with Postgres(postgres, "127.0.0.2") as standby, deploy(settings=both) as deployment:
+    with (
+        deploy(settings=both) as deployment,
+        Postgres(deployment.postgres, "127.0.0.2") as standby,
+    ):
+        postgres = deployment.postgres
         deployment.wait_for_a_request()
         since = deployment.now().replace(second=0, microsecond=0) - MINUTE
         postgres.kill()
@@ -239,33 +219,24 @@ def check(deployment: Deployment, documents: list[Document]) -> None:
 
 
 def test_two_code_locations_have_their_own_windows_and_together_all_instruments(
-    deploy: Deploy, tmp_path: Path
+    deploy: Deploy,
 ) -> None:
     compose = ROOT / "deploy" / "watchlists" / "docker-compose.yml"
     with deploy(services=services_with(compose)) as deployment:
+
+        def both_have_run(runs: list[Run]) -> bool:
+            ours = [run for run in runs if SCHEDULE in run.tags and run.status == "SUCCESS"]
+            return {run.tags[LOCATION] for run in ours} == LOCATIONS
+
+        def two_windows_are_whole(_: list[Run]) -> bool:
+            stored = Counter(one["window_start"] for one in deployment.documents())
+            return [*stored.values()].count(len(TICKERS)) >= 2
+
         deployment.wait_for(both_have_run)
         # On a slow machine the two need not have run for the same windows yet.
-        deployment.wait_for(lambda _: whole_windows(deployment.documents()) >= 2)
-        documents = deployment.documents()
-
-        stored = Counter((one["window_start"], one["ticker"]) for one in documents)
-        assert set(stored.values()) == {1}
-        assert whole_windows(documents) >= 2
+        deployment.wait_for(two_windows_are_whole)
+        assert repeated(deployment.documents()) == 0
         ids = [seen.ce_id for seen in deployment.events()]
         assert len(ids) == len(set(ids)) >= len(TICKERS)
-        folders = {path.name for path in (tmp_path / "state" / "quotes").iterdir()}
-        assert folders == LOCATIONS
-
-
-def both_have_run(runs: list[Run]) -> bool:
-    """Whether each location has a run of its schedule that has succeeded."""
-    ours = [run for run in runs if SCHEDULE in run.tags]
-    return {run.tags[LOCATION] for run in ours if run.status == "SUCCESS"} == LOCATIONS
-
-
-def whole_windows(documents: list[Document]) -> int:
-    """How many windows have all the instruments of both."""
-    by_start: dict[datetime, set[str]] = {}
-    for one in documents:
-        by_start.setdefault(one["window_start"], set()).add(one["ticker"])
-    return [*by_start.values()].count(TICKERS)
+        quotes = deployment.home.parent / "state" / "quotes"
+        assert {path.name for path in quotes.iterdir()} == LOCATIONS
