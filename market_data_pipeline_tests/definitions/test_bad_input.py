@@ -6,24 +6,22 @@ from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline, SetWa
 from market_data_pipeline_tests.observed import checks, failure_of, logs
 
 
-def test_no_token(pipeline: Pipeline) -> None:
-    pipeline.brapi["token"] = ""
+@pytest.mark.parametrize(
+    ("token", "tickers", "sentence"),
+    [
+        ("", ["PETR4"], "BRAPI_TOKEN is not set. Put your token into .env"),
+        ("token", ["PETR"], "has no instruments"),
+    ],
+)
+def test_what_cannot_be_asked_for(
+    pipeline: Pipeline, watchlist: SetWatchlist, token: str, tickers: list[str], sentence: str
+) -> None:
+    pipeline.brapi["token"] = token
+    watchlist(tickers)
 
-    result = pipeline.run(LIVE_ON_TUESDAY)
-
-    assert not result.success
-    assert "BRAPI_TOKEN is not set. Put your token into .env" in logs(pipeline, result)
+    assert sentence in failure_of(pipeline.run(LIVE_ON_TUESDAY))
     assert pipeline.sandbox.requests == []
     assert not pipeline.folder.exists()
-
-
-def test_a_watchlist_without_a_ticker(pipeline: Pipeline, watchlist: SetWatchlist) -> None:
-    watchlist(["PETR"])
-
-    result = pipeline.run(LIVE_ON_TUESDAY)
-
-    assert "has no instruments" in failure_of(result)
-    assert pipeline.sandbox.requests == []
 
 
 def test_a_line_of_the_watchlist_that_is_no_ticker(
@@ -41,34 +39,29 @@ def test_a_line_of_the_watchlist_that_is_no_ticker(
     assert checks(result)["all_tickers_quoted"][0]
 
 
-def test_no_mongodb_leaves_the_quotes_and_the_events(pipeline: Pipeline) -> None:
+def test_a_sink_that_is_away_costs_the_other_nothing_and_is_filled_without_a_request(
+    pipeline: Pipeline, four_instruments: tuple[str, ...]
+) -> None:
     there = pipeline.mongo_uri
-    pipeline.mongo_uri = "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=2000"
-
+    pipeline.mongo_uri = "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=500"
     result = pipeline.run(LIVE_ON_TUESDAY)
-
     assert not result.success
     assert "No MongoDB server answered at 127.0.0.1:9" in logs(pipeline, result)
-    assert len(pipeline.events()) == 50
-    pipeline.mongo_uri = there
-    asked = len(pipeline.sandbox.requests)
-    assert pipeline.run(LIVE_ON_TUESDAY, select="mongo_price_history").success
-    assert len(pipeline.documents()) == 50
-    assert len(pipeline.sandbox.requests) == asked
+    assert len(pipeline.events()) == 4
 
-
-def test_no_broker_leaves_the_history(pipeline: Pipeline) -> None:
+    asked, pipeline.mongo_uri = len(pipeline.sandbox.requests), there
     with pipeline.without_kafka():
-        result = pipeline.run(LIVE_ON_TUESDAY)
-
+        result = pipeline.run(LIVE_ON_TUESDAY, select='not key:"quotes"')
     assert not result.success
     assert "127.0.0.1:1" in logs(pipeline, result)
     passed, description = checks(result)["every_quote_delivered"]
     assert not passed
     assert "is not on the topic" in description
-    assert len(pipeline.documents()) == 50
+    assert len(pipeline.documents()) == 4
+
     assert pipeline.run(LIVE_ON_TUESDAY, select="kafka_publication").success
-    assert len(pipeline.events()) == 50
+    assert len(pipeline.events()) == 8
+    assert len(pipeline.sandbox.requests) == asked
 
 
 @pytest.mark.parametrize(
@@ -80,6 +73,7 @@ def test_no_broker_leaves_the_history(pipeline: Pipeline) -> None:
         (LIVE_ON_TUESDAY, "2026-11-17T13:00-0300"),
         ("2026-11-14T10:00-0300", "2026-11-15T17:30-0300"),
         ("2026-11-13T17:00-0300", "2026-11-15T17:30-0300"),
+        ("", None),
     ],
     ids=[
         "before the first",
@@ -88,6 +82,7 @@ def test_no_broker_leaves_the_history(pipeline: Pipeline) -> None:
         "reversed",
         "weekend",
         "a weekend at its end",
+        "none",
     ],
 )
 def test_partitions_that_are_no_windows(pipeline: Pipeline, first: str, last: str | None) -> None:
@@ -95,22 +90,15 @@ def test_partitions_that_are_no_windows(pipeline: Pipeline, first: str, last: st
 
     It would take the window that follows.
     """
-    result = pipeline.run(first, last)
+    named = f" for {first}" if first else ": choose one of the asset's"
 
-    assert f"There is no partition for {first}" in failure_of(result)
+    assert f"There is no partition{named}" in failure_of(pipeline.run(first, last))
     assert pipeline.sandbox.requests == []
     assert not pipeline.folder.exists()
 
 
-def test_a_run_that_was_launched_without_a_partition_is_one_sentence(pipeline: Pipeline) -> None:
-    assert failure_of(pipeline.run("")) == (
-        "There is no partition: choose one of the asset's, or a range that starts before its end "
-        "and ends with one."
-    )
-
-
 def test_a_range_may_begin_where_no_window_does(pipeline: Pipeline) -> None:
     assert pipeline.run("2026-11-14T10:00-0300", "2026-11-16T10:00-0300", select="quotes").success
-    assert [*pipeline.store.folder.iterdir()] == [
-        pipeline.store.folder / "2026-11-16T10:00-0300.parquet"
+    assert [path.name for path in pipeline.store.folder.iterdir()] == [
+        "2026-11-16T10:00-0300.parquet"
     ]

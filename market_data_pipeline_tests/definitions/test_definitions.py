@@ -14,97 +14,78 @@ from market_data_pipeline.runs.common import OWNERS
 Load = Callable[..., ModuleType]
 ASSETS = {"quotes", "mongo_price_history", "kafka_publication"}
 GRAPH = defs.resolve_asset_graph()
+REPOSITORY = defs.get_repository_def()
 
 
-def test_three_assets_in_their_lineage() -> None:
-    parents = {
-        key.to_user_string(): {parent.to_user_string() for parent in GRAPH.get(key).parent_keys}
+def test_the_assets_in_their_lineage_and_groups() -> None:
+    found = {
+        key.to_user_string(): (
+            GRAPH.get(key).group_name,
+            {parent.to_user_string() for parent in GRAPH.get(key).parent_keys},
+        )
         for key in GRAPH.materializable_asset_keys
     }
 
-    assert parents == {
-        "quotes": set(),
-        "mongo_price_history": {"quotes"},
-        "kafka_publication": {"quotes"},
-        "official_close": set(),
-        "session_report": {"quotes"},
+    assert found == {
+        "quotes": ("market_data", set()),
+        "mongo_price_history": ("market_data", {"quotes"}),
+        "kafka_publication": ("market_data", {"quotes"}),
+        "official_close": ("b3", set()),
+        "session_report": ("reports", {"quotes"}),
     }
 
 
-def test_the_report_is_an_asset_of_sessions_in_a_group_of_its_own() -> None:
-    node = GRAPH.get(dg.AssetKey("session_report"))
+def test_the_report_is_of_sessions() -> None:
+    partitions = GRAPH.get(dg.AssetKey("session_report")).partitions_def
 
-    assert (node.group_name, node.owners, node.kinds) == ("reports", OWNERS, {"html"})
-    assert node.parent_keys == {dg.AssetKey("quotes")}
-    assert node.partitions_def
-    keys = node.partitions_def.get_partition_keys(datetime(2026, 11, 23, 21, tzinfo=UTC))
+    assert partitions
+    keys = partitions.get_partition_keys(datetime(2026, 11, 23, 21, tzinfo=UTC))
     assert keys[-3:] == ["2026-11-18", "2026-11-19", "2026-11-23"]  # the 20th is a holiday
 
 
-@pytest.mark.parametrize("name", sorted(ASSETS))
-def test_every_asset_says_what_it_is(name: str) -> None:
-    node = GRAPH.get(dg.AssetKey(name))
-
-    assert node.group_name == "market_data"
-    assert node.owners
-    assert node.kinds
-    assert node.description
-    assert node.partitions_def == GRAPH.get(dg.AssetKey("quotes")).partitions_def
-    assert node.backfill_policy == dg.BackfillPolicy.single_run()
-    if name != "kafka_publication":
-        columns = node.metadata["dagster/column_schema"].columns
+def test_every_asset_check_schedule_sensor_job_and_field_says_what_it_is() -> None:
+    for key in GRAPH.materializable_asset_keys:
+        node = GRAPH.get(key)
+        assert (node.owners, bool(node.kinds), bool(node.description)) == (OWNERS, True, True), key
+    for name in ("quotes", "mongo_price_history"):
+        columns = GRAPH.get(dg.AssetKey(name)).metadata["dagster/column_schema"].columns
         assert len(columns) >= 11
         assert all(column.type and column.description for column in columns)
-
-
-def test_every_check_says_what_to_do() -> None:
-    keys = GRAPH.asset_check_keys
-
-    assert len(keys) > 7
-    for key in keys:
-        description = GRAPH.get_check_spec(key).description
-        assert description, key
-        assert "If not:" in description, key
-
-
-def test_whatever_runs_by_itself_says_what_it_does_and_the_job_is_of_the_three_assets() -> None:
-    repository = defs.get_repository_def()
-
-    assert all(each.description for each in repository.schedule_defs)
-    assert all(each.description for each in repository.sensor_defs)
-    job = defs.resolve_job_def("market_data_job")
-    assert job.description
-    assert {key.to_user_string() for key in job.asset_layer.selected_asset_keys} == ASSETS
-
-
-def test_every_config_field_is_described() -> None:
-    def described(name: str) -> set[str]:
+    assert len(GRAPH.asset_check_keys) > 7
+    for check in GRAPH.asset_check_keys:
+        assert "If not:" in (GRAPH.get_check_spec(check).description or ""), check
+    jobs = [defs.resolve_job_def("market_data_job")]
+    for each in (*REPOSITORY.schedule_defs, *REPOSITORY.sensor_defs, *jobs):
+        assert each.description, each.name
+    for name, expected in {"quotes": "accept", "kafka_publication": "publish_history"}.items():
         schema = GRAPH.get(dg.AssetKey(name)).assets_def.op.config_schema
         fields = getattr(schema.config_type, "fields", {}) if schema else {}
-        return {key for key, field in fields.items() if field.description}
+        assert [key for key, field in fields.items() if field.description] == [expected]
 
-    assert {name: described(name) for name in ASSETS} == {
-        "quotes": {"accept"},
-        "mongo_price_history": set(),
-        "kafka_publication": {"publish_history"},
-    }
+
+def test_the_job_is_of_the_three_assets_whose_windows_one_run_may_fill() -> None:
+    job = defs.resolve_job_def("market_data_job")
+
+    assert {key.to_user_string() for key in job.asset_layer.selected_asset_keys} == ASSETS
+    nodes = [GRAPH.get(dg.AssetKey(name)) for name in ASSETS]
+    assert {node.backfill_policy for node in nodes} == {dg.BackfillPolicy.single_run()}
+    assert all(node.partitions_def == nodes[0].partitions_def for node in nodes)
 
 
 def test_schedules_and_sensors_run_by_default() -> None:
-    repository = defs.get_repository_def()
-
-    assert {each.name for each in repository.schedule_defs} == {
-        "every_evening",
-        "every_session",
-        "every_window",
+    schedules = {
+        (each.name, each.default_status, each.execution_timezone)
+        for each in REPOSITORY.schedule_defs
     }
-    for schedule in repository.schedule_defs:
-        assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
-        assert schedule.execution_timezone == "America/Sao_Paulo"
-    sensors = {sensor.name: sensor.default_status for sensor in repository.sensor_defs}
-    assert sensors.pop("alerts") == dg.DefaultSensorStatus.STOPPED
-    assert sensors.keys() == {"launch_missing", "watch_freshness"}
-    assert set(sensors.values()) == {dg.DefaultSensorStatus.RUNNING}
+    assert schedules == {
+        (name, dg.DefaultScheduleStatus.RUNNING, "America/Sao_Paulo")
+        for name in ("every_evening", "every_session", "every_window")
+    }
+    assert {each.name: each.default_status for each in REPOSITORY.sensor_defs} == {
+        "alerts": dg.DefaultSensorStatus.STOPPED,
+        "launch_missing": dg.DefaultSensorStatus.RUNNING,
+        "watch_freshness": dg.DefaultSensorStatus.RUNNING,
+    }
 
 
 def test_loading_needs_no_setting_and_opens_no_connection(
