@@ -84,12 +84,8 @@ def test_blank_and_later_lines_leave_the_stand_ins_of_make_dev_alone(
         assert supervisor.end(signal.SIGTERM) == 0
 
 
-def test_a_line_counts_more_than_the_shell_and_a_blank_one_less(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "environ", os.environ.copy())
-    (tmp_path / ".env").write_text(
+def test_a_line_counts_more_than_the_shell_and_a_blank_one_less(here: Path) -> None:
+    (here / ".env").write_text(
         "BRAPI_TOKEN=\nMONGO_DB= \nMONGO_HOST\nKAFKA_TOPIC=file\n"
         "watchlist_file=lists/mine.csv\nQUOTES_PATH=s3://bucket/quotes\n"
         "KAFKA_CONFIG_SSL_CA_LOCATION=ca.pem\n"
@@ -105,21 +101,16 @@ def test_a_line_counts_more_than_the_shell_and_a_blank_one_less(
     assert (given.brapi_token.get_secret_value(), given.mongo_host) == ("shell", "shell")
     assert (given.kafka_topic, given.brapi_plan) == ("file", "free")
     # Dagster's processes have another working directory.
-    assert given.watchlist_file == str(tmp_path / "lists" / "mine.csv")
-    assert os.environ["KAFKA_CONFIG_SSL_CA_LOCATION"] == str(tmp_path / "ca.pem")
+    assert given.watchlist_file == str(here / "lists" / "mine.csv")
+    assert os.environ["KAFKA_CONFIG_SSL_CA_LOCATION"] == str(here / "ca.pem")
     assert given.quotes_path == "s3://bucket/quotes"
 
 
 @pytest.mark.parametrize("quote", ["'", ""])
 @pytest.mark.parametrize("password", ["pa$word", "pa${HOME}word", "pa$$word"])
-def test_a_dollar_sign_is_one(
-    quote: str, password: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dollar_sign_is_one(quote: str, password: str, here: Path) -> None:
     """In single quotes compose reads it in the same way."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "environ", os.environ.copy())
-    line = f"KAFKA_CONFIG_SASL_PASSWORD={quote}{password}{quote}\n"
-    (tmp_path / ".env").write_text(line)
+    (here / ".env").write_text(f"KAFKA_CONFIG_SASL_PASSWORD={quote}{password}{quote}\n")
 
     properties = read_settings().kafka_client_properties
 
@@ -127,11 +118,8 @@ def test_a_dollar_sign_is_one(
 
 
 @pytest.mark.parametrize("line", ["BRAPI_TOKEN=canção\n".encode("latin-1"), b"BRAPI_TOKEN=a\0b\n"])
-def test_a_file_that_is_no_text_is_one_sentence(
-    line: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / ".env").write_bytes(line)
+def test_a_file_that_is_no_text_is_one_sentence(line: bytes, here: Path) -> None:
+    (here / ".env").write_bytes(line)
 
     with pytest.raises(
         SettingError, match=r"^\.env cannot be read: save it as a text file in UTF-8"
