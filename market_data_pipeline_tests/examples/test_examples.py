@@ -59,48 +59,35 @@ def test_each_quote_is_handled_once_whatever_happens(
     command: Callable[[], list[str]],
     codecs: Sequence[str],
 ) -> None:
-    prices = tmp_path / "disk" / "prices.tsv"
-    consumer = Consumer(command(), kafka, topic, prices)
+    prices, log = tmp_path / "disk" / "prices.tsv", tmp_path / "log"
+    environment = {"KAFKA_BOOTSTRAP_SERVERS": kafka, "KAFKA_TOPIC": topic}
+    example = command(), environment | {"PRICES_FILE": str(prices)}, log
     due = publish_all(kafka, topic, codecs)
-    with consumer.running():
-        wait_until(lambda: str(prices) in consumer.output(), "the first quote is tried")
+    with running(*example):
+        wait_until(lambda: str(prices) in log.read_text(), "the first quote is tried")
         time.sleep(OUTAGE_SECONDS)
-    with consumer.running():  # restarted while it cannot write: what it had got is not lost
+    with running(*example):  # restarted while it cannot write: what it had got is not lost
         prices.parent.mkdir()
         wait_until(lambda: len(handled(prices)) >= len(due), "all quotes are handled")
         last = [a_quote(f"LAST{n}", 9) for n in range(20)]
         publish(kafka, topic, last)
         wait_until(lambda: len(handled(prices)) >= len(due + last), "the last ones are, too")
         assert sorted(handled(prices)) == sorted(map(told, due + last))
-    with consumer.running():  # restarted once more: nothing is handled again
+    with running(*example):  # restarted once more: nothing is handled again
         publish(kafka, topic, [a_quote("NEXT")])
         wait_until(lambda: told(a_quote("NEXT")) in handled(prices), "the next quote is handled")
     assert sorted(handled(prices)) == sorted(map(told, [*due, *last, a_quote("NEXT")]))
 
 
-class Consumer:
-    """An example as a process."""
-
-    def __init__(self, command: list[str], kafka: str, topic: str, prices: Path) -> None:
-        self._log = prices.parents[1] / "log"
-        self._command = command
-        self._environment = os.environ | {
-            "KAFKA_BOOTSTRAP_SERVERS": kafka,
-            "KAFKA_TOPIC": topic,
-            "PRICES_FILE": str(prices),
-        }
-
-    def output(self) -> str:
-        return self._log.read_text() if self._log.exists() else ""
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        child = Child("The example", self._command, self._environment, self._log, patience=30)
-        try:
-            yield
-            child.check()
-        finally:
-            child.stop()
+@contextmanager
+def running(command: list[str], environment: dict[str, str], log: Path) -> Iterator[None]:
+    """An example as a process, which does not end by itself."""
+    child = Child("The example", command, os.environ | environment, log, patience=30)
+    try:
+        yield
+        child.check()
+    finally:
+        child.stop()
 
 
 def publish_all(kafka: str, topic: str, codecs: Sequence[str]) -> list[Quote]:
@@ -108,7 +95,6 @@ def publish_all(kafka: str, topic: str, codecs: Sequence[str]) -> list[Quote]:
     window = [a_quote(f"TICK{n}", price=10 + n / 100) for n in range(50)]
     later = [a_quote(f"TICK{n}", 1, price=20 + n / 100) for n in range(50)]
     corrected = [a_quote("TICK7", price=10.5)]
-    compressed = [a_quote(f"{codec}{n}", 2) for codec in codecs for n in range(5)]
     of_script = [a_quote(f"TICK{n}", -1) for n in range(6)]
     publish(kafka, topic, [a_quote("FAKE3", origin=SANDBOX)])
     without_headers(kafka, topic, of_script)
@@ -117,10 +103,12 @@ def publish_all(kafka: str, topic: str, codecs: Sequence[str]) -> list[Quote]:
     publish(kafka, topic, window)  # repeated
     publish(kafka, topic, later, "iso8601")
     publish(kafka, topic, corrected)
+    due = [*of_script, *window, *later, *corrected]
     for codec in codecs:
-        those = [quote for quote in compressed if quote.ticker.startswith(codec)]
-        publish(kafka, topic, those, compression=codec)
-    return [*of_script, *window, *later, *corrected, *compressed]
+        compressed = [a_quote(f"{codec}{n}", 2) for n in range(5)]
+        publish(kafka, topic, compressed, compression=codec)
+        due += compressed
+    return due
 
 
 def publish(
