@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -97,14 +98,13 @@ class Supervisor:
         self.process.send_signal(signal_number)
         return self.process.wait(60)
 
-    def left_behind(self) -> list[str]:
-        """The processes of the deployment that run: they share its environment."""
+    def left_behind(self) -> dict[int, str]:
+        """The processes of the deployment that run, by number: they share its environment."""
         marker = f"MARKET_DATA_HOME={self._state}".encode()
-        found = []
-        for environ in Path("/proc").glob("[0-9]*/environ"):
-            try:
-                if marker in environ.read_bytes().split(b"\0"):
-                    found.append((environ.parent / "cmdline").read_text().replace("\0", " "))
-            except OSError:
-                continue  # it has just ended, or is another user's
+        found = {}
+        for process in Path("/proc").glob("[0-9]*"):
+            # It may have just ended, or be another user's.
+            with contextlib.suppress(OSError):
+                if marker in (process / "environ").read_bytes().split(b"\0"):
+                    found[int(process.name)] = (process / "cmdline").read_text().replace("\0", " ")
         return found

@@ -73,7 +73,7 @@ def make_dev(checkout: Path, env: dict[str, str]) -> Iterator[Supervisor]:
         yield supervisor
     finally:
         assert supervisor.end(signal.SIGTERM) == 0
-    assert supervisor.left_behind() == []
+    assert supervisor.left_behind() == {}
 
 
 def documents(env: dict[str, str], start: datetime | None = None) -> list[dict[str, Any]]:
