@@ -9,16 +9,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pymongo
 import pytest
 
-from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, trading_windows
+from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, midnight, trading_windows
 from market_data_pipeline_dev.process import Child
 from market_data_pipeline_tests.supervised import ROOT, Supervisor, free_ports, settings
 
@@ -84,17 +83,12 @@ def test_dg_dev_has_the_code_location_of_the_workspace_and_asks_for_the_token(
     folder: Path, env: dict[str, str], tmp_path: Path
 ) -> None:
     (port,), log = free_ports(1), tmp_path / "log"
-    home = tmp_path / "home"
-    home.mkdir()
-    shutil.copy(ROOT / "dagster.yaml", home)
-    command = ["env", f"--chdir={folder}", str(BIN / "dg"), "dev", "--port", str(port)]
-    environment = env | {"DAGSTER_HOME": str(home)}
-    child = Child("dg dev", command, environment, log, stop_signal=signal.SIGINT, patience=20)
+    command = [str(BIN / "dg"), "dev", "--port", str(port)]
+    environment = env | {"DAGSTER_HOME": str(folder)}
+    child = Child("dg dev", command, environment, log, None, signal.SIGINT, 20, folder)
     try:
-        served = f"Serving dagster-webserver on http://127.0.0.1:{port}"
-        while served not in (text := log.read_text() if log.exists() else ""):
-            child.check()
-            time.sleep(0.1)
+        child.said(f"(Serving dagster-webserver on http://127.0.0.1:{port})")
+        text = log.read_text()
     finally:
         child.stop()
     assert "BRAPI_TOKEN is not set. Put your token into .env" in text
@@ -109,7 +103,9 @@ def test_the_documented_line_materializes_a_window_beside_make_dev(
         shlex.split, re.findall(rf"^\S+python -m {TO_LAUNCH} .*$", document, re.MULTILINE)
     )
     assert python == ".venv/bin/python"
-    window = last_window_of_the_session_before_today()
+    today = datetime.now(EXCHANGE_TIMEZONE).date()
+    window = trading_windows().last_ended(midnight(today))
+    assert window
     words[-1] = window.key
 
     def launch() -> subprocess.CompletedProcess[str]:
@@ -130,12 +126,3 @@ def test_the_documented_line_materializes_a_window_beside_make_dev(
     finally:
         assert supervisor.end(signal.SIGTERM) == 0
     assert launch().returncode == 1
-
-
-def last_window_of_the_session_before_today() -> Any:
-    windows = trading_windows()
-    today = datetime.now(UTC).astimezone(EXCHANGE_TIMEZONE).date()
-    day = today - timedelta(days=1)
-    while not windows.of_session(day):
-        day -= timedelta(days=1)
-    return windows.of_session(day)[-1]
