@@ -1,87 +1,14 @@
-"""`.env`: `make dev` reads it once, as it is written, and its processes do not read it again."""
+"""`.env` as it is read: `test_end_to_end.py` has the processes, which do not read it again."""
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import shutil
-import signal
 from pathlib import Path
 
 import pytest
 
 from market_data_pipeline.settings import SettingError
 from market_data_pipeline_dev.settings import read_settings
-from market_data_pipeline_tests.supervised import ROOT, Supervisor, settings, wait_until
-
-EXAMPLE = re.findall(r"^# ([A-Z_]+)=", (ROOT / ".env.example").read_text("utf-8"), re.MULTILINE)
-# Each run writes the settings that it has into a file, and the next run follows.
-PROBE = f"""
-import json, os, pathlib
-import dagster as dg
-NAMES = {EXAMPLE!r}
-
-@dg.asset
-def probe(context):
-    found = {{name: os.environ[name] for name in NAMES if name in os.environ}}
-    draft = pathlib.Path("draft")
-    draft.write_text(json.dumps(found))
-    draft.replace(f"run-{{len(list(pathlib.Path().glob('run-*')))}}.json")
-
-job = dg.define_asset_job("job", selection=["probe"])
-
-@dg.sensor(job=job, default_status=dg.DefaultSensorStatus.RUNNING, minimum_interval_seconds=1)
-def again(context):
-    return dg.RunRequest(run_key=str(len(list(pathlib.Path().glob("run-*")))))
-
-defs = dg.Definitions([probe], jobs=[job], sensors=[again], executor=dg.in_process_executor)
-"""
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder to run `make dev` in, with a `.env` that has a blank line for every setting."""
-    folder = tmp_path / "checkout"
-    folder.mkdir()
-    shutil.copy(ROOT / "dagster.yaml", folder)
-    (folder / "workspace.yaml").write_text("load_from: [python_file: definitions.py]\n")
-    (folder / "definitions.py").write_text(PROBE)
-    (folder / ".env").write_text("".join(f"{name}=\n" for name in EXAMPLE))
-    return folder
-
-
-def test_blank_and_later_lines_leave_the_stand_ins_of_make_dev_alone(
-    folder: Path, tmp_path: Path
-) -> None:
-    env = settings(tmp_path / "state") | {"KAFKA_TOPIC": "of-the-shell", "BRAPI_PLAN": ""}
-    supervisor = Supervisor(folder, env)
-    state = tmp_path / "state" / "sandbox"
-
-    def settings_of_run(number: int) -> dict[str, str]:
-        file = state / f"run-{number}.json"
-        wait_until(file.exists, str(file))
-        found = json.loads(file.read_text())
-        assert isinstance(found, dict)
-        return {name: value for name, value in found.items() if value}
-
-    try:
-        found = settings_of_run(0)
-        stand_ins = json.loads((state / "stand-ins.json").read_text())
-        expected = {name: env[name] for name in EXAMPLE if env.get(name)} | {
-            "BRAPI_BASE_URL": f"http://127.0.0.1:{env['SANDBOX_PORT']}",
-            "BRAPI_TOKEN": "sandbox",
-            "KAFKA_BOOTSTRAP_SERVERS": stand_ins["KAFKA_BOOTSTRAP_SERVERS"],
-            "KAFKA_UPDATED_AT_FORMAT": "epoch",
-            "MONGO_URI": f"mongodb://127.0.0.1:{env['EMBEDDED_MONGO_PORT']}",
-            "PUBLISH_MADE_UP_PRICES": "true",
-        }
-        assert found == expected
-        # A real service that is named while made-up prices are on their way is not written to.
-        (folder / ".env").write_text("MONGO_URI=mongodb://db.example/\nKAFKA_TOPIC=\nMONGO_DB=x\n")
-        assert settings_of_run(len(list(state.glob("run-*.json"))) + 1) == expected
-    finally:
-        assert supervisor.end(signal.SIGTERM) == 0
 
 
 def test_a_line_counts_more_than_the_shell_and_a_blank_one_less(here: Path) -> None:
