@@ -51,7 +51,7 @@ check: $(TEST) ## Run linter, formatter and type checker
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(TEST) ## Measure everything, in some minutes, into docs/benchmarks.md
+bench: $(TEST) ## Measure everything, in an hour, into docs/benchmarks.md
 	$(BIN)/python -m benchmarks.bench
 
 dist: $(RELEASE) ## Build what a release consists of, from the last commit, into dist/
