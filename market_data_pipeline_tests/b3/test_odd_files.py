@@ -63,6 +63,7 @@ UNUSABLE: dict[str, tuple[str | bytes | int, str]] = {
     "HTML with status 200": (b"<html>Manutencao</html>", "not a zip file"),
     "two files of prices": (zipped(WHOLE, COTAHIST_OLD=WHOLE), "it holds 2 files of prices"),
     "status 500": (500, "it answered 500"),
+    "status 403": (403, "it answered 403"),
     "a redirect": (302, "it answered 302"),
     "status 404": (404, "B3 has no COTAHIST_D17112026.ZIP"),
 }

@@ -156,11 +156,15 @@ def test_the_check_of_a_range_names_the_session(closed: Official) -> None:
     closed.b3.files |= session_file("2026-11-16")
     store(closed.pipeline, row("PETR4", price=41.0), row("VALE3", price=62.0), row("BBAS3"))
 
-    assert checks(closed("2026-11-16", "2026-11-17"))["closes_match"] == (
+    result = closed("2026-11-16", "2026-11-17")
+
+    assert checks(result)["closes_match"] == (
         False,
         "1 of 3 closes match; 2026-11-17 PETR4 41.00 instead of 41.10; "
         "2026-11-17 VALE3 62.00 instead of 62.80",
     )
+    evaluations = {each.check_name: each for each in result.get_asset_check_evaluations()}
+    assert evaluations["closes_match"].metadata["named"].value == ["PETR4", "VALE3"]
 
 
 def test_a_renamed_instrument_is_found_by_the_symbol_of_our_record(

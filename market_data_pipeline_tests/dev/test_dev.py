@@ -14,6 +14,7 @@ import pytest
 
 from market_data_pipeline.settings import Settings
 from market_data_pipeline_dev.dev import main, refuse_made_up_prices
+from market_data_pipeline_dev.settings import state_of_brapi
 from market_data_pipeline_tests.supervised import ROOT, Supervisor, settings, wait_until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
@@ -222,6 +223,17 @@ def test_made_up_prices_do_not_go_to_a_real_service(
 
 def test_made_up_prices_go_where_they_are_wanted() -> None:
     refuse_made_up_prices(Settings(mongo_host="db.example", publish_made_up_prices="True"))
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"brapi_token": "secret"}, "brapi"),
+        ({"brapi_base_url": "http://127.0.0.1:8790"}, "http-127-0-0-1-8790"),
+    ],
+)
+def test_each_brapi_has_its_state(given: dict[str, str], name: str) -> None:
+    assert state_of_brapi(Settings(**given)).name == name
 
 
 def test_another_folder(refusal: pytest.CaptureFixture[str]) -> None:

@@ -166,6 +166,7 @@ def check_events(checkout: Path, env: dict[str, str], stored: list[dict[str, Any
     if not live:
         return
     stand_ins = json.loads((checkout / ".dev" / "sandbox" / "stand-ins.json").read_text())
+    assert stand_ins["KAFKA_UPDATED_AT_FORMAT"] == "epoch"
     servers = stand_ins["KAFKA_BOOTSTRAP_SERVERS"]
     events = [json.loads(seen.event.value) for seen in read(servers, TOPIC) if is_of(seen, stored)]
     assert sorted((event["ticker"], event["price"]) for event in events) == sorted(

@@ -143,7 +143,7 @@ def test_an_interrupt_rolls_back(bootstrap_servers: str, topic: str) -> None:
     rolled_back = []
 
     class Interrupted(Producer):
-        def flush(self, *_: Any) -> int:
+        def produce(self, *_: Any, **__: Any) -> None:
             raise KeyboardInterrupt
 
         def abort_transaction(self, *arguments: Any) -> None:
