@@ -6,6 +6,9 @@ from io import BytesIO
 from typing import Any
 
 import dagster as dg
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from dagster_mongo import MongoResource, ensure_indexes
 from pymongo import IndexModel, UpdateOne
 from upath import UPath
@@ -45,9 +48,6 @@ Closes = dict[str, dict[str, Any]]  # B3's records in a session, by ticker
 
 def official_closes(store: QuoteStore, day: date) -> Closes:
     """B3's records of a session by ticker; none if they are not stored, or cannot be read."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     schema = pa.schema([pa.field(name, kind) for name, (kind, _) in COLUMNS.items()])
     try:
         content = BytesIO(_path(store, f"{day}").read_bytes())
@@ -76,8 +76,6 @@ def save(store: QuoteStore, mongo: MongoResource, key: str, closes: Closes, run_
         QuoteStoreError: the file cannot be written, or the prices are made up and may not leave.
         DagsterMongoError: the documents cannot be written.
     """
-    import pandas as pd
-
     if not closes:
         return
     frame = pd.DataFrame([*closes.values()])
