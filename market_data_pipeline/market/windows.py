@@ -249,8 +249,7 @@ def _exclusions(
 
 def _weekdays(first: date) -> Iterable[date]:
     """The weekdays from one on, to the end of the calendar."""
-    count = (LAST_DAY - first).days + 1
-    days = (first + timedelta(days=n) for n in range(count))
+    days = map(date.fromordinal, range(first.toordinal(), LAST_DAY.toordinal() + 1))
     return (day for day in days if day.weekday() < 5)
 
 

@@ -25,7 +25,7 @@ from market_data_pipeline.operation.freshness import GRACE
 from market_data_pipeline.runs.common import WINDOWS
 from market_data_pipeline.runs.dagster_internals import evaluations, is_of_this_location
 from market_data_pipeline.runs.results import ERROR, NAMED, WINDOW
-from market_data_pipeline.runs.run_history import partitions_of_run
+from market_data_pipeline.runs.run_history import partitions_in_words
 from market_data_pipeline.settings import settings
 
 URL, SLACK = "ALERT_WEBHOOK_URL", "hooks.slack.com"
@@ -221,7 +221,7 @@ def _failed_runs(context: dg.SensorEvaluationContext, known: Cursor) -> Iterator
             continue
         reasons = _why_it_failed(context.instance, run.run_id)
         steps = ", ".join(reasons) or run.job_name
-        of = partitions_of_run(run) or f" in run {run.run_id[:8]}"
+        of = partitions_in_words(run) or f" in run {run.run_id[:8]}"
         key = f"{steps} failed{of}"
         if key not in known.runs:
             lines = [*reasons.values()] or ["No step failed: see the log of the run."]

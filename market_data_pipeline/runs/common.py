@@ -13,7 +13,7 @@ from dagster_mongo import DagsterMongoError
 
 from market_data_pipeline import ClearError
 from market_data_pipeline.market.windows import Window, trading_windows
-from market_data_pipeline.runs.run_history import ends_of, partitions_of_run
+from market_data_pipeline.runs.run_history import ends_of, partitions_in_words
 from market_data_pipeline.settings import settings
 
 # At every start Dagster warns that runs of a range are a preview. Tests check what they do.
@@ -54,8 +54,8 @@ def partitions_of(context: Context) -> list[str]:
     # Where no partition starts, Dagster takes the one that follows.
     if not keys or not all(ends[0] <= key <= ends[-1] for key in keys):
         raise dg.Failure(
-            f"There is no partition{partitions_of_run(context.run)}: choose one of the asset's, or "
-            "a range that starts before its end and ends with one.",
+            f"There is no partition{partitions_in_words(context.run)}: choose one of the asset's, "
+            "or a range that starts before its end and ends with one.",
             allow_retries=False,
         )
     return keys

@@ -56,7 +56,7 @@ def covers(run: dg.DagsterRun, window: Window) -> bool:
         return False  # its partitions are sessions
 
 
-def partitions_of_run(run: dg.DagsterRun) -> str:
+def partitions_in_words(run: dg.DagsterRun) -> str:
     """` for 2026-11-23T10:00-0300`, or the ends of a range; empty if it has none."""
     ends = ends_of(run)
     return f" for {' to '.join(ends)}" if ends else ""
