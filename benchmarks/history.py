@@ -42,9 +42,10 @@ PEAK = "peak memory, MiB"
 WINDOWS = trading_windows().partitions
 # The package has an asset of the module's name.
 QUOTES = import_module("market_data_pipeline.quotes.asset")
+OBSERVE = import_module("market_data_pipeline.brapi.observe")
 HISTORY = import_module("market_data_pipeline.storage.price_history")
 PARTS: dict[str, list[tuple[Any, str]]] = {
-    "bars to rows": [(QUOTES, "observe_history")],
+    "bars to rows": [(OBSERVE, "observe_history")],
     "decisions": [(QUOTES, "decide"), (Reading, "last_trusted")],
     "window metadata": [(dg.AssetExecutionContext, "add_asset_metadata")],
     "Parquet store": [(QuoteStore, "save")],

@@ -96,6 +96,8 @@ class BrapiClient:
         self._queue = RequestQueue(self._connection, settings)
         self._progress_logged_at = time.monotonic()
         self.account = Account()
+        self.cost_of_the_quotes = 0
+        """How many requests the quota counted for them; 0 until they are there."""
         self._answered = False
         self._ended_because = "no answer within the time of the step"
         self._breakdowns = 0
@@ -116,7 +118,9 @@ class BrapiClient:
         Raises:
             RunError: the token, the plan or the quota refuses all requests.
         """
-        return self._fetch(tickers, partial(read_quote, window=window), {}, bars=0)
+        found = self._fetch(tickers, partial(read_quote, window=window), {}, bars=0)
+        self.cost_of_the_quotes = self.account.spent
+        return found
 
     def history(
         self,

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from time import monotonic
 from typing import Literal, TypeVar
+
+import dagster as dg
 
 from market_data_pipeline.brapi.answers import Bar, History
 from market_data_pipeline.brapi.bars import Gap, bars_of_windows
 from market_data_pipeline.brapi.client import BrapiClient
+from market_data_pipeline.brapi.errors import BrapiError, OutageError
 from market_data_pipeline.brapi.plans import Plan
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window, close_of
@@ -91,18 +95,43 @@ class Observation:
         return max(tickers, key=lambda why: len(tickers[why]))
 
 
-def observe_live(
-    client: BrapiClient,
-    tickers: Sequence[str],
-    window: Window,
+def observe(
+    client: BrapiClient, tickers: Sequence[str], windows: Sequence[Window], now: datetime
 ) -> Observation:
+    """The quotes of some windows; if a past one fails, the live one is not lost with it.
+
+    Raises:
+        OutageError: no ticker was answered for (in the live window, if it is among them).
+        PlanError: the plan does not allow the request, or reaches back to none of the windows.
+        RunError: Brapi is down, or the token, the plan or the quota stops the whole run.
+    """
+    started = monotonic()
+    live = next((each for each in windows if WINDOWS.is_live(each, now)), None)
+    past = [window for window in windows if window != live]
+    # The live one first: it does not stay live for long.
+    observation = _observe_live(client, tickers, live) if live else Observation(client.plan)
+    failures = observation.failures
+    try:
+        if past:
+            observation |= observe_history(client, tickers, past, now)
+    except BrapiError as error:
+        if live is None:
+            raise
+        missed = _unasked(client.plan, tickers, past, now)
+        missed.fail(dict.fromkeys(tickers, str(error)))
+        observation |= missed
+    observation.requests, observation.seconds = client.requests, monotonic() - started
+    _log(observation, len(tickers))
+    # The past windows can be asked for again.
+    _demand_an_answer(failures if live else observation.failures, len(tickers))
+    return observation
+
+
+def _observe_live(client: BrapiClient, tickers: Sequence[str], window: Window) -> Observation:
     """The current quotes, filed under the live window.
 
     If a ticker was requested, or traded, when the window was no longer live, it is a failure: its
     quote belongs to another window.
-
-    Raises:
-        RunError: Brapi is down, or the token, the plan or the quota stops the whole run.
     """
     observation = Observation(client.plan, {window: {}})
     over = WINDOWS.live_until(window)
@@ -128,7 +157,7 @@ def observe_history(
         PlanError: the plan does not allow the request, or reaches back to none of the windows.
         RunError: Brapi is down, or the token or the quota stops the whole run.
     """
-    observation = unasked(client.plan, tickers, windows, now)
+    observation = _unasked(client.plan, tickers, windows, now)
     minutes = int(WINDOWS.interval.total_seconds() // 60)
     interval = client.plan.bar_interval(minutes)
     today = now.astimezone(EXCHANGE_TIMEZONE).date()
@@ -154,7 +183,7 @@ def as_stored(
     rows: Sequence[Quote],
 ) -> Observation:
     """What is stored of some windows, as if it had just been observed."""
-    observation = unasked(plan, tickers, windows, now)
+    observation = _unasked(plan, tickers, windows, now)
     for quote in rows:
         observation.missing[quote.window] = {}
         if quote.ticker != quote.requested_ticker:
@@ -164,11 +193,8 @@ def as_stored(
     return observation
 
 
-def unasked(
-    plan: Plan,
-    tickers: Sequence[str],
-    windows: Sequence[Window],
-    now: datetime,
+def _unasked(
+    plan: Plan, tickers: Sequence[str], windows: Sequence[Window], now: datetime
 ) -> Observation:
     """What is known of past windows without a request: those that the plan has no bar for."""
     first_day = plan.first_day(now.astimezone(EXCHANGE_TIMEZONE).date())
@@ -184,6 +210,27 @@ def unasked(
         if why:
             observation.missing[window] = dict.fromkeys(tickers, why)
     return observation
+
+
+def _log(observation: Observation, tickers: int) -> None:
+    log = dg.get_dagster_logger()
+    if not observation.requests:
+        log.info("No request was sent: Brapi has no bar for any of these windows.")
+        return
+    for ticker, reason in observation.failures.items():
+        log.warning(f"{ticker} failed: {reason}")
+    failed = len(observation.failures)
+    log.info(f"Ingestion completed: {tickers - failed} succeeded, {failed} failed")
+
+
+def _demand_an_answer(failures: Mapping[str, str], tickers: int) -> None:
+    if len(failures) == tickers:
+        reasons = list(failures.values())
+        commonest = max(set(reasons), key=reasons.count)
+        raise OutageError(
+            f"Brapi answered for 0 of {tickers} tickers, most often because: {commonest}. "
+            "Nothing was stored; materialize the window again."
+        )
 
 
 def _account(observation: Observation, found: Mapping[str, T | str]) -> list[tuple[str, T]]:

@@ -92,14 +92,13 @@ def last_recorded(instance: dg.DagsterInstance, now: datetime) -> Quota | None:
     return replace(quota, left=quota.limit, until=_next_month(now), kind="assumed")
 
 
-def measured(client: BrapiClient, last: Quota | None, cost: int, now: datetime) -> Quota | None:
+def measured(client: BrapiClient, last: Quota | None, now: datetime) -> Quota | None:
     """What is left after the requests of a run; estimated from `last` if no answer said.
 
-    `cost` is how many requests the live window took: 0 if it was not asked for, or failed. A run
-    of the live window asks Brapi for the usage window if it is not known or over, if the token has
-    moved to another plan, or if more is left than before, as with another token.
+    A run of the live window asks Brapi for the usage window if it is not known or over, if the
+    token has moved to another plan, or if more is left than before, as with another token.
     """
-    account = client.account
+    account, cost = client.account, client.cost_of_the_quotes
     if account.left is None:
         # No answer said: assume that every request that was sent counts.
         return last and replace(last, left=max(0, last.left - client.requests))

@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from market_data_pipeline.market import clock
+from market_data_pipeline.market.b3_calendar import sessions_back
 from market_data_pipeline.market.price_guard import explain
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window, duration, sessions_from
@@ -30,12 +31,7 @@ from market_data_pipeline.quotes.metadata import (
     prices_table,
     volume,
 )
-from market_data_pipeline.quotes.session import (
-    Instrument,
-    Sessions,
-    median_changes,
-    stored_sessions,
-)
+from market_data_pipeline.quotes.session import Instrument, Sessions, median_changes
 from market_data_pipeline.runs.common import (
     OWNERS,
     PUBLICATION,
@@ -75,7 +71,7 @@ def session_report(
         raise dg.Failure(f"No window has ended on {day}.", allow_retries=False)
     with failing_clearly():
         reading = quote_store.reading()
-        stored = stored_sessions(reading, day)
+        stored = reading.sessions(sessions_back(day, 1), day)
         if reading.damaged:
             context.log.warning(f"Left out: {some(reading.damaged_files(), '; ')}.")
         rows = [quote for window in windows for quote in stored.get(window, ())]

@@ -1,6 +1,6 @@
 """The quotes of the watchlist, one window at a time."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from threading import Thread
 from time import monotonic
@@ -8,15 +8,8 @@ from time import monotonic
 import dagster as dg
 from pydantic import Field
 
-from market_data_pipeline.brapi.client import Brapi, BrapiClient
-from market_data_pipeline.brapi.errors import BrapiError, OutageError
-from market_data_pipeline.brapi.observe import (
-    Observation,
-    as_stored,
-    observe_history,
-    observe_live,
-    unasked,
-)
+from market_data_pipeline.brapi.client import Brapi
+from market_data_pipeline.brapi.observe import Observation, as_stored, observe
 from market_data_pipeline.brapi.quota import Quota, last_recorded, measured, record
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.b3_calendar import sessions_back
@@ -26,7 +19,6 @@ from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline.market.windows import LARGEST_CLOCK_SKEW, LAUNCH_AHEAD, Window, duration
 from market_data_pipeline.quotes.checks import OF_THE_ANSWERS, check_answers
 from market_data_pipeline.quotes.metadata import describe_windows
-from market_data_pipeline.quotes.session import stored_sessions
 from market_data_pipeline.runs.common import (
     GROUP,
     ONE_RUN_A_RANGE,
@@ -40,7 +32,6 @@ from market_data_pipeline.runs.common import (
 from market_data_pipeline.runs.results import column_schema
 from market_data_pipeline.runs.turn import BRAPI, turn
 from market_data_pipeline.storage.quote_store import QuoteStore
-from market_data_pipeline.storage.reading import Reading
 
 
 class QuotesConfig(dg.Config):
@@ -80,6 +71,7 @@ def quotes(
     topic.
     """
     windows = windows_of(context)
+    keys = [window.key for window in windows]
     with failing_clearly():
         _refuse_future(windows[-1])
         watchlist = load_watchlist(brapi.settings.watchlist_file)
@@ -88,22 +80,23 @@ def quotes(
             context.log.warning(watchlist.left_out)
         # Kept until the rows are stored: what they are compared with must not change before.
         with turn(context, BRAPI):
-            entered = monotonic()
-            stored = quote_store.reading()
-            earlier = _read_ahead(stored, windows, tickers)
+            first_request = monotonic() + brapi.settings.brapi_min_interval_seconds
+            # What is slow or may fail comes before the window's end.
+            stored, day = quote_store.reading(), windows[0].day
+            stored.windows(keys)
+            earlier = stored.sessions(sessions_back(day, 1), day)
             quote_store.try_writing(len(windows))
             if config.accept:
-                rows = _accept(context, quote_store, windows, config.accept)
-                now = clock.utc_now()
-                observation = as_stored(brapi.plan, tickers, windows, now, rows)
-                quota = last_recorded(context.instance, now)
+                rows = _accept(context, quote_store.load(keys), config.accept)
+                observation = as_stored(brapi.plan, tickers, windows, clock.utc_now(), rows)
+                quota = last_recorded(context.instance, clock.utc_now())
             else:
-                if clock.utc_now() < windows[-1].end:
-                    _prepare(context, brapi, services, windows[-1])
-                _wait_for_the_end(windows[-1], entered + brapi.settings.brapi_min_interval_seconds)
+                _wait_for_the_end(context, brapi, services, windows[-1], first_request)
                 observation, quota = _observe(context, brapi, windows, tickers)
-                rows = _decide(stored, windows, observation.quotes)
-            quote_store.save(rows, [window.key for window in windows])
+                oldest = sessions_back(day, LOOK_BACK_SESSIONS)
+                trusted = stored.last_trusted(observation.quotes, windows[0], oldest)
+                rows = decide(stored.rows_of(keys), observation.quotes, trusted)
+            quote_store.save(rows, keys)
     grouped = by_window(rows)
     rows = [quote for window in windows for quote in grouped[window]]
     of_sessions = {**earlier, **{window: grouped[window] for window in windows}}
@@ -124,140 +117,62 @@ def _refuse_future(window: Window) -> None:
         )
 
 
-def _prepare(
+def _wait_for_the_end(
     context: dg.AssetExecutionContext,
     brapi: Brapi,
     services: Sequence[Connect],
     window: Window,
+    first_request: float,
 ) -> None:
-    """Checks the token and connects to the services, until the window ends; logs what fails.
+    """Waits for the end of a window, and for the instant (monotonic) of the first request.
+
+    Meanwhile it checks the token, and connects to the services; the log has what fails.
 
     Raises:
         RunError: the token or the address of Brapi cannot be used.
     """
-    brapi.client().close()
-    troubles: list[str] = []
-    threads = [
-        Thread(target=lambda each=each: troubles.append(each()), daemon=True) for each in services
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(max(0.0, (window.end - clock.utc_now()).total_seconds()))
-    for trouble in filter(None, troubles):
-        context.log.warning(trouble)
-
-
-def _wait_for_the_end(window: Window, first_request: float) -> None:
-    """Waits for the end of a window, and for the instant (monotonic) of the first request."""
-    clock.sleep(max(0.0, (window.end - clock.utc_now()).total_seconds()))
+    if _seconds_to(window.end):
+        brapi.client().close()
+        troubles: list[str] = []
+        threads = [
+            Thread(target=lambda each=each: troubles.append(each()), daemon=True)
+            for each in services
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(_seconds_to(window.end))
+        for trouble in filter(None, troubles):
+            context.log.warning(trouble)
+    clock.sleep(_seconds_to(window.end))
     clock.sleep(max(0.0, first_request - monotonic()))
 
 
+def _seconds_to(instant: datetime) -> float:
+    return max(0.0, (instant - clock.utc_now()).total_seconds())
+
+
 def _accept(
-    context: dg.AssetExecutionContext,
-    store: QuoteStore,
-    windows: Sequence[Window],
-    tickers: Sequence[str],
+    context: dg.AssetExecutionContext, stored: Sequence[Quote], tickers: Sequence[str]
 ) -> list[Quote]:
-    """The rows of the windows with the withheld prices of some tickers accepted."""
-    rows = accept(store.load([window.key for window in windows]), tickers)
-    live = any(WINDOWS.is_live(window, clock.utc_now()) for window in windows)
+    """The stored rows with the withheld prices of some tickers accepted."""
+    rows = accept(stored, tickers)
+    live = any(WINDOWS.is_live(quote.window, clock.utc_now()) for quote in rows)
     effect = "published now" if live else "not live, so they take effect with the next window"
     context.log.info(f"Accepted {', '.join(tickers)}: {effect}.")
     return rows
 
 
 def _observe(
-    context: dg.AssetExecutionContext,
-    brapi: Brapi,
-    windows: list[Window],
-    tickers: list[str],
+    context: dg.AssetExecutionContext, brapi: Brapi, windows: list[Window], tickers: list[str]
 ) -> tuple[Observation, Quota | None]:
-    """Observes the live window and the past ones, if there are any.
-
-    Also returns what is left of the quota, if that is known, and records it even if the requests
-    fail.
-    """
+    """What Brapi answers, and what is then left of the quota, which is recorded in any case."""
     now = max(clock.utc_now(), windows[-1].end)
-    live = next((each for each in windows if WINDOWS.is_live(each, now)), None)
-    past = [window for window in windows if window != live]
     with brapi.client() as client:
-        started, observation = monotonic(), Observation(client.plan)
         try:
-            # The live one first: it does not stay live for long.
-            if live:
-                observation |= observe_live(client, tickers, live)
-            failures, cost = observation.failures, client.account.spent
-            if past:
-                observation |= observe_history(client, tickers, past, now)
-        except BrapiError as error:
-            if not observation.missing:
-                _record_quota(context, client, 0, now)
-                raise
-            # The live window is not lost with the others.
-            missed = unasked(client.plan, tickers, past, now)
-            missed.fail(dict.fromkeys(tickers, str(error)))
-            observation |= missed
-        observation.requests, observation.seconds = client.requests, monotonic() - started
-        quota = _record_quota(context, client, cost, now)
-    _report(context, tickers, observation)
-    # Of the live window, if it is among them: the others can be asked for again.
-    _demand_an_answer(tickers, failures if live else observation.failures)
+            observation = observe(client, tickers, windows, now)
+        finally:
+            quota = measured(client, last_recorded(context.instance, now), now)
+            if quota:
+                context.log_event(record(quota))
     return observation, quota
-
-
-def _record_quota(
-    context: dg.AssetExecutionContext, client: BrapiClient, cost: int, now: datetime
-) -> Quota | None:
-    quota = measured(client, last_recorded(context.instance, now), cost, now)
-    if quota:
-        context.log_event(record(quota))
-    return quota
-
-
-def _read_ahead(
-    stored: Reading, windows: list[Window], tickers: Sequence[str]
-) -> dict[Window, list[Quote]]:
-    """Reads what the run compares with; the windows of this session and the one before.
-
-    A row that is further back is read when it is needed.
-    """
-    stored.windows([window.key for window in windows])
-    stored.last_trusted(tickers, windows[0], sessions_back(windows[0].day, 1))
-    return stored_sessions(stored, windows[0].day)
-
-
-def _decide(stored: Reading, windows: list[Window], observed: list[Quote]) -> list[Quote]:
-    """The rows of the windows with what was observed merged in."""
-    wanted = {symbol for quote in observed for symbol in quote.symbols}
-    trusted = stored.last_trusted(
-        wanted,
-        windows[0],
-        sessions_back(windows[0].day, LOOK_BACK_SESSIONS),
-        made_up=any(quote.made_up for quote in observed),
-    )
-    return decide(stored.rows_of([window.key for window in windows]), observed, trusted)
-
-
-def _report(
-    context: dg.AssetExecutionContext, tickers: list[str], observation: Observation
-) -> None:
-    if not observation.requests:
-        context.log.info("No request was sent: Brapi has no bar for any of these windows.")
-        return
-    for ticker, reason in observation.failures.items():
-        context.log.warning(f"{ticker} failed: {reason}")
-    failed = len(observation.failures)
-    context.log.info(f"Ingestion completed: {len(tickers) - failed} succeeded, {failed} failed")
-
-
-def _demand_an_answer(tickers: list[str], failures: Mapping[str, str]) -> None:
-    """Raises an OutageError if all tickers failed."""
-    if len(failures) == len(tickers):
-        reasons = list(failures.values())
-        commonest = max(set(reasons), key=reasons.count)
-        raise OutageError(
-            f"Brapi answered for 0 of {len(tickers)} tickers, most often because: {commonest}. "
-            "Nothing was stored; materialize the window again."
-        )

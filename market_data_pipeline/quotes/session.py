@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, timedelta
+from datetime import date
 from itertools import groupby
 from math import isnan, nan
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from market_data_pipeline.market.b3_calendar import CLOSING, sessions_back
+from market_data_pipeline.market.b3_calendar import CLOSING
 from market_data_pipeline.market.quote import Quote
-from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window, midnight, start_of
+from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
 from market_data_pipeline.runs.common import WINDOWS
-from market_data_pipeline.storage.reading import Reading
 
 Rows = Mapping[Window, Sequence[Quote]]
 # The symbol, and whether the price is made up: such prices are not compared with real ones.
@@ -108,17 +107,6 @@ def median_changes(instruments: Sequence[Instrument]) -> list[float]:
     closes = pd.Series([each.previous_close for each in instruments])
     medians: list[float] = (prices.div(closes, axis=0) - 1).mul(100).median().tolist()
     return medians
-
-
-def stored_sessions(stored: Reading, day: date) -> dict[Window, list[Quote]]:
-    """What is stored of the session on a day and of the one before, by window.
-
-    Raises:
-        QuoteStoreError: the storage cannot be read.
-    """
-    newest_first = stored.newest_first(midnight(day + timedelta(days=1)), sessions_back(day, 1))
-    starts = {start_of(key): rows for key, rows in newest_first}
-    return {Window(start, start + WINDOWS.interval): rows for start, rows in starts.items()}
 
 
 def _changed_symbols(rows: Rows) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from datetime import date, datetime, timedelta
@@ -17,8 +17,14 @@ from upath import UPath
 
 from market_data_pipeline import ClearError
 from market_data_pipeline.market.quote import COLUMNS, ROWS, Quote, as_row, merge
-from market_data_pipeline.market.windows import LONGEST_INTERVAL, Window, key_of, start_of
-from market_data_pipeline.runs.common import QUOTES
+from market_data_pipeline.market.windows import (
+    LONGEST_INTERVAL,
+    Window,
+    key_of,
+    midnight,
+    start_of,
+)
+from market_data_pipeline.runs.common import QUOTES, WINDOWS
 from market_data_pipeline.runs.results import WARN, some, table_if_any, verdict
 
 SUFFIX = ".parquet"
@@ -91,39 +97,45 @@ class Reading:
         """The files that cannot be read, and why."""
         return [f"{self.path_of(key)} ({why})" for key, why in self.damaged.items()]
 
-    def last_trusted(
-        self, tickers: Iterable[str], before: Window, oldest: date, *, made_up: bool | None = None
-    ) -> dict[str, Quote]:
-        """The last trusted row of each ticker before a window, by the ticker.
-
-        Args:
-            tickers: symbols of the watchlist.
-            before: the window. If SYNC_INTERVAL_MINUTES was changed, a window that starts later and
-                does not end later counts as before it.
-            oldest: the first day (São Paulo) that is looked at.
-            made_up: whether made-up prices are looked for, or real ones; by default either.
+    def sessions(self, first: date, last: date) -> dict[Window, list[Quote]]:
+        """What is stored of the sessions from one day (São Paulo) to another, by window.
 
         Raises:
             QuoteStoreError: the storage cannot be read.
         """
-        wanted, found = set(tickers), dict[str, Quote]()
-        windows = self.newest_first(before.end, oldest)
+        end = key_of(midnight(last + timedelta(days=1)))
+        stored = self.windows([*self._stored_keys(end, first)])
+        starts = {start_of(key): rows or [] for key, rows in stored.items()}
+        return {Window(start, start + WINDOWS.interval): starts[start] for start in starts}
+
+    def last_trusted(self, new: Sequence[Quote], before: Window, oldest: date) -> dict[str, Quote]:
+        """The last trusted row of each symbol of some new quotes before a window, by the symbol.
+
+        Args:
+            new: the quotes of a run: all made up, or none.
+            before: the window. If SYNC_INTERVAL_MINUTES was changed, a window that starts later and
+                does not end later counts as before it.
+            oldest: the first day (São Paulo) that is looked at.
+
+        Raises:
+            QuoteStoreError: the storage cannot be read.
+        """
+        wanted = {symbol for quote in new for symbol in quote.symbols}
+        made_up, found = any(quote.made_up for quote in new), dict[str, Quote]()
+        windows = self._newest_first(before.end, oldest)
         while wanted and (window := next(windows, None)):
             for quote in window[1]:
                 earlier = quote.window_end <= before.end and quote.window != before
-                if earlier and quote.trusted and made_up in (None, quote.made_up):
+                if earlier and quote.trusted and quote.made_up == made_up:
                     for ticker in wanted.intersection(quote.symbols):
                         found[ticker] = quote
             wanted -= found.keys()
         return found
 
-    def newest_first(self, before: datetime, oldest: date) -> Iterator[tuple[str, list[Quote]]]:
+    def _newest_first(self, before: datetime, oldest: date) -> Iterator[tuple[str, list[Quote]]]:
         """The stored windows that start before an instant, back to a day, with their rows.
 
         The newest one is usually enough: it is read alone, then more and more at once.
-
-        Raises:
-            QuoteStoreError: the storage cannot be read.
         """
         keys, size = self._stored_keys(key_of(before), oldest), 1
         while some := list(islice(keys, size)):

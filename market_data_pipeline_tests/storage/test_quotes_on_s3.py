@@ -113,8 +113,7 @@ def test_the_reference_prices_are_one_object_mostly_and_many_at_once_at_the_wors
     storage.counted()
 
     def look_up(*quotes: Quote) -> dict[str, Quote]:
-        tickers = {quote.ticker for quote in quotes}
-        return pipeline.store.reading().last_trusted(tickers, today, oldest, made_up=True)
+        return pipeline.store.reading().last_trusted(quotes, today, oldest)
 
     assert len(look_up(*seen)) == 2
     assert storage.counted() == {"GetObject": 1, "ListObjectsV2": 1}
@@ -127,7 +126,7 @@ def test_a_window_that_another_process_has_just_written_is_seen(
 ) -> None:
     later = trading_windows().from_key(LATER)
     assert pipeline.run("2026-11-17T14:00-0300", select="quotes").success
-    assert len([*pipeline.store.reading().newest_first(later.start, later.day)]) == 1
+    assert len(pipeline.store.reading().sessions(later.day, later.day)) == 1
 
     write = (
         "from market_data_pipeline.storage.quote_store import QuoteStore;"
@@ -136,7 +135,7 @@ def test_a_window_that_another_process_has_just_written_is_seen(
     subprocess.run([sys.executable, "-c", write], check=True)
 
     assert pipeline.store.load([LIVE_ON_TUESDAY]) == []
-    assert len([*pipeline.store.reading().newest_first(later.start, later.day)]) == 2
+    assert len(pipeline.store.reading().sessions(later.day, later.day)) == 2
 
 
 @pytest.mark.parametrize("content", [b"", b"no Parquet"])
