@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -44,19 +44,13 @@ def _setting(default: Any, text: str, *, shown: str | None = None, **bounds: Any
     return Field(default, description=text, json_schema_extra={"shown": shown}, **bounds)
 
 
-def _without(pattern: str) -> AfterValidator:
-    def checked(text: str) -> str:
-        if re.search(pattern, text):
+def _valid_if(test: Callable[[Any], object]) -> AfterValidator:
+    def checked(value: Any) -> Any:
+        if not test(value):
             raise ValueError
-        return text
+        return value
 
     return AfterValidator(checked)
-
-
-def _interval(minutes: int) -> int:
-    if minutes not in INTERVALS_IN_MINUTES:
-        raise ValueError
-    return minutes
 
 
 _SERVER = r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d{1,5})?"
@@ -70,7 +64,7 @@ Pause = Annotated[float, Field(ge=0, le=LONGEST), _SECONDS]
 Share = Annotated[float, Field(ge=0, le=1), "a number from 0 to 1 such as 0.5"]
 Whole = Annotated[int, "a whole number such as 30"]
 Interval = Annotated[
-    int, AfterValidator(_interval), f"one of {', '.join(map(str, INTERVALS_IN_MINUTES))}"
+    int, _valid_if(lambda n: n in INTERVALS_IN_MINUTES), f"one of {str(INTERVALS_IN_MINUTES)[1:-1]}"
 ]
 Port = Annotated[int, Field(ge=1, le=65535), "a port such as 3000"]
 Day = Annotated[
@@ -95,10 +89,21 @@ Brokers = Annotated[
     Field(pattern=rf"^{_BROKER}(\s*,\s*{_BROKER})*$"),
     "host:port, several with commas between them; a user belongs in KAFKA_CONFIG_…",
 ]
+MongoAddress = Annotated[
+    SecretStr,
+    _valid_if(lambda secret: re.match(r"mongodb(\+srv)?://.", secret.get_secret_value())),
+    "a connection string such as mongodb://user:password@host:27017/",
+]
+Webhook = Annotated[
+    SecretStr, _valid_if(lambda s: "://" in s.get_secret_value()), "a URL such as https://…"
+]
+Database = Annotated[str, Field(pattern=r"""^[^/\\. "$*<>:|?@\s]*$"""), "the name of a database"]
 Name = Annotated[str, Field(pattern=r"^[^/@\s]*$"), "a name without slash, @ and space"]
-File = Annotated[str, _without("://"), "the path of a file"]
+File = Annotated[str, _valid_if(lambda text: "://" not in text), "the path of a file"]
 Folder = Annotated[
-    str, _without("://.*:.*@|://.*[?]"), "a folder, or an address without password and query"
+    str,
+    _valid_if(lambda text: not re.search("://.*:.*@|://.*[?]", text)),
+    "a folder, or an address without password and query",
 ]
 Prefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]*$"), "letters, digits and underscores"]
 
@@ -125,9 +130,7 @@ class Settings(BaseSettings):
         frozen=True, hide_input_in_errors=True, validate_default=False, enable_decoding=False
     )
 
-    brapi_token: SecretStr = _setting(
-        NO_SECRET, "API token; without it, runs fail with a message", shown=""
-    )
+    brapi_token: SecretStr = _setting(NO_SECRET, "API token; without it, runs fail", shown="")
     brapi_plan: Literal["free", "startup", "pro"] = _setting(
         "free", "plan of the token: `free`, `startup` or `pro`"
     )
@@ -147,14 +150,14 @@ class Settings(BaseSettings):
     brapi_quota_share: Share = _setting(
         1.0, "share of the token's quota (0 to 1) that this code location may spend"
     )
-    mongo_uri: SecretStr = _setting(
+    mongo_uri: MongoAddress = _setting(
         NO_SECRET,
         "connection string, with credentials if needed; replaces `MONGO_HOST` and `MONGO_PORT`",
         shown="",
     )
     mongo_host: Servers = _setting("localhost", "server")
     mongo_port: Port = _setting(27017, "its port")
-    mongo_db: Name = _setting(
+    mongo_db: Database = _setting(
         "", "database", shown="that of `MONGO_URI`, otherwise `market_data_db`"
     )
     kafka_bootstrap_servers: Brokers = _setting(
@@ -211,7 +214,7 @@ class Settings(BaseSettings):
     publish_made_up_prices: Flag = _setting(
         False, "`true` lets the made-up prices of a sandbox reach the database and the topic"
     )
-    alert_webhook_url: SecretStr = _setting(
+    alert_webhook_url: Webhook = _setting(
         NO_SECRET,
         "incoming webhook in Slack's format, or an address of Apprise: checks that fail and runs "
         "that failed",
@@ -243,8 +246,8 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _without_blanks(cls, given: dict[str, Any]) -> dict[str, Any]:
-        stripped = {name: v.strip() if isinstance(v, str) else v for name, v in given.items()}
-        return {name: value for name, value in stripped.items() if value != ""}
+        given = {name: v.strip() if isinstance(v, str) else v for name, v in given.items()}
+        return {name: v for name, v in given.items() if v != ""}
 
     @property
     def transactional_id(self) -> str:
@@ -273,9 +276,7 @@ def settings() -> Settings:
 
 def names() -> tuple[str, ...]:
     """The variables of all settings, without librdkafka's (`KAFKA_CONFIG_…`)."""
-    return tuple(
-        each.upper() for each in Settings.model_fields if each != "kafka_client_properties"
-    )
+    return tuple(n.upper() for n in Settings.model_fields if n != "kafka_client_properties")
 
 
 def misspelled(environ: Mapping[str, str]) -> dict[str, str]:

@@ -62,7 +62,7 @@ def official_close(
         wanted = {*load_watchlist(settings().watchlist_file).tickers}.union(*ours.values())
         for sessions in _files(b3, keys, wanted, troubles):
             unexpected += [
-                key for key in sessions if date.fromisoformat(key) in b3_calendar.closed()
+                key for key in sessions if not b3_calendar.is_session(date.fromisoformat(key))
             ]
             for key in sorted((ours.keys() & sessions.keys()) - stored):
                 save(quote_store, mongo, key, sessions[key], context.run.run_id)

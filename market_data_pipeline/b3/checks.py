@@ -29,7 +29,7 @@ EXACT = 5e-7  # relative: how far a float of 32 bits may be from the cent that i
 # The closing call of funds and BDRs ends later than that of stocks.
 LATER, FUNDS = timedelta(minutes=15), ("CI", "DR")
 LARGEST_DIVIDEND = 0.15
-OUTCOMES = ("equal", "early", "wrong", "volume")
+OUTCOMES = ("equal", "early", "wrong", "volume", "lacking")
 
 
 def compare(
@@ -38,8 +38,11 @@ def compare(
     """Compares our last trusted prices (by symbol) with B3's closes; adds texts to `found`.
 
     Each price is under `equal`, `early` (observed before the close) or `wrong`; an impossible
-    volume, above B3's of the whole day, under `volume`; a wrong ticker under `named`.
+    volume, above B3's of the whole day, under `volume`; a wrong ticker under `named`; one that B3
+    has no record of under `lacking`.
     """
+    lacking = {each.ticker for each in ours.values() if closes.keys().isdisjoint(each.symbols)}
+    found["lacking"] += [f"{day}{ticker}" for ticker in sorted(lacking)]
     for ticker, record in closes.items():
         quote = ours.get(ticker)
         if quote is None or quote.made_up != (record["origin"] == SANDBOX):
@@ -57,13 +60,14 @@ def closes_match(
     windows: Sequence[Window], found: Mapping[str, Sequence[str]]
 ) -> dg.AssetCheckResult:
     """The result of the check, from what `compare` has found."""
-    equal, early, wrong, volume = (found.get(each, []) for each in OUTCOMES)
+    equal, early, wrong, volume, lacking = (found.get(each, []) for each in OUTCOMES)
     compared = len(equal) + len(early) + len(wrong)
     parts = [
         f"{len(equal)} of {compared} closes match" if compared else "There is no price of ours",
         some(wrong, "; "),
         f"observed before the close: {some(early)}" if early else "",
         some(volume, "; "),
+        f"B3 has no record of {some(lacking)}" if lacking else "",
     ]
     said, named = "; ".join(filter(None, parts)), {*found.get("named", [])}
     return verdict(CLOSES_MATCH, windows, said if wrong else "", said, ERROR, named)

@@ -13,6 +13,7 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from market_data_pipeline import ClearError
+from market_data_pipeline.brapi.connection import Session
 from market_data_pipeline.market.quote import origin_of
 from market_data_pipeline.settings import settings
 from market_data_pipeline.storage.official_close import COLUMNS, Closes
@@ -42,6 +43,7 @@ FIELDS = {
     "distribution": (242, 245),
 }
 """Where each field of a record begins (from 0) and ends."""
+CURRENCY = slice(52, 56)
 
 
 class B3Error(ClearError):
@@ -49,7 +51,7 @@ class B3Error(ClearError):
 
 
 class FileError(B3Error):
-    """B3 has no such file (404), or it is damaged or a different one; it is not used."""
+    """B3 has no such file or does not serve it, or it is damaged or another one: not used."""
 
 
 class B3History:
@@ -82,7 +84,7 @@ class B3History:
 
     def _fetch(self, name: str, file: IO[bytes]) -> str:
         """Downloads a file, in a few attempts; returns where it comes from."""
-        why = ""
+        why: Exception | None = None
         for attempt in range(ATTEMPTS):
             time.sleep(max(0.0, self._next - time.monotonic()))
             self._next = time.monotonic() + self._pause * 2**attempt
@@ -90,19 +92,22 @@ class B3History:
             try:
                 return self._download(name, file)
             except (requests.RequestException, HTTPError, OSError) as error:
-                why = str(error) if type(error) is OSError else type(error).__name__
-        raise B3Error(
-            f"{name} could not be downloaded from B3 in {ATTEMPTS} attempts ({why}): check "
+                why = error
+        of_the_file = type(why) is OSError  # the next file may be served
+        said = why if of_the_file else type(why).__name__
+        raise (FileError if of_the_file else B3Error)(
+            f"{name} could not be downloaded from B3 in {ATTEMPTS} attempts ({said}): check "
             "B3_HISTORY_URL, B3_CA_BUNDLE (for an SSLError) and the network, then materialize the "
             "session again."
         )
 
     def _download(self, name: str, file: IO[bytes]) -> str:
         url, until = f"{self._url}/{name}", time.monotonic() + SECONDS
-        # A redirect could lead to an address that is not verified.
-        with requests.get(
-            url, timeout=SOCKET_SECONDS, stream=True, allow_redirects=False, verify=self._verify
-        ) as response:
+        # A redirect, which is not followed, could lead to an address that is not verified.
+        with (
+            Session() as session,
+            session.get(url, timeout=SOCKET_SECONDS, stream=True, verify=self._verify) as response,
+        ):
             if response.status_code == 404:
                 raise FileError(
                     f"B3 has no {name}, which appears in the evening or the night after a session."
@@ -174,8 +179,11 @@ def _record(line: bytes, number: int) -> dict[str, Any]:
     factor = record["quote_factor"]
     if None in record.values() or not factor:
         raise ValueError(f"line {number} ({record['ticker']}) lacks a number")
-    if not 0 < record["low"] <= record["close"] <= record["high"]:
-        raise ValueError(f"line {number} ({record['ticker']}) has a close out of its range")
+    if line[CURRENCY] != b"R$  ":
+        raise ValueError(f"line {number} ({record['ticker']}) is not in R$")
+    for name in ("open", "average", "close"):
+        if not 0 < record["low"] <= record[name] <= record["high"]:
+            raise ValueError(f"line {number} ({record['ticker']}) has its {name} out of its range")
     for name in ("open", "high", "low", "average", "close"):
         record[name] /= 100 * factor  # of integers: the double that is nearest to the price
     return record | {"session": _day(line[2:10]), "volume_brl": record["volume_brl"] / 100}

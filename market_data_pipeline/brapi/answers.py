@@ -21,6 +21,8 @@ from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window, midni
 # B3's smallest price, and more than any instrument costs: another price is the source's fault.
 LOWEST_PRICE, HIGHEST_PRICE = 0.01, 1_000_000.0
 EARLIEST_TIME = datetime(2000, 1, 1, tzinfo=UTC)
+# No volume is larger, and any JSON parser reads it exactly; so is the sum of a window's bars.
+HIGHEST_VOLUME = 2**53
 # How long before the opening B3's call begins, in which the first price is made.
 OPENING_CALL = timedelta(minutes=15)
 # How far Brapi's clock may be ahead of this one.
@@ -60,8 +62,9 @@ class History:
 def results_by_ticker(body: Any, tickers: tuple[str, ...]) -> dict[str, list[Mapping[str, Any]]]:
     """The results of an answer, by the ticker that was asked for; there may be several of one.
 
-    A result names its symbol and, if that has changed, sometimes the one that was asked for. If one
-    ticker and one result are left over, they belong together; more of them cannot be matched.
+    A result names its symbol and, if that has changed, sometimes the one that was asked for. One
+    under the ticker itself counts before those under another symbol. If one ticker and one result
+    are left over, they belong together; more of them cannot be matched.
 
     Raises:
         TemporaryError: the body does not have the form of an answer.
@@ -73,15 +76,21 @@ def results_by_ticker(body: Any, tickers: tuple[str, ...]) -> dict[str, list[Map
     for result in body["results"]:
         if not isinstance(result, Mapping) or not _is_ticker(result.get("symbol")):
             continue
-        asked_for = result.get("requestedSymbol") or result["symbol"]
+        symbol = result["symbol"]
+        asked_for = result.get("requestedSymbol") or symbol
+        if asked_for not in tickers and symbol in tickers:
+            asked_for = symbol
         if asked_for in tickers:
             claimed.setdefault(asked_for, []).append(result)
-        elif asked_for == result["symbol"]:
+        elif asked_for == symbol:
             unclaimed.append(result)
     missing = [ticker for ticker in tickers if ticker not in claimed]
     if len(missing) == len(unclaimed) == 1:
         claimed[missing[0]] = unclaimed
-    return claimed
+    return {
+        ticker: [each for each in several if each["symbol"] == ticker] or several
+        for ticker, several in claimed.items()
+    }
 
 
 def read_quote(result: Mapping[str, Any], ticker: str, reply: Reply, window: Window) -> Quote:
@@ -98,7 +107,7 @@ def read_quote(result: Mapping[str, Any], ticker: str, reply: Reply, window: Win
     if (amount := _price(price)) is None:
         raise TickerError(f"unusable price {_shown(price)}")
     updated_at = _instant(result.get("regularMarketTime"))
-    if updated_at is None or not EARLIEST_TIME < updated_at < reply.asked_at + BRAPI_AHEAD_AT_MOST:
+    if updated_at is None or updated_at >= reply.asked_at + BRAPI_AHEAD_AT_MOST:
         raise TickerError(f"unusable market time {_shown(result.get('regularMarketTime'))}")
     opening = openings().get(window.day) or OPENING
     local = updated_at.astimezone(EXCHANGE_TIMEZONE)
@@ -179,7 +188,7 @@ def _price(value: Any) -> float | None:
 
 
 def _volume(value: Any) -> int | None:
-    return int(value) if _is_number(value) and 0 <= value < 2**63 else None
+    return int(value) if _is_number(value) and 0 <= value < HIGHEST_VOLUME else None
 
 
 def _names(result: Mapping[str, Any], ticker: str) -> tuple[str | None, str | None]:
@@ -208,12 +217,16 @@ def _text(value: Any) -> str | None:
 def _instant(value: Any) -> datetime | None:
     """An instant to the millisecond, from ISO 8601 or (older answers, bars) Unix seconds."""
     try:
-        if isinstance(value, str):
-            instant = datetime.fromisoformat(value)
-            return to_milliseconds(instant.astimezone(UTC)) if instant.tzinfo else None
-        return to_milliseconds(datetime.fromtimestamp(value, UTC)) if _is_number(value) else None
+        if _is_number(value):
+            instant = datetime.fromtimestamp(value, UTC)
+        elif (
+            not isinstance(value, str) or (instant := datetime.fromisoformat(value)).tzinfo is None
+        ):
+            return None
+        instant = to_milliseconds(instant.astimezone(UTC))
     except (ValueError, OverflowError, OSError):
         return None
+    return instant if instant > EARLIEST_TIME else None
 
 
 def _shown(value: Any) -> str:

@@ -37,7 +37,8 @@ Read = Callable[[Mapping[str, Any], str, Reply], T]
 MAX_ATTEMPTS = 4
 FIRST_BACKOFF_SECONDS = 1.0
 SECONDS_BETWEEN_PROGRESS_LINES = 5.0
-# After this many failures (5xx, time-outs, connections) before its first answer, Brapi is down.
+# If so many requests fail (5xx, time-outs, connections) before the first answer, Brapi is down.
+# Repeated ones do not count: a ticker may make each batch fail until it is halved.
 FAILURES_OF_A_BREAKDOWN = 12
 QUOTES, USAGE = "/api/quote/", "/api/v2/user/usage"
 # Bytes. A quote has 2 KB, a bar up to 180.
@@ -193,12 +194,9 @@ class BrapiClient:
     def _read(self, request: Request, reply: Reply, read: Read[T]) -> dict[str, T | str]:
         """The answer for each ticker of a request, or the reason for none."""
         body, batch = self._connection.json(reply), request.batch
-        if not isinstance(body, Mapping):
-            reply = replace(reply, quota_left=None)  # of a proxy: it is not the token's
-        self.account.note(reply)
-        # This answer may lack the header that an earlier one had.
-        left = self.account.left if reply.quota_left is None else reply.quota_left
-        if error := refusal(reply.status, body, len(batch), reply.retry_after, left):
+        if isinstance(body, Mapping) and reply.status < 500:  # else the figures may be a proxy's
+            self.account.note(reply)
+        if error := refusal(reply.status, body, len(batch), reply.retry_after, self.account.left):
             raise error
         results = results_by_ticker(body, batch)
         self._answered = True
@@ -218,7 +216,8 @@ class BrapiClient:
         """The requests after an error: the same one later, or its tickers in two halves."""
         batch = request.batch
         if isinstance(error, TemporaryError):
-            self._stop_if_brapi_is_down(error)
+            if request.attempt == 1 and not error.too_many:
+                self._stop_if_brapi_is_down(error)
             delay = _backoff(request.attempt) if error.retry_after is None else error.retry_after
             due = time.monotonic() + delay
             if request.attempt < MAX_ATTEMPTS and due < self._queue.deadline:
@@ -231,10 +230,10 @@ class BrapiClient:
         return [Request(half) for half in batches(batch, (len(batch) + 1) // 2)]
 
     def _stop_if_brapi_is_down(self, error: TemporaryError) -> None:
-        self._breakdowns += not error.too_many
+        self._breakdowns += 1
         if not self._answered and self._breakdowns >= FAILURES_OF_A_BREAKDOWN:
             raise OutageError(
-                f"Brapi answered none of the first {FAILURES_OF_A_BREAKDOWN} requests ({error}), "
+                f"Brapi answered none of the first {self.requests} requests ({error}), "
                 f"so no more were sent. Check BRAPI_BASE_URL ({self._connection.host}), "
                 "BRAPI_TOKEN and the network, then materialize the window again."
             )

@@ -76,15 +76,20 @@ class Reply:
 class Account:
     """The quota by the answers to a client."""
 
-    limit: int | None = None
     _said: list[int] = field(default_factory=list)
+    _limits: list[int] = field(default_factory=list)
 
     def note(self, reply: Reply) -> None:
         """Takes over what an answer says, unless more is left than the limit."""
         left, limit = reply.quota_left, reply.quota_limit
         if left is not None and left <= (limit or left):
             self._said.append(left)
-            self.limit = limit or self.limit
+            self._limits += [limit] if limit else []
+
+    @property
+    def limit(self) -> int | None:
+        """What most answers say."""
+        return median_high(self._limits) if self._limits else None
 
     @property
     def spent(self) -> int:
@@ -98,6 +103,13 @@ class Account:
             return None
         middle = median_high(self._said)
         return min(left for left in self._said if left >= middle / 2 - self.spent)
+
+
+class Session(requests.Session):
+    """Leaves redirects as they are; by itself, requests reads the whole body of one in any case."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """None: there is nowhere to go on to."""
 
 
 class Connection:
@@ -116,7 +128,7 @@ class Connection:
         self._base_url = settings.brapi_base_url.rstrip("/")
         self.host = urlsplit(self._base_url).netloc.lower()
         self._texts = _Texts(token)
-        self._session = requests.Session()
+        self._session = Session()
         self._session.headers["Authorization"] = f"Bearer {token}"
         self._session.headers["Accept-Encoding"] = "gzip"
         # Without an auth of its own, requests would let a .netrc replace the header.
@@ -139,7 +151,6 @@ class Connection:
                 params=question.parameters,
                 timeout=seconds,
                 stream=True,
-                allow_redirects=False,
             ) as response:
                 headers = response.headers
                 try:
@@ -246,7 +257,7 @@ def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _cause(error: BaseException | None) -> str:
     """What the system says of a failure: the library's own words may repeat what was sent."""
-    words = type(error).__name__
+    words = str(error) if isinstance(error, zlib.error) else type(error).__name__
     while error is not None:
         if isinstance(error, OSError) and error.strerror:
             words = error.strerror

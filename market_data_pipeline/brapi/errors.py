@@ -65,7 +65,7 @@ def is_error(body: Any) -> bool:
 def refusal(
     status: int, body: Any, tickers: int, retry_after: float | None, quota_left: int | None
 ) -> BrapiError | None:
-    """The error in an answer, if it is one; `quota_left` is what it says, or one before it."""
+    """The error in an answer, if it is one; `quota_left` is by all answers so far."""
     if status == 200 and not is_error(body):
         return None
     code, message = _code_and_message(body)

@@ -38,9 +38,14 @@ def closed() -> frozenset[date]:
     return frozenset(day for day, opening in openings().items() if opening is None)
 
 
+def is_session(day: date) -> bool:
+    """Whether B3 has a session on a day of the calendar."""
+    return day.weekday() < 5 and day not in closed()
+
+
 def sessions_back(day: date, count: int) -> date:
     """The day `count` sessions before `day`, or the first day of the calendar."""
     while count and day > FIRST_DAY:
         day -= timedelta(days=1)
-        count -= day.weekday() < 5 and day not in closed()
+        count -= is_session(day)
     return day

@@ -31,29 +31,26 @@ def decide(
     Args:
         stored: the rows that are already stored.
         new: the rows of this run.
-        trusted: the last trusted row before the first of the windows (prices in BRL), by requested
-            ticker or by symbol; a ticker may be absent.
+        trusted: the last trusted row of each ticker before the first of the windows (prices in
+            BRL); one may be absent.
 
     Returns:
         The merged rows in the order of time; those that were stored keep their decision.
     """
     stored = list(stored)
     known = set(stored)
-    before = {
-        (ticker, quote.made_up, quote.window_start): quote
-        for quote in stored
-        for ticker in quote.symbols
-    }
     # Made-up and real prices are not compared.
     last = {(ticker, quote.made_up): quote for ticker, quote in trusted.items()}
+    before = {(each.ticker, each.made_up, each.window_start): each for each in stored}
     kept = []
     for quote in merge(stored, new):
         if quote not in known:
-            there = [before.get((t, quote.made_up, quote.window_start)) for t in quote.symbols]
-            quote = _decided(quote, there, _reference(quote, last))
+            keys = [(symbol, quote.made_up) for symbol in quote.symbols]
+            there = [before.get((*key, quote.window_start)) for key in keys]
+            quote = _decided(quote, _newest(there), _newest(map(last.get, keys)))
         kept.append(quote)
         if quote.trusted:
-            last |= {(ticker, quote.made_up): quote for ticker in quote.symbols}
+            last[quote.ticker, quote.made_up] = quote
     return kept
 
 
@@ -106,18 +103,20 @@ def plausible(price: float, reference: float) -> bool:
     return 1 / LARGEST_FACTOR <= price / reference <= LARGEST_FACTOR
 
 
-def _reference(quote: Quote, last: Mapping[tuple[str, bool], Quote]) -> Quote | None:
-    """The last trusted row to compare with, under either of its symbols."""
-    found = filter(None, (last.get((ticker, quote.made_up)) for ticker in quote.symbols))
-    return max(found, key=lambda each: each.window_start, default=None)
+def _newest(rows: Iterable[Quote | None]) -> Quote | None:
+    return max(filter(None, rows), key=lambda each: each.window_start, default=None)
 
 
-def _decided(quote: Quote, there: Iterable[Quote | None], last: Quote | None) -> Quote:
-    for accepted in (each for each in there if each and each.decision == "accepted"):
-        if plausible(quote.price, accepted.price):
-            # The price stays accepted when its window is observed again.
-            return replace(quote, reference_price=accepted.reference_price, decision="accepted")
+def _decided(quote: Quote, there: Quote | None, last: Quote | None) -> Quote:
+    """The quote with its decision, given the stored row of its window and the last trusted one."""
+    accepted = there if there and there.decision == "accepted" else None
+    if accepted and plausible(quote.price, accepted.price):
+        # The price stays accepted when its window is observed again.
+        return replace(quote, reference_price=accepted.reference_price, decision="accepted")
+    last = accepted or last
     reference = last.price if last else quote.previous_close
+    if reference is None and there and there.trusted:
+        reference = there.price
     if reference is None or plausible(quote.price, reference):
         return replace(quote, reference_price=reference, decision="clear")
     return replace(quote, reference_price=reference, decision="withheld")

@@ -18,7 +18,7 @@ _LARGEST_FILE, _LONGEST_LINE = 2**20, 10_000
 _LONGEST_SHOWN, _MOST_SHOWN = 10, 10
 # The cells of a line `sep=;`, which tells Excel the separator.
 _SEPARATOR = ["SEP", ""]
-_AROUND_A_CELL = " \t'\"=\u00a0\u200b\ufeff"
+_AROUND_A_CELL = " '\"="
 
 
 class WatchlistError(ClearError):
@@ -117,7 +117,7 @@ def _parse(text: str) -> Watchlist:
 
 
 def _cell(text: str) -> str:
-    text = text.partition("#")[0].strip(_AROUND_A_CELL)
+    text = "".join(filter(str.isprintable, text.partition("#")[0])).strip(_AROUND_A_CELL)
     return text.upper().removesuffix(".SA") if text.isascii() else text
 
 
@@ -125,7 +125,7 @@ def _refusal(cell: str) -> str:
     """Why a cell is not requested."""
     if TICKER.fullmatch(cell.removesuffix("F")):
         return f"{cell} is of the fractional market: use {cell[:-1]}"
-    shown = "".join(filter(str.isprintable, cell))[:_LONGEST_SHOWN]
+    shown = cell[:_LONGEST_SHOWN]
     if cell.startswith("^"):
         return f"{shown} is an index: use an ETF such as BOVA11, or remove it"
     return f"{shown!r} is not a B3 ticker such as PETR4 or HGLG11" if shown else "no ticker"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
@@ -199,6 +200,13 @@ def key_of(start: datetime) -> str:
 def start_of(key: str) -> datetime:
     """When the window of a partition key starts, UTC."""
     return datetime.strptime(key, KEY_FORMAT).astimezone(UTC)
+
+
+def is_key(text: str) -> bool:
+    """Whether a text has the form of a partition key."""
+    with suppress(ValueError):
+        return key_of(start_of(text)) == text
+    return False
 
 
 def in_sao_paulo(instant: datetime) -> str:

@@ -54,7 +54,8 @@ def official_closes(store: QuoteStore, day: date) -> Closes:
         rows = pq.read_table(content).select(schema.names).cast(schema).to_pylist()
     except Exception:  # PyArrow has many kinds of them
         return {}
-    return {row["ticker"]: row for row in rows if None not in row.values()}
+    whole = (row for row in rows if None not in row.values())
+    return {row["ticker"]: row for row in whole if row["session"] == f"{day}"}
 
 
 def corporate_action(store: QuoteStore, ticker: str, day: date) -> str:

@@ -6,7 +6,7 @@ from datetime import UTC
 from typing import Any
 
 import dagster as dg
-from bson import CodecOptions
+from bson import CodecOptions, DatetimeConversion
 from dagster_mongo import DagsterMongoError, MongoDocumentsIOManager, MongoResource
 from pydantic import ValidationError
 from pymongo import DeleteOne, ReadPreference, UpdateOne
@@ -52,7 +52,10 @@ KEPT = {
         [["window_start", 1]],
     ],
 }
-_CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, tzinfo=UTC)
+# Another program's date may be out of Python's range.
+_CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
+    tz_aware=True, tzinfo=UTC, datetime_conversion=DatetimeConversion.DATETIME_AUTO
+)
 
 Documents = Collection[dict[str, Any]]
 

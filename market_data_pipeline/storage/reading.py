@@ -20,6 +20,7 @@ from market_data_pipeline.market.quote import COLUMNS, ROWS, Quote, as_row, merg
 from market_data_pipeline.market.windows import (
     LONGEST_INTERVAL,
     Window,
+    is_key,
     key_of,
     midnight,
     start_of,
@@ -109,10 +110,11 @@ class Reading:
         return {Window(start, start + WINDOWS.interval): starts[start] for start in starts}
 
     def last_trusted(self, new: Sequence[Quote], before: Window, oldest: date) -> dict[str, Quote]:
-        """The last trusted row of each symbol of some new quotes before a window, by the symbol.
+        """The last trusted row of each ticker before a window, by the ticker.
 
         Args:
-            new: the quotes of a run: all made up, or none.
+            new: the quotes of a run, all made up or none: rows are read until each has one, under
+                one of its symbols.
             before: the window. If SYNC_INTERVAL_MINUTES was changed, a window that starts later and
                 does not end later counts as before it.
             oldest: the first day (São Paulo) that is looked at.
@@ -120,16 +122,14 @@ class Reading:
         Raises:
             QuoteStoreError: the storage cannot be read.
         """
-        wanted = {symbol for quote in new for symbol in quote.symbols}
         made_up, found = any(quote.made_up for quote in new), dict[str, Quote]()
-        windows = self._newest_first(before.end, oldest)
+        wanted, windows = list(new), self._newest_first(before.end, oldest)
         while wanted and (window := next(windows, None)):
             for quote in window[1]:
                 earlier = quote.window_end <= before.end and quote.window != before
                 if earlier and quote.trusted and quote.made_up == made_up:
-                    for ticker in wanted.intersection(quote.symbols):
-                        found[ticker] = quote
-            wanted -= found.keys()
+                    found.setdefault(quote.ticker, quote)
+            wanted = [each for each in wanted if found.keys().isdisjoint(each.symbols)]
         return found
 
     def _newest_first(self, before: datetime, oldest: date) -> Iterator[tuple[str, list[Quote]]]:
@@ -150,9 +150,9 @@ class Reading:
                 with errors_in_words("listed", self._folder):
                     found = self._folder.glob(f"{month:%Y-%m}-*{SUFFIX}")
                     self._names[month] = [path.name.removesuffix(SUFFIX) for path in found]
-            # All keys have the form of `before` and are local times: their order is that of time.
+            # The keys are local times: their order is that of time.
             keys = [key for key in self._names[month] if oldest.isoformat() <= key < before]
-            yield from sorted((key for key in keys if len(key) == len(before)), reverse=True)
+            yield from sorted(filter(is_key, keys), reverse=True)
             month = (month - timedelta(days=1)).replace(day=1)
 
     def _decoded(self, key: str, content: bytes | Exception) -> list[Quote] | None:

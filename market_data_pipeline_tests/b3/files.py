@@ -26,11 +26,11 @@ def record(ticker: str = "PETR4", close: float = 41.10, day: str = TUESDAY, **gi
         "distribution": 185,
         **given,
     }
-    prices = {"close": close, "low": close - 1, "high": close + 1}
+    prices = {"close": close, "low": close - 1, "high": close + 1, "open": close, "average": close}
     fields |= {name: round(100 * given.get(name, price)) for name, price in prices.items()}
     return (
-        "01{day}{bdi}{ticker:<12}{market}{name:<12}{kind:<10}   R$  {close:013}{high:013}{low:013}"
-        "{close:013}{close:013}{close:013}{close:013}00007{volume:018}{brl:018}{zero:013}"
+        "01{day}{bdi}{ticker:<12}{market}{name:<12}{kind:<10}   R$  {open:013}{high:013}{low:013}"
+        "{average:013}{close:013}{close:013}{close:013}00007{volume:018}{brl:018}{zero:013}"
         "099991231{factor:07}{zero:013}BRPETRACNPR6{distribution:03}"
     ).format(ticker=ticker, day=day, volume=1_000, brl=4_110_000, zero=0, **fields)
 

@@ -19,7 +19,7 @@ from market_data_pipeline_tests.b3.files import (
     session_file,
     zipped,
 )
-from market_data_pipeline_tests.observed import failure_of
+from market_data_pipeline_tests.observed import checks, failure_of
 
 NAME, TEXT = "COTAHIST_D17112026.ZIP", "COTAHIST_D17112026.TXT"
 LINES = cotahist(record(), record("VALE3", 62.80)).splitlines(keepends=True)
@@ -54,11 +54,20 @@ UNUSABLE: dict[str, tuple[str | bytes | int, str]] = {
     "no record": (cotahist(), "it ends after 0 records"),
     "a price without digits": (WHOLE.replace("00004110", "0000411-"), "lacks a number"),
     "a factor of 0": (cotahist(record(factor=0)), "line 2 (PETR4) lacks a number"),
-    "a close of 0": (cotahist(record(close=0.0, low=0.0)), "(PETR4) has a close out of its range"),
+    "a close of 0": (cotahist(record(close=0.0, low=0.0)), "(PETR4) has its open out of its range"),
     "a close above the highest price": (
         cotahist(record(close=411.0, high=41.5)),
-        "line 2 (PETR4) has a close out of its range",
+        "line 2 (PETR4) has its open out of its range",
     ),
+    "an open below the lowest price": (
+        WHOLE.replace("0000000004110", "0000000000000", 1),
+        "line 2 (PETR4) has its open out of its range",
+    ),
+    "an average above the highest price": (
+        cotahist(record(average=99.0)),
+        "line 2 (PETR4) has its average out of its range",
+    ),
+    "cruzeiros": (WHOLE.replace("R$  ", "CR$ "), "line 2 (PETR4) is not in R$"),
     "a record after the end": (WHOLE + LINES[1], "line 5 is no record"),
     "HTML with status 200": (b"<html>Manutencao</html>", "not a zip file"),
     "two files of prices": (zipped(WHOLE, COTAHIST_OLD=WHOLE), "it holds 2 files of prices"),
@@ -122,20 +131,30 @@ def test_characters_that_cannot_be_printed_are_left_out(b3: FileServer) -> None:
     assert (found["PETR4"]["name"], found["PETR4"]["kind"]) == ("PETRO  [31m", "ON    NM")
 
 
-def test_nothing_is_stored_of_a_file_that_is_cut_and_the_others_of_its_range_are(
-    official: Official,
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (
+            zipped(cotahist(record(day="20261113"))[:400]),
+            "cannot be used: line 2 is no record of 245 characters.",
+        ),
+        (403, "could not be downloaded from B3 in 3 attempts (it answered 403): check"),
+    ],
+)
+def test_nothing_is_stored_of_an_odd_file_and_the_others_of_its_range_are(
+    answer: bytes | int, why: str, official: Official
 ) -> None:
     others = {"2026-11-16", "2026-11-17"}
     for day in others:
         official.b3.files |= session_file(day)
-    official.b3.files["COTAHIST_D13112026.ZIP"] = zipped(cotahist(record(day="20261113"))[:400])
+    official.b3.files["COTAHIST_D13112026.ZIP"] = answer
 
     result = official("2026-11-13", "2026-11-17")
 
-    assert failure_of(result, "official_close") == (
-        "No prices of B3 are stored for 2026-11-13: COTAHIST_D13112026.ZIP cannot be used: line 2 "
-        "is no record of 245 characters."
+    assert failure_of(result, "official_close").startswith(
+        f"No prices of B3 are stored for 2026-11-13: COTAHIST_D13112026.ZIP {why}"
     )
+    assert checks(result).keys() == {"closes_match", "calendar_matches"}
     assert official.documents().keys() == {f"PETR4|{day}" for day in others}
     assert {path.stem for path in (official.pipeline.folder / "official_close").iterdir()} == others
     done = result.asset_materializations_for_node("official_close")

@@ -1,6 +1,7 @@
 """B3's close beside ours: what is stored, what is checked, and when it is asked for."""
 
 import re
+import shutil
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -79,7 +80,8 @@ def test_the_sandbox_serves_its_market_and_is_red_for_one_instrument_on_request(
         ticker: each["price"] for ticker, each in ours.items()
     }
 
-    lower = {"PREMIN": 4090, "PREMAX": 4120, "PREULT": 4110}
+    prices = ("PREABE", "PREMED", "PREMIN", "PREMAX", "PREULT")
+    lower = dict(zip(prices, (4100, 4105, 4090, 4120, 4110), strict=True))
     official.pipeline.sandbox.faults = [Fault(ticker="BOVA11", fields=lower)]
     result = official(url=url)
     assert result.success  # the file was read; the check says what is wrong
@@ -98,6 +100,8 @@ def test_both_stores_hold_the_same(closed: Official) -> None:
     without = {"_id", "created_at", "run_id"}
     for each in closed.documents().values():
         assert read[each["ticker"]] == {name: each[name] for name in each.keys() - without}
+    folder = closed.pipeline.folder / "official_close"
+    shutil.copy(folder / "2026-11-17.parquet", folder / "2026-11-16.parquet")
     assert official_closes(closed.pipeline.store, date(2026, 11, 16)) == {}
     of_quotes = runs_of(closed.pipeline.instance, WINDOWS.from_key(LAST), QUOTES)
     assert of_quotes == []
@@ -175,7 +179,8 @@ def test_a_renamed_instrument_is_found_by_the_symbol_of_our_record(
     renamed = {"requested_ticker": "ELET3", "price": 52.70, "volume": None}
     store(official.pipeline, quote(LAST, "AXIA3", **renamed))
 
-    assert checks(official())["closes_match"] == (True, "1 of 1 closes match")
+    said = "1 of 1 closes match; B3 has no record of BBAS3"
+    assert checks(official())["closes_match"] == (True, said)
     assert official.documents().keys() == {"AXIA3|2026-11-17", "PETR4|2026-11-17"}
 
 
@@ -291,10 +296,14 @@ def test_more_than_forty_sessions_of_a_year_are_one_request(official: Official) 
 
 
 def test_the_file_of_the_year_serves_for_a_session_of_a_past_year(official: Official) -> None:
-    year = cotahist(*(record(day=day) for day in ("20250107", "20250108")), day="20251230")
+    year = cotahist(*(record(day=day) for day in ("20250107", "20250111")), day="20251230")
     official.b3.files["COTAHIST_A2025.ZIP"] = zipped(year, "COTAHIST_A2025.TXT")
 
-    assert official("2025-01-07").success
+    result = official("2025-01-07")
+
+    assert result.success
+    saturday = (False, "B3 has a file for 2025-01-11, closed by the calendar")
+    assert checks(result)["calendar_matches"] == saturday
     assert official.b3.asked == ["COTAHIST_D07012025.ZIP", "COTAHIST_A2025.ZIP"]
     assert official.documents().keys() == {"PETR4|2025-01-07"}
 

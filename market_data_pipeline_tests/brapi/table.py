@@ -46,7 +46,12 @@ FAULTS: dict[str, dict[str, Any]] = {
     "unknown, older answer": {"status": 417},
     "not an instrument of B3": {"ticker": "ZZZZ3"},
     "404 with a page": {"status": 404, "body": PAGE},
-    "redirect": {"status": 301, "body": PAGE, "headers": {"Location": "https://example.com/"}},
+    "redirect": {
+        "status": 301,
+        "body": PAGE,
+        "headers": {"Location": "https://example.com/"},
+        "encoding": "gzip",
+    },
     "refused parameter": {"status": 400},
     "malformed parameter": {
         "status": 400,
@@ -66,9 +71,13 @@ FAULTS: dict[str, dict[str, Any]] = {
     },
     "every request refused without a code": {"ticker": None, "status": 403},
     "payment required, with requests left": {"status": 402},
-    "quota spent, older answer": {"status": 402, "headers": {"x-ratelimit-remaining": "0"}},
     "not on the plan": {"status": 403, "code": "FEATURE_NOT_AVAILABLE"},
-    "quota spent": {"status": 429, "headers": {"x-ratelimit-remaining": "0"}},
+    "quota spent by one answer": {
+        "status": 429,
+        "headers": {"x-ratelimit-remaining": "0"},
+        "numbers": [1],
+        "delay": 1.0,
+    },
     "too fast, once": {"status": 429, "headers": {"Retry-After": "0"}, "numbers": [1]},
     "too fast, always": {"status": 429},
     "come back later": {"status": 429, "headers": {"Retry-After": "3600"}, "delay": 1.0},
@@ -129,7 +138,9 @@ BATCH_FAULTS: dict[str, dict[str, Any]] = {
     "one spoils the batch": {"status": 500},
     "refused batch": {"status": 404},
 }
+SPENT = {"quota spent": 429, "quota spent, older answer": 402}
 TESTED_ALONE = {
+    *SPENT,
     "too many tickers",
     "another symbol",
     "bars of another length",

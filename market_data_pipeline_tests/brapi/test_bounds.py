@@ -138,6 +138,22 @@ def test_one_odd_rest_is_not_that_of_the_quota(
     assert told["quota_left"] > 14_000
 
 
+@pytest.mark.parametrize(
+    ("plan", "status", "quota"), [("pro", 503, "500,000"), ("free", 404, "15,000")]
+)
+def test_what_one_ticker_is_answered_with_is_not_the_quota(
+    plan: str, status: int, quota: str, make_pipeline: Callable[..., Any]
+) -> None:
+    few = {"x-ratelimit-limit": "20", "x-ratelimit-remaining": "10"}
+    with make_pipeline(plan=plan) as pipeline:
+        pipeline.sandbox.faults = [Fault(ticker="HGLG11", status=status, headers=few)]
+
+        told = metadata(pipeline.run(LIVE_ON_TUESDAY, select="quotes"), "quotes")
+
+        assert told["quota_left"] > 14_000
+        assert f" of {quota} until " in told["quota"]
+
+
 def test_the_step_ends_in_time_with_what_it_has_also_of_a_split_batch(
     make_pipeline: Callable[..., Any], watchlist: SetWatchlist
 ) -> None:

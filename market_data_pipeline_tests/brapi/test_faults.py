@@ -13,6 +13,7 @@ from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline_tests.brapi.table import (
     BATCH_FAULTS,
     FAULTS,
+    SPENT,
     TESTED_ALONE,
     TICKERS,
     TIMED_OUT,
@@ -100,6 +101,47 @@ def test_one_spoils_the_only_batch(make_pipeline: Callable[..., Any]) -> None:
         assert len(asked(pipeline, TICKERS[0])) == client.MAX_ATTEMPTS + 1
 
 
+def test_one_ticker_spoils_each_of_the_batches(
+    make_pipeline: Callable[..., Any], watchlist: SetWatchlist, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "MAX_ATTEMPTS", 4)
+    tickers = load_watchlist().tickers
+    watchlist([*tickers])
+    with make_pipeline(plan="startup") as pipeline:
+        pipeline.sandbox.faults = [Fault(ticker=each, status=500) for each in tickers[::10]]
+
+        told = metadata(pipeline.run(LIVE_ON_TUESDAY, select="quotes"), "quotes")
+
+        assert {each["ticker"] for each in told["failed"]} == {*tickers[::10]}
+
+
+@pytest.mark.parametrize(
+    ("requested", "costs"),
+    [("abev3", "nothing"), ("ABEV3.SA", "nothing"), (["ABEV3"], "nothing"), ("BBAS3", "itself")],
+)
+def test_an_odd_requested_symbol_costs_no_other_ticker(
+    make_pipeline: Callable[..., Any], requested: object, costs: str
+) -> None:
+    with make_pipeline(plan="pro") as pipeline:
+        pipeline.sandbox.faults = [Fault(ticker=VICTIM, fields={"requestedSymbol": requested})]
+
+        told = metadata(pipeline.run(LIVE_ON_TUESDAY, select="quotes"), "quotes")
+
+        failed = [each["ticker"] for each in told.get("failed", [])]
+        assert failed == ([VICTIM] if costs == "itself" else [])
+
+
+@pytest.mark.parametrize("case", SPENT)
+def test_a_spent_quota_ends_the_run(case: str, pipeline: Pipeline) -> None:
+    pipeline.sandbox.faults = [Fault(status=SPENT[case], headers={"x-ratelimit-remaining": "0"})]
+
+    result = pipeline.run(LIVE_ON_TUESDAY, select="quotes")
+
+    assert not result.success
+    assert_reads(failure_of(result), rows()[case].sentence)
+    assert len(pipeline.sandbox.requests) == len({each.path for each in pipeline.sandbox.requests})
+
+
 def test_too_many_tickers(pipeline: Pipeline) -> None:
     pipeline.brapi = {"plan": "pro"}
 
@@ -156,7 +198,7 @@ def test_bars_of_another_length(make_pipeline: Callable[..., Any]) -> None:
 
 
 def test_nobody_is_there(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "FAILURES_OF_A_BREAKDOWN", 6)
+    monkeypatch.setattr(client, "FAILURES_OF_A_BREAKDOWN", 3)
     (port,) = free_ports(1)
     pipeline.brapi = {"base_url": f"http://127.0.0.1:{port}"}
 

@@ -40,7 +40,18 @@ REFUSED = {
     "BRAPI_TIMEOUT_SECONDS": (SECONDS, "inf", "nan", "0"),
     "BRAPI_QUOTA_SHARE": ("set it to a number from 0 to 1 such as 0.5.", "50"),
     "MONGO_HOST": (HOST, "mongodb://user:s3cr3t@db", "user:s3cr3t@db", "s3cr3t@db", "db/?s3cr3t"),
-    "MONGO_DB": (NAME, "mongodb://user:s3cr3t@db/prices"),
+    "MONGO_URI": (
+        "set it to a connection string such as mongodb://user:password@host:27017/.",
+        "localhost:27017",
+        "http://me:s3cr3t@db",
+        "mongodb://",
+    ),
+    "MONGO_DB": (
+        "set it to the name of a database.",
+        "mongodb://user:s3cr3t@db/prices",
+        "market.data",
+    ),
+    "ALERT_WEBHOOK_URL": ("set it to a URL such as https://….", "hooks.example.com/s3cr3t"),
     "KAFKA_TOPIC": (NAME, "user:s3cr3t@broker"),
     "MONGO_PORT": ("set it to a port such as 3000.", "0", "s3cr3t"),
     "KAFKA_BOOTSTRAP_SERVERS": (

@@ -55,7 +55,7 @@ def test_fifty_instruments_come_with_the_package() -> None:
         "TICKER\rpetr4.sa\rVALE3.SA\r",
         "sep=;\r\nticker;name\r\nPETR4;a\r\nVALE3;b\r\n",
         'ticker,name\n"PETR4","Petrobras, S.A."\n\'VALE3\',"Vale ""ON"""\n',
-        "# ours\n\nTicker\n\nPETR4  # oil\n\u200bVALE3\u00a0\n\n",
+        "# ours\n\nTicker\n\nPETR4  # oil\n\u200bVA\u00adLE3\u00a0\n\n",
         "PETR4\nVALE3",
         "1;PETR4;oil\n2;VALE3;ore\n",
     ],

@@ -150,10 +150,12 @@ def test_windows_of_five_minutes_whose_bars_may_be_incomplete_have_no_row(
     assert gaps_of(observation, "PETR4") == dict.fromkeys(session[-2:], "too early")
 
 
-def test_a_bar_with_nulls_fills_no_window(pro: Pipeline) -> None:
+def test_an_odd_bar_costs_itself(pro: Pipeline) -> None:
     history = bars(pro.sandbox, "PETR4", MONDAY, "30m")
     history[3] |= dict.fromkeys(("open", "high", "low", "close", "volume", "adjustedClose"))
     history[4]["volume"] = None
+    history[5]["volume"] = 2**60
+    history.append({**history[0], "date": "0001-01-01T00:00:00Z"})
     pro.sandbox.faults = answered_with("PETR4", history)
 
     observation = observe(pro, MONDAYS, ("PETR4",))
@@ -163,7 +165,7 @@ def test_a_bar_with_nulls_fills_no_window(pro: Pipeline) -> None:
     assert filed(observation.quotes) == prices
     assert gaps_of(observation, "PETR4") == {MONDAYS[3]: "no trade"}
     volumes = {quote.window: quote.bar_volume for quote in observation.quotes}
-    assert [window for window in volumes if volumes[window] is None] == [MONDAYS[4]]
+    assert [window for window in volumes if volumes[window] is None] == [*MONDAYS[4:6]]
 
 
 Change = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]

@@ -6,10 +6,11 @@ from typing import Any
 
 import pymongo
 import pytest
+from bson.datetime_ms import DatetimeMS
 from pymongo.collection import Collection
 
 from market_data_pipeline.storage.price_history import PriceHistory
-from market_data_pipeline_tests.conftest import Pipeline
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
 from market_data_pipeline_tests.observed import checks, metadata
 from market_data_pipeline_tests.record.helpers import (
     SECOND,
@@ -114,6 +115,22 @@ def test_documents_of_other_programs_are_left_alone(stored: Pipeline) -> None:
     assert checks(result)["history_equals_quotes"] == (True, "All 4 quotes are in the collection.")
     assert metadata(result, "mongo_price_history")["rows"] == 4
     assert [each for each in stored.documents() if each in theirs] == theirs
+
+
+@pytest.mark.services
+def test_a_date_of_another_program_that_python_cannot_hold_costs_nothing(
+    pipeline: Pipeline, real_mongo: str
+) -> None:
+    pipeline.mongo_uri = real_mongo
+    start, never = datetime(2026, 11, 17, 17, 30, tzinfo=UTC), DatetimeMS(2**60)
+    with pymongo.MongoClient[dict[str, Any]](real_mongo) as client:
+        documents = client["market_data_db"]["price_history"]
+        documents.insert_one({"_id": "theirs", "window_start": start, "until": never})
+        try:
+            assert pipeline.run(LIVE_ON_TUESDAY).success
+            assert documents.count_documents({}) == 5
+        finally:
+            client.drop_database("market_data_db")
 
 
 def test_what_has_just_been_written_is_read_from_the_primary_and_survives_a_crash(

@@ -89,6 +89,39 @@ def test_what_is_not_withheld_cannot_be_accepted(stored: Pipeline) -> None:
     assert len(stored.sandbox.requests) > asked
 
 
+def test_a_stale_answer_after_an_acceptance_is_withheld(stored: Pipeline, later: Later) -> None:
+    stored.sandbox.faults = [times(stored, 0.1)]
+    stored.run(SECOND)
+    accept(stored, SECOND, VICTIM)
+    accepted = row(stored, SECOND)
+    later(1.3)
+    stored.sandbox.faults = [times(stored, 1.0)]
+
+    assert not checks(stored.run(SECOND))["prices_plausible"][0]
+    assert row(stored, SECOND).reference_price == accepted.price
+    assert len(prices(stored)) == 2
+
+
+def test_one_answer_under_another_symbol_is_no_measure_for_the_instrument(
+    pipeline: Pipeline, later: Later
+) -> None:
+    odd = {"symbol": "MGLU3", "regularMarketPrice": 9.1, "regularMarketPreviousClose": 9.0}
+    pipeline.sandbox.faults = [Fault(ticker=VICTIM, numbers=[1], fields=odd)]
+    assert pipeline.run(LIVE_ON_TUESDAY).success
+    later(1)
+
+    assert checks(pipeline.run(SECOND))["prices_plausible"][0]
+    assert len(prices(pipeline)) == 1
+
+
+def test_a_first_price_is_the_measure_of_its_own_window(stored: Pipeline, later: Later) -> None:
+    later(0)
+    stored.sandbox.faults = [CENTS]
+
+    assert not checks(stored.run(LIVE_ON_TUESDAY))["prices_plausible"][0]
+    assert len(prices(stored)) == 1
+
+
 def test_an_acceptance_in_a_range_says_why_a_window_of_it_is_empty(stored: Pipeline) -> None:
     stored.sandbox.faults = [times(stored, 0.1)]
     stored.run(SECOND)
