@@ -94,9 +94,6 @@ MongoAddress = Annotated[
     _valid_if(lambda secret: re.match(r"mongodb(\+srv)?://.", secret.get_secret_value())),
     "a connection string such as mongodb://user:password@host:27017/",
 ]
-Webhook = Annotated[
-    SecretStr, _valid_if(lambda s: "://" in s.get_secret_value()), "a URL such as https://…"
-]
 Database = Annotated[str, Field(pattern=r"""^[^/\\. "$*<>:|?@\s]*$"""), "the name of a database"]
 Name = Annotated[str, Field(pattern=r"^[^/@\s]*$"), "a name without slash, @ and space"]
 File = Annotated[str, _valid_if(lambda text: "://" not in text), "the path of a file"]
@@ -130,7 +127,9 @@ class Settings(BaseSettings):
         frozen=True, hide_input_in_errors=True, validate_default=False, enable_decoding=False
     )
 
-    brapi_token: SecretStr = _setting(NO_SECRET, "API token; without it, runs fail", shown="")
+    brapi_token: SecretStr = _setting(
+        NO_SECRET, "API token; without it, runs fail with a message", shown=""
+    )
     brapi_plan: Literal["free", "startup", "pro"] = _setting(
         "free", "plan of the token: `free`, `startup` or `pro`"
     )
@@ -214,7 +213,7 @@ class Settings(BaseSettings):
     publish_made_up_prices: Flag = _setting(
         False, "`true` lets the made-up prices of a sandbox reach the database and the topic"
     )
-    alert_webhook_url: Webhook = _setting(
+    alert_webhook_url: SecretStr = _setting(
         NO_SECRET,
         "incoming webhook in Slack's format, or an address of Apprise: checks that fail and runs "
         "that failed",

@@ -10,7 +10,9 @@ from dotenv import dotenv_values
 from market_data_pipeline.settings import SettingError, Settings
 
 BRAPI = "https://brapi.dev"
-PATHS = re.compile("WATCHLIST_FILE|QUOTES_PATH|KAFKA_CONFIG_.*_LOCATION", re.IGNORECASE)
+PATHS = re.compile(
+    "WATCHLIST_FILE|QUOTES_PATH|B3_CA_BUNDLE|KAFKA_CONFIG_.*_LOCATION", re.IGNORECASE
+)
 
 
 def read_settings() -> Settings:
@@ -42,7 +44,7 @@ def state_of_brapi(given: Settings) -> Path:
     """
     address = given.brapi_base_url.rstrip("/")
     name = "brapi" if address == BRAPI else re.sub(r"\W+", "-", address)
-    home = Path(given.market_data_home).absolute()
+    home = Path(given.market_data_home).expanduser().absolute()
     return home / ("sandbox" if brapi_is_sandbox(given) else name)
 
 

@@ -95,18 +95,19 @@ def last_recorded(instance: dg.DagsterInstance, now: datetime) -> Quota | None:
 def measured(client: BrapiClient, last: Quota | None, now: datetime) -> Quota | None:
     """What is left after the requests of a run; estimated from `last` if no answer said.
 
-    A run of the live window asks Brapi for the usage window if it is not known or over, if the
-    token has moved to another plan, or if more is left than before, as with another token.
+    Brapi is asked for the usage window if it is not known or over, if the token has moved to
+    another plan, or if more is left than before, as with another token.
     """
     account, cost = client.account, client.cost_of_the_quotes
     if account.left is None:
-        # No answer said: assume that every request that was sent counts.
-        return last and replace(last, left=max(0, last.left - client.requests))
-    limit = account.limit or (last.limit if last else account.left)
-    renewed = last and account.left > last.left and last.kind != "rolling-30d"
-    if last and last.limit == limit and not (cost and (renewed or last.kind == "assumed")):
+        # No answer said: each request that was sent counts. A rolling quota gives as much back.
+        spent = client.requests if last and last.kind != "rolling-30d" else 0
+        return last and replace(last, left=max(0, last.left - spent))
+    limit = account.limit or max(last.limit if last else 0, account.left)
+    same = last and last.limit == limit and account.left <= last.left and last.kind != "assumed"
+    if last and same:
         return replace(last, left=account.left, cost=cost or last.cost)
-    kind, end = (client.usage_window() if cost else None) or ("", now)
+    kind, end = client.usage_window() or ("", now)
     cost = cost or account.spent
     if kind == "rolling-30d":
         return Quota(account.left, limit, cost, now + ROLLING, "rolling-30d")

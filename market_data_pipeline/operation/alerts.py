@@ -25,7 +25,7 @@ from market_data_pipeline.operation.freshness import GRACE
 from market_data_pipeline.runs.common import WINDOWS
 from market_data_pipeline.runs.dagster_internals import evaluations, is_of_this_location
 from market_data_pipeline.runs.results import ERROR, NAMED, WINDOW
-from market_data_pipeline.runs.run_history import partitions_in_words
+from market_data_pipeline.runs.run_history import ends_of, partitions_in_words
 from market_data_pipeline.settings import settings
 
 URL, SLACK = "ALERT_WEBHOOK_URL", "hooks.slack.com"
@@ -85,7 +85,7 @@ def alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReas
     if not session or not session[0].start <= now < session[-1].end + AFTER_THE_SESSION:
         return dg.SkipReason("B3 is closed: open failures are sent when the next session begins.")
     looked_at = clock.record_now()
-    failing, passing = _checks(context)
+    failing, passing = _checks(context, session[0].start)
     over = [name for name in known.checks if name in passing]
     new = {name: text for name, (text, named) in failing.items() if _is_new(known, name, named)}
     runs = dict(_failed_runs(context, known))
@@ -181,14 +181,18 @@ def _is_new(known: Cursor, name: str, named: list[str]) -> bool:
 
 
 def _checks(
-    context: dg.SensorEvaluationContext,
+    context: dg.SensorEvaluationContext, opening: datetime
 ) -> tuple[dict[str, tuple[str, list[str]]], set[str]]:
-    """The checks that fail for the newest window, with what they say and name; those that pass."""
+    """The checks that fail for the newest window, with what they say and name; those that pass.
+
+    Of an asset whose partitions are sessions, the newest window is that of the session before the
+    `opening`.
+    """
     assert context.repository_def
-    newest = WINDOWS.last_ended(clock.utc_now() - GRACE)
-    failing: Failing = {}
-    passing = set()
-    for key in sorted(context.repository_def.asset_graph.asset_check_keys):
+    graph, failing, passing = context.repository_def.asset_graph, Failing(), set()
+    for key in sorted(graph.asset_check_keys):
+        of_windows = graph.get(key.asset_key).partitions_def == WINDOWS.partitions
+        newest = WINDOWS.last_ended(clock.utc_now() - GRACE if of_windows else opening)
         found = (each for each in evaluations(context.instance, key) if _is_of(each, newest))
         # Of the newest window that has any, the last one: an earlier window may be checked again.
         evaluation = max(
@@ -212,20 +216,35 @@ def _is_of(evaluation: dg.AssetCheckEvaluation, newest: Window | None) -> bool:
 
 
 def _failed_runs(context: dg.SensorEvaluationContext, known: Cursor) -> Iterator[tuple[str, str]]:
-    """The runs that have failed since the last look, each step of a window once."""
+    """What has failed since the last look, each step of a window once."""
     since = datetime.fromtimestamp(known.since, UTC)
     wanted = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since)
     for record in context.instance.get_run_records(wanted, ascending=True):
         run = record.dagster_run
         if not is_of_this_location(context, run):
             continue
-        reasons = _why_it_failed(context.instance, run.run_id)
-        steps = ", ".join(reasons) or run.job_name
         of = partitions_in_words(run) or f" in run {run.run_id[:8]}"
-        key = f"{steps} failed{of}"
-        if key not in known.runs:
-            lines = [*reasons.values()] or ["No step failed: see the log of the run."]
-            yield key, "\n".join([*lines, _link(run.run_id)])
+        reasons = _why_it_failed(context.instance, run.run_id)
+        none = {run.job_name: "No step failed: see the log of the run."}
+        for step, reason in (reasons or none).items():
+            key = f"{step} failed{of}"
+            if key not in known.runs and not _is_made_good(context, step, record):
+                yield key, f"{reason}\n{_link(run.run_id)}"
+
+
+def _is_made_good(context: dg.SensorEvaluationContext, step: str, record: dg.RunRecord) -> bool:
+    """Whether the session that a step failed for has been materialized since.
+
+    B3's file usually comes later than it is first asked for.
+    """
+    assert context.repository_def
+    graph, partitions = context.repository_def.asset_graph, ends_of(record.dagster_run)
+    for asset in graph.materializable_asset_keys:
+        if step == asset.to_python_identifier() and len(partitions) == 1:
+            wanted = dg.AssetRecordsFilter(asset, partitions, after_timestamp=record.end_time)
+            found = context.instance.fetch_materializations(wanted, limit=1).records
+            return bool(found) and graph.get(asset).partitions_def != WINDOWS.partitions
+    return False
 
 
 def _why_it_failed(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The quotes of the watchlist, one window at a time."""
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from threading import Thread
 from time import monotonic
 
@@ -32,6 +32,9 @@ from market_data_pipeline.runs.common import (
 from market_data_pipeline.runs.results import column_schema
 from market_data_pipeline.runs.turn import BRAPI, turn
 from market_data_pipeline.storage.quote_store import QuoteStore
+
+# How long before its window's end a run takes the turn. Until then, others may ask Brapi.
+TURN_AHEAD = timedelta(seconds=5)
 
 
 class QuotesConfig(dg.Config):
@@ -78,20 +81,22 @@ def quotes(
         tickers = [*watchlist.tickers]
         if watchlist.left_out:
             context.log.warning(watchlist.left_out)
+        quote_store.try_writing(len(windows))
+        if not config.accept:
+            _get_ready(context, brapi, services, windows[-1])
         # Kept until the rows are stored: what they are compared with must not change before.
         with turn(context, BRAPI):
             first_request = monotonic() + brapi.settings.brapi_min_interval_seconds
-            # What is slow or may fail comes before the window's end.
             stored, day = quote_store.reading(), windows[0].day
             stored.windows(keys)
             earlier = stored.sessions(sessions_back(day, 1), day)
-            quote_store.try_writing(len(windows))
             if config.accept:
-                rows = _accept(context, quote_store.load(keys), config.accept)
+                rows = _accept(context, quote_store.rows_of(keys), config.accept)
                 observation = as_stored(brapi.plan, tickers, windows, clock.utc_now(), rows)
                 quota = last_recorded(context.instance, clock.utc_now())
             else:
-                _wait_for_the_end(context, brapi, services, windows[-1], first_request)
+                clock.sleep(_seconds_to(windows[-1].end))
+                clock.sleep(max(0.0, first_request - monotonic()))
                 observation, quota = _observe(context, brapi, windows, tickers)
                 oldest = sessions_back(day, LOOK_BACK_SESSIONS)
                 trusted = stored.last_trusted(observation.quotes, windows[0], oldest)
@@ -117,35 +122,33 @@ def _refuse_future(window: Window) -> None:
         )
 
 
-def _wait_for_the_end(
+def _get_ready(
     context: dg.AssetExecutionContext,
     brapi: Brapi,
     services: Sequence[Connect],
     window: Window,
-    first_request: float,
 ) -> None:
-    """Waits for the end of a window, and for the instant (monotonic) of the first request.
+    """Checks the token and connects to the services, until it is time to take the turn.
 
-    Meanwhile it checks the token, and connects to the services; the log has what fails.
+    The log has what fails.
 
     Raises:
         RunError: the token or the address of Brapi cannot be used.
     """
-    if _seconds_to(window.end):
-        brapi.client().close()
-        troubles: list[str] = []
-        threads = [
-            Thread(target=lambda each=each: troubles.append(each()), daemon=True)
-            for each in services
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(_seconds_to(window.end))
-        for trouble in filter(None, troubles):
-            context.log.warning(trouble)
-    clock.sleep(_seconds_to(window.end))
-    clock.sleep(max(0.0, first_request - monotonic()))
+    if not _seconds_to(window.end):
+        return
+    brapi.client().close()
+    troubles: list[str] = []
+    threads = [
+        Thread(target=lambda each=each: troubles.append(each()), daemon=True) for each in services
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(_seconds_to(window.end - TURN_AHEAD))
+    for trouble in filter(None, troubles):
+        context.log.warning(trouble)
+    clock.sleep(_seconds_to(window.end - TURN_AHEAD))
 
 
 def _seconds_to(instant: datetime) -> float:

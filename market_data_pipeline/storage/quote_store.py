@@ -113,14 +113,11 @@ class QuoteStore:
         """Whether a price may reach the database and the topic."""
         return self.publish_made_up_prices or not quote.made_up
 
-    def load(self, keys: Sequence[str]) -> list[Quote]:
-        """The rows of some windows for a sink, in the order of the keys.
-
-        Made-up rows that may not leave are left out, and named in the log.
+    def rows_of(self, keys: Sequence[str]) -> list[Quote]:
+        """The rows of some windows, in the order of the keys.
 
         Raises:
-            QuoteStoreError: the files cannot be read, one of the windows was never stored, or all
-                prices are made up and none may leave.
+            QuoteStoreError: the files cannot be read, or one of the windows was never stored.
         """
         reading = self.reading()
         stored = reading.windows(keys)
@@ -136,7 +133,17 @@ class QuoteStore:
                 f"There are no stored quotes for {missing[0]}{more} in {self.folder}: materialize "
                 "`quotes` for them first."
             )
-        quotes = [quote for rows in stored.values() for quote in rows or ()]
+        return [quote for rows in stored.values() for quote in rows or ()]
+
+    def load(self, keys: Sequence[str]) -> list[Quote]:
+        """The rows of some windows for a sink, in the order of the keys.
+
+        Made-up rows that may not leave are left out, and named in the log.
+
+        Raises:
+            QuoteStoreError: as `rows_of`, or all prices are made up and none may leave.
+        """
+        quotes = self.rows_of(keys)
         made_up = [quote for quote in quotes if not self.may_leave(quote)]
         if not made_up:
             return quotes

@@ -11,11 +11,16 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from market_data_pipeline.runs.dagster_internals import is_of_this_location
 from market_data_pipeline.settings import settings
-from market_data_pipeline_tests.alerts.conftest import Chat, Watch
+from market_data_pipeline_tests.alerts.conftest import Chat, Watch, quote
+from market_data_pipeline_tests.b3.conftest import Official
+from market_data_pipeline_tests.b3.conftest import b3 as b3
+from market_data_pipeline_tests.b3.conftest import official as official
+from market_data_pipeline_tests.b3.files import session_file
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline, SetClock, at
 from market_data_pipeline_tests.record.helpers import SECOND, VICTIM, accept, times
 
 NOON, HALF_PAST = "2026-11-17T12:00-0300", "2026-11-17T12:30-0300"
+LAST, NOWHERE = "2026-11-17T17:30-0300", "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=500"
 NOTHING = dg.GraphDefinition("everything", node_defs=[]).to_job()
 AWAY = dg.Failure("MongoDB is <away>:\nstart it.")
 
@@ -104,6 +109,37 @@ def test_a_run_is_of_the_code_location_that_launched_it(watch: Watch, chat: Chat
     watch.at()
 
     assert chat.taken == [], "the sensor of the tests is in no code location"
+
+
+def test_both_sinks_of_a_run_and_then_each_alone_are_told_once(
+    four_instruments: object, pipeline: Pipeline, watch: Watch, chat: Chat
+) -> None:
+    watch.instance, pipeline.mongo_uri = pipeline.instance, NOWHERE
+    sinks = ("kafka_publication", "mongo_price_history")
+    with pipeline.without_kafka():
+        for select in ("*", *sinks):
+            assert not pipeline.run(LIVE_ON_TUESDAY, select=select).success
+            watch.at()
+
+    told = [line for text in chat.taken for line in text.splitlines() if " failed for " in line]
+    assert told == [f"*{sink} failed for {LIVE_ON_TUESDAY}*" for sink in sinks]
+
+
+def test_b3s_file_that_came_in_the_night_is_no_news_and_what_it_shows_is(
+    official: Official, watch: Watch, chat: Chat, set_clock: SetClock
+) -> None:
+    watch.instance = official.pipeline.instance
+    official.pipeline.store.save([quote(LAST, "PETR4", price=40.0)], [LAST])
+    assert not official().success
+    official.b3.files |= session_file("2026-11-17")
+    set_clock(at("2026-11-18T03:00"))
+    assert official().success
+    for moment in ("2026-11-18T12:00", "2026-11-18T12:01"):
+        watch.at(moment)
+
+    (told,) = chat.taken
+    assert "failed for" not in told
+    assert told.startswith("*official_close: closes_match*\n> 2026-11-17T17:30-0300: 0 of 1")
 
 
 def test_a_run_without_a_step_that_failed_is_told_too(watch: Watch, chat: Chat) -> None:

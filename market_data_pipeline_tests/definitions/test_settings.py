@@ -51,7 +51,6 @@ REFUSED = {
         "mongodb://user:s3cr3t@db/prices",
         "market.data",
     ),
-    "ALERT_WEBHOOK_URL": ("set it to a URL such as https://….", "hooks.example.com/s3cr3t"),
     "KAFKA_TOPIC": (NAME, "user:s3cr3t@broker"),
     "MONGO_PORT": ("set it to a port such as 3000.", "0", "s3cr3t"),
     "KAFKA_BOOTSTRAP_SERVERS": (

@@ -15,7 +15,7 @@ def test_a_line_counts_more_than_the_shell_and_a_blank_one_less(here: Path) -> N
     (here / ".env").write_text(
         "BRAPI_TOKEN=\nMONGO_DB= \nMONGO_HOST\nKAFKA_TOPIC=file\n"
         "watchlist_file=lists/mine.csv\nQUOTES_PATH=s3://bucket/quotes\n"
-        "KAFKA_CONFIG_SSL_CA_LOCATION=ca.pem\n"
+        "KAFKA_CONFIG_SSL_CA_LOCATION=ca.pem\nB3_CA_BUNDLE=b3.pem\n"
     )
     os.environ |= {"BRAPI_TOKEN": "shell", "KAFKA_TOPIC": "shell", "MONGO_HOST": "shell"}
     os.environ["BRAPI_PLAN"] = " "
@@ -23,13 +23,15 @@ def test_a_line_counts_more_than_the_shell_and_a_blank_one_less(here: Path) -> N
     given = read_settings()
 
     assert given.model_fields_set == {
-        "brapi_token", "mongo_host", "kafka_topic", "watchlist_file", "quotes_path"
+        "brapi_token", "mongo_host", "kafka_topic", "watchlist_file", "quotes_path",
+        "b3_ca_bundle",
     }  # fmt: skip
     assert (given.brapi_token.get_secret_value(), given.mongo_host) == ("shell", "shell")
     assert (given.kafka_topic, given.brapi_plan) == ("file", "free")
     # Dagster's processes have another working directory.
     assert given.watchlist_file == str(here / "lists" / "mine.csv")
     assert os.environ["KAFKA_CONFIG_SSL_CA_LOCATION"] == str(here / "ca.pem")
+    assert given.b3_ca_bundle == str(here / "b3.pem")
     assert given.quotes_path == "s3://bucket/quotes"
 
 

@@ -89,6 +89,20 @@ def test_what_is_not_withheld_cannot_be_accepted(stored: Pipeline) -> None:
     assert len(stored.sandbox.requests) > asked
 
 
+def test_a_made_up_price_that_may_not_leave_is_accepted_in_the_record(
+    pipeline: Pipeline, later: Later
+) -> None:
+    pipeline.publish_made_up_prices = False
+    assert pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
+    later(1)
+    pipeline.sandbox.faults = [CENTS]
+    pipeline.run(SECOND, select="quotes")
+    assert pipeline.run(SECOND, select="quotes", config={"quotes": {"accept": [VICTIM]}}).success
+
+    (accepted,) = [each for each in pipeline.store.rows_of([SECOND]) if each.ticker == VICTIM]
+    assert accepted.decision == "accepted"
+
+
 def test_a_stale_answer_after_an_acceptance_is_withheld(stored: Pipeline, later: Later) -> None:
     stored.sandbox.faults = [times(stored, 0.1)]
     stored.run(SECOND)

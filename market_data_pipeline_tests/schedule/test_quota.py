@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 from brapi_sandbox.faults import Fault
 
+from market_data_pipeline.brapi import connection
 from market_data_pipeline.brapi.quota import Kind, Quota, last_recorded, record
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline, at
 from market_data_pipeline_tests.observed import checks, metadata
@@ -42,11 +43,13 @@ def test_each_run_records_what_is_left_and_asks_until_when_only_if_that_may_have
     pipeline.sandbox.remaining = 5_000
     assert run() == (replace(free, left=5_000 - 46), 1)
     # Another token: its usage window may end on another day.
+    pipeline.sandbox.remaining = 10_000
+    assert run("2026-11-16T17:30-0300") == (replace(free, left=10_000 - 46), 2)
     pipeline.sandbox.remaining = 15_000
-    assert run() == (free, 2)
+    assert run() == (free, 3)
     # Another plan.
     pipeline.sandbox.plan, pipeline.sandbox.remaining = "startup", 150_000
-    assert run() == (Quota(149_995, 150_000, 5, DECEMBER, "billing-cycle"), 3)
+    assert run() == (Quota(149_995, 150_000, 5, DECEMBER, "billing-cycle"), 4)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +78,41 @@ def test_every_kind_of_usage_window(
     told = metadata(result, "quotes")
     assert told["quota_left"] == 14_954
     assert told["quota"] == f"14,954 of 15,000 until {until:%-d %b}"
+
+
+def without_headers(monkeypatch: pytest.MonkeyPatch, *absent: str) -> None:
+    read = connection._rate_limit
+    monkeypatch.setattr(
+        connection,
+        "_rate_limit",
+        lambda headers, name: None if name in absent else read(headers, name),
+    )
+
+
+def test_a_rolling_quota_gives_back_what_it_takes_if_no_answer_says(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = {"usageWindow": {"type": "rolling-30d", "end": "2026-11-17T18:00:00.000Z"}}
+    monkeypatch.setattr("brapi_sandbox.sandbox._usage", lambda sandbox: {"usage": usage})
+    assert pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
+    before = recorded(pipeline)
+    without_headers(monkeypatch, "limit", "remaining")
+
+    assert pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
+    assert recorded(pipeline) == before
+
+
+def test_a_quota_without_a_limit_is_as_large_as_it_has_been(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_headers(monkeypatch, "limit")
+    for pipeline.sandbox.remaining in (15_000, 60, 14_000):
+        assert pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
+        assert recorded(pipeline).limit == 14_954
+    pipeline.sandbox.remaining = 15_046
+
+    assert pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
+    assert recorded(pipeline).limit == 15_000
 
 
 def test_more_left_than_the_limit_is_not_believed(pipeline: Pipeline) -> None:
