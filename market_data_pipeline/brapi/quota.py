@@ -95,8 +95,8 @@ def last_recorded(instance: dg.DagsterInstance, now: datetime) -> Quota | None:
 def measured(client: BrapiClient, last: Quota | None, now: datetime) -> Quota | None:
     """What is left after the requests of a run; estimated from `last` if no answer said.
 
-    Brapi is asked for the usage window if it is not known or over, if the token has moved to
-    another plan, or if more is left than before, as with another token.
+    A run of the live window asks Brapi for the usage window if it is not known or over, if the
+    token has moved to another plan, or if more is left than before, as with another token.
     """
     account, cost = client.account, client.cost_of_the_quotes
     if account.left is None:
@@ -104,10 +104,10 @@ def measured(client: BrapiClient, last: Quota | None, now: datetime) -> Quota | 
         spent = client.requests if last and last.kind != "rolling-30d" else 0
         return last and replace(last, left=max(0, last.left - spent))
     limit = account.limit or max(last.limit if last else 0, account.left)
-    same = last and last.limit == limit and account.left <= last.left and last.kind != "assumed"
-    if last and same:
+    renewed = last and account.left > last.left
+    if last and last.limit == limit and not (renewed or (cost and last.kind == "assumed")):
         return replace(last, left=account.left, cost=cost or last.cost)
-    kind, end = client.usage_window() or ("", now)
+    kind, end = (client.usage_window() if cost else None) or ("", now)
     cost = cost or account.spent
     if kind == "rolling-30d":
         return Quota(account.left, limit, cost, now + ROLLING, "rolling-30d")

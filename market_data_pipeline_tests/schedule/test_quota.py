@@ -44,7 +44,9 @@ def test_each_run_records_what_is_left_and_asks_until_when_only_if_that_may_have
     assert run() == (replace(free, left=5_000 - 46), 1)
     # Another token: its usage window may end on another day.
     pipeline.sandbox.remaining = 10_000
-    assert run("2026-11-16T17:30-0300") == (replace(free, left=10_000 - 46), 2)
+    assert run("2026-11-16T17:30-0300") == (replace(free, left=10_000 - 46, kind="assumed"), 1)
+    pipeline.sandbox.remaining = 9_000
+    assert run() == (replace(free, left=9_000 - 46), 2)
     pipeline.sandbox.remaining = 15_000
     assert run() == (free, 3)
     # Another plan.
