@@ -10,9 +10,7 @@ from dotenv import dotenv_values
 from market_data_pipeline.settings import SettingError, Settings
 
 BRAPI = "https://brapi.dev"
-PATHS = re.compile(
-    "WATCHLIST_FILE|QUOTES_PATH|B3_CA_BUNDLE|KAFKA_CONFIG_.*_LOCATION", re.IGNORECASE
-)
+PATHS = re.compile("(?i)WATCHLIST_FILE|QUOTES_PATH|B3_CA_BUNDLE|KAFKA_CONFIG_.*_LOCATION")
 
 
 def read_settings() -> Settings:
