@@ -217,16 +217,15 @@ def _text(value: Any) -> str | None:
 def _instant(value: Any) -> datetime | None:
     """An instant to the millisecond, from ISO 8601 or (older answers, bars) Unix seconds."""
     try:
-        if _is_number(value):
+        if isinstance(value, str):
+            instant = datetime.fromisoformat(value)
+        else:
             instant = datetime.fromtimestamp(value, UTC)
-        elif (
-            not isinstance(value, str) or (instant := datetime.fromisoformat(value)).tzinfo is None
-        ):
+        if instant.tzinfo is None or instant.astimezone(UTC) <= EARLIEST_TIME:
             return None
-        instant = to_milliseconds(instant.astimezone(UTC))
-    except (ValueError, OverflowError, OSError):
+        return to_milliseconds(instant.astimezone(UTC))
+    except (TypeError, ValueError, OverflowError, OSError):
         return None
-    return instant if instant > EARLIEST_TIME else None
 
 
 def _shown(value: Any) -> str:
