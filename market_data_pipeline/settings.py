@@ -94,7 +94,7 @@ MongoAddress = Annotated[
     _valid_if(lambda secret: re.match(r"mongodb(\+srv)?://.", secret.get_secret_value())),
     "a connection string such as mongodb://user:password@host:27017/",
 ]
-Database = Annotated[str, Field(pattern=r"""^[^/\\. "$*<>:|?@\s]*$"""), "the name of a database"]
+Database = Annotated[str, Field(pattern=r"""^[^/\\."$@\s]*$"""), "the name of a database"]
 Name = Annotated[str, Field(pattern=r"^[^/@\s]*$"), "a name without slash, @ and space"]
 File = Annotated[str, _valid_if(lambda text: "://" not in text), "the path of a file"]
 Folder = Annotated[
