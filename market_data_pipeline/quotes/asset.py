@@ -81,15 +81,15 @@ def quotes(
         tickers = [*watchlist.tickers]
         if watchlist.left_out:
             context.log.warning(watchlist.left_out)
-        quote_store.try_writing(len(windows))
         if not config.accept:
-            _get_ready(context, brapi, services, windows[-1])
+            _get_ready(context, brapi, quote_store, services, windows[-1])
         # Kept until the rows are stored: what they are compared with must not change before.
         with turn(context, BRAPI):
             first_request = monotonic() + brapi.settings.brapi_min_interval_seconds
             stored, day = quote_store.reading(), windows[0].day
             stored.windows(keys)
             earlier = stored.sessions(sessions_back(day, 1), day)
+            quote_store.try_writing(len(windows))
             if config.accept:
                 rows = _accept(context, quote_store.rows_of(keys), config.accept)
                 observation = as_stored(brapi.plan, tickers, windows, clock.utc_now(), rows)
@@ -125,18 +125,22 @@ def _refuse_future(window: Window) -> None:
 def _get_ready(
     context: dg.AssetExecutionContext,
     brapi: Brapi,
+    quote_store: QuoteStore,
     services: Sequence[Connect],
     window: Window,
 ) -> None:
-    """Checks the token and connects to the services, until it is time to take the turn.
+    """Tries the storage and the token, and connects to the services, until it is time for the turn.
 
-    The log has what fails.
+    The log has which services cannot be reached.
 
     Raises:
+        QuoteStoreError: the stored quotes cannot be read or written.
         RunError: the token or the address of Brapi cannot be used.
     """
     if not _seconds_to(window.end):
         return
+    quote_store.reading().windows([window.key])
+    quote_store.try_writing(1)
     brapi.client().close()
     troubles: list[str] = []
     threads = [

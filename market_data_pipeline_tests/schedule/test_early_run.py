@@ -77,8 +77,9 @@ def test_what_cannot_work_is_said_before_the_window_ends(
 ) -> None:
     set_clock(END - timedelta(seconds=50))
     pipeline.brapi = {"token": ""}
-
     assert "BRAPI_TOKEN is not set" in failure_of(pipeline.run(LIVE_ON_TUESDAY))
+    pipeline.folder.touch()  # a file
+    assert "Check QUOTES_PATH" in failure_of(pipeline.run(LIVE_ON_TUESDAY))
     assert slept == []
 
 
