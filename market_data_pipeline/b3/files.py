@@ -181,9 +181,9 @@ def _record(line: bytes, number: int) -> dict[str, Any]:
         raise ValueError(f"line {number} ({record['ticker']}) lacks a number")
     if line[CURRENCY] != b"R$  ":
         raise ValueError(f"line {number} ({record['ticker']}) is not in R$")
-    for name in ("open", "average", "close"):
+    for name, text in (("close", "a close"), ("open", "an open"), ("average", "an average")):
         if not 0 < record["low"] <= record[name] <= record["high"]:
-            raise ValueError(f"line {number} ({record['ticker']}) has its {name} out of its range")
+            raise ValueError(f"line {number} ({record['ticker']}) has {text} out of its range")
     for name in ("open", "high", "low", "average", "close"):
         record[name] /= 100 * factor  # of integers: the double that is nearest to the price
     return record | {"session": _day(line[2:10]), "volume_brl": record["volume_brl"] / 100}

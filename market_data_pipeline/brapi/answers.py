@@ -221,11 +221,12 @@ def _instant(value: Any) -> datetime | None:
             instant = datetime.fromisoformat(value)
         else:
             instant = datetime.fromtimestamp(value, UTC)
-        if instant.tzinfo is None or instant.astimezone(UTC) <= EARLIEST_TIME:
+        if instant.tzinfo is None:
             return None
-        return to_milliseconds(instant.astimezone(UTC))
+        instant = to_milliseconds(instant.astimezone(UTC))
     except (TypeError, ValueError, OverflowError, OSError):
         return None
+    return instant if instant > EARLIEST_TIME else None
 
 
 def _shown(value: Any) -> str:

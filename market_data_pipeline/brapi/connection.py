@@ -84,7 +84,8 @@ class Account:
         left, limit = reply.quota_left, reply.quota_limit
         if left is not None and left <= (limit or left):
             self._said.append(left)
-            self._limits += [limit] if limit else []
+            if limit:
+                self._limits.append(limit)
 
     @property
     def limit(self) -> int | None:

@@ -101,8 +101,9 @@ def measured(client: BrapiClient, last: Quota | None, now: datetime) -> Quota | 
     account, cost = client.account, client.cost_of_the_quotes
     if account.left is None:
         # No answer said: each request that was sent counts. A rolling quota gives as much back.
-        spent = client.requests if last and last.kind != "rolling-30d" else 0
-        return last and replace(last, left=max(0, last.left - spent))
+        if last is None or last.kind == "rolling-30d":
+            return last
+        return replace(last, left=max(0, last.left - client.requests))
     limit = account.limit or max(last.limit if last else 0, account.left)
     renewed = last and account.left > last.left
     if last and last.limit == limit and not (renewed or (cost and last.kind == "assumed")):

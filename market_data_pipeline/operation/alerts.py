@@ -22,7 +22,7 @@ import dagster as dg
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window, start_of
 from market_data_pipeline.operation.freshness import GRACE
-from market_data_pipeline.runs.common import WINDOWS
+from market_data_pipeline.runs.common import WINDOWS, has_windows
 from market_data_pipeline.runs.dagster_internals import evaluations, is_of_this_location
 from market_data_pipeline.runs.results import ERROR, NAMED, WINDOW
 from market_data_pipeline.runs.run_history import ends_of, partitions_in_words
@@ -189,9 +189,9 @@ def _checks(
     `opening`.
     """
     assert context.repository_def
-    graph, failing, passing = context.repository_def.asset_graph, Failing(), set()
-    for key in sorted(graph.asset_check_keys):
-        of_windows = graph.get(key.asset_key).partitions_def == WINDOWS.partitions
+    failing, passing = Failing(), set()
+    for key in sorted(context.repository_def.asset_graph.asset_check_keys):
+        of_windows = has_windows(context.repository_def, key.asset_key)
         newest = WINDOWS.last_ended(clock.utc_now() - GRACE if of_windows else opening)
         found = (each for each in evaluations(context.instance, key) if _is_of(each, newest))
         # Of the newest window that has any, the last one: an earlier window may be checked again.
@@ -238,13 +238,13 @@ def _is_made_good(context: dg.SensorEvaluationContext, step: str, record: dg.Run
     B3's file usually comes later than it is first asked for.
     """
     assert context.repository_def
-    graph, partitions = context.repository_def.asset_graph, ends_of(record.dagster_run)
-    for asset in graph.materializable_asset_keys:
-        if step == asset.to_python_identifier() and len(partitions) == 1:
-            wanted = dg.AssetRecordsFilter(asset, partitions, after_timestamp=record.end_time)
-            found = context.instance.fetch_materializations(wanted, limit=1).records
-            return bool(found) and graph.get(asset).partitions_def != WINDOWS.partitions
-    return False
+    assets = context.repository_def.asset_graph.materializable_asset_keys
+    asset = next((each for each in assets if each.to_python_identifier() == step), None)
+    partitions = ends_of(record.dagster_run)
+    if asset is None or len(partitions) != 1 or has_windows(context.repository_def, asset):
+        return False
+    wanted = dg.AssetRecordsFilter(asset, partitions, after_timestamp=record.end_time)
+    return bool(context.instance.fetch_materializations(wanted, limit=1).records)
 
 
 def _why_it_failed(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:

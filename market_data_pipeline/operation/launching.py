@@ -21,7 +21,7 @@ from market_data_pipeline.market.windows import (
     close_of,
     in_sao_paulo,
 )
-from market_data_pipeline.runs.common import QUOTES, WINDOWS
+from market_data_pipeline.runs.common import QUOTES, WINDOWS, has_windows
 from market_data_pipeline.runs.dagster_internals import PARTITION_TAG
 from market_data_pipeline.runs.run_history import last_materialized, runs_of
 from market_data_pipeline.storage.quote_store import QuoteStore
@@ -116,7 +116,7 @@ def _downstream(context: dg.SensorEvaluationContext) -> Sequence[dg.AssetKey]:
     return sorted(
         key
         for key in graph.get(QUOTES).child_keys & graph.materializable_asset_keys
-        if graph.get(key).partitions_def == WINDOWS.partitions
+        if has_windows(context.repository_def, key)
     )
 
 

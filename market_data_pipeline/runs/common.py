@@ -61,6 +61,11 @@ def partitions_of(context: Context) -> list[str]:
     return keys
 
 
+def has_windows(repository: dg.RepositoryDefinition, asset: dg.AssetKey) -> bool:
+    """Whether the partitions of an asset are the windows; they may be sessions."""
+    return repository.asset_graph.get(asset).partitions_def == WINDOWS.partitions
+
+
 def windows_of(context: Context) -> list[Window]:
     """The windows of the run's partitions, in the order of time. Raises as `partitions_of`."""
     return [WINDOWS.from_key(key) for key in partitions_of(context)]

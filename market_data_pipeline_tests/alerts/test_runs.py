@@ -17,10 +17,10 @@ from market_data_pipeline_tests.b3.conftest import b3 as b3
 from market_data_pipeline_tests.b3.conftest import official as official
 from market_data_pipeline_tests.b3.files import session_file
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline, SetClock, at
-from market_data_pipeline_tests.record.helpers import SECOND, VICTIM, accept, times
+from market_data_pipeline_tests.record.helpers import NOWHERE, SECOND, VICTIM, accept, times
 
 NOON, HALF_PAST = "2026-11-17T12:00-0300", "2026-11-17T12:30-0300"
-LAST, NOWHERE = "2026-11-17T17:30-0300", "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=500"
+LAST = "2026-11-17T17:30-0300"
 NOTHING = dg.GraphDefinition("everything", node_defs=[]).to_job()
 AWAY = dg.Failure("MongoDB is <away>:\nstart it.")
 

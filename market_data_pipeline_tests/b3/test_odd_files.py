@@ -54,18 +54,18 @@ UNUSABLE: dict[str, tuple[str | bytes | int, str]] = {
     "no record": (cotahist(), "it ends after 0 records"),
     "a price without digits": (WHOLE.replace("00004110", "0000411-"), "lacks a number"),
     "a factor of 0": (cotahist(record(factor=0)), "line 2 (PETR4) lacks a number"),
-    "a close of 0": (cotahist(record(close=0.0, low=0.0)), "(PETR4) has its open out of its range"),
+    "a close of 0": (cotahist(record(close=0.0, low=0.0)), "(PETR4) has a close out of its range"),
     "a close above the highest price": (
         cotahist(record(close=411.0, high=41.5)),
-        "line 2 (PETR4) has its open out of its range",
+        "line 2 (PETR4) has a close out of its range",
     ),
     "an open below the lowest price": (
         WHOLE.replace("0000000004110", "0000000000000", 1),
-        "line 2 (PETR4) has its open out of its range",
+        "line 2 (PETR4) has an open out of its range",
     ),
     "an average above the highest price": (
         cotahist(record(average=99.0)),
-        "line 2 (PETR4) has its average out of its range",
+        "line 2 (PETR4) has an average out of its range",
     ),
     "cruzeiros": (WHOLE.replace("R$  ", "CR$ "), "line 2 (PETR4) is not in R$"),
     "a record after the end": (WHOLE + LINES[1], "line 5 is no record"),
@@ -138,7 +138,12 @@ def test_characters_that_cannot_be_printed_are_left_out(b3: FileServer) -> None:
             zipped(cotahist(record(day="20261113"))[:400]),
             "cannot be used: line 2 is no record of 245 characters.",
         ),
-        (403, "could not be downloaded from B3 in 3 attempts (it answered 403): check"),
+        (
+            403,
+            "could not be downloaded from B3 in 3 attempts (it answered 403): check "
+            "B3_HISTORY_URL, B3_CA_BUNDLE (for an SSLError) and the network, then materialize the "
+            "session again.",
+        ),
     ],
 )
 def test_nothing_is_stored_of_an_odd_file_and_the_others_of_its_range_are(
@@ -151,7 +156,7 @@ def test_nothing_is_stored_of_an_odd_file_and_the_others_of_its_range_are(
 
     result = official("2026-11-13", "2026-11-17")
 
-    assert failure_of(result, "official_close").startswith(
+    assert failure_of(result, "official_close") == (
         f"No prices of B3 are stored for 2026-11-13: COTAHIST_D13112026.ZIP {why}"
     )
     assert checks(result).keys() == {"closes_match", "calendar_matches"}

@@ -137,8 +137,7 @@ def test_a_spent_quota_ends_the_run(case: str, pipeline: Pipeline) -> None:
 
     result = pipeline.run(LIVE_ON_TUESDAY, select="quotes")
 
-    assert not result.success
-    assert_reads(failure_of(result), rows()[case].sentence)
+    check(rows()[case], pipeline, result, TICKERS[0])
     assert len(pipeline.sandbox.requests) == len({each.path for each in pipeline.sandbox.requests})
 
 

@@ -16,6 +16,7 @@ Later = Callable[[float], None]
 HALF_AN_HOUR = timedelta(minutes=30)
 SECOND, THIRD, FOURTH = (f"2026-11-17T{time}-0300" for time in ("15:00", "15:30", "16:00"))
 VICTIM = "VALE3"
+NOWHERE = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=500"
 CENTS = Fault(
     ticker=VICTIM, fields={"regularMarketPrice": 9_000}, without=["regularMarketPreviousClose"]
 )

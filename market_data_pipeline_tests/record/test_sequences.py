@@ -26,6 +26,7 @@ from market_data_pipeline_tests.conftest import (
 from market_data_pipeline_tests.observed import checks, failure_of, logs, metadata, said
 from market_data_pipeline_tests.record.helpers import (
     CENTS,
+    NOWHERE,
     SECOND,
     VICTIM,
     Later,
@@ -36,7 +37,6 @@ from market_data_pipeline_tests.record.helpers import (
 )
 from market_data_pipeline_tests.supervised import wait_until
 
-NOWHERE = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=500"
 OTHERS = [Fault(ticker=ticker, status=404) for ticker in ("PETR4", "BBAS3", "HGLG11")]
 
 pytestmark = pytest.mark.usefixtures("four_instruments")
