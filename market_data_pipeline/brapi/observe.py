@@ -68,6 +68,14 @@ class Observation:
             for ticker in failures:
                 reasons.setdefault(ticker, "failed")
 
+    def note_left_out(self, quotes: Mapping[Quote, str]) -> None:
+        """Notes quotes that are not kept, and why: a better one of the window is stored."""
+        for quote, why in quotes.items():
+            ticker = quote.requested_ticker
+            dg.get_dagster_logger().warning(f"{ticker} failed: {why}")
+            self.failures[ticker] = why
+            self.missing[quote.window][ticker] = "failed"
+
     def by_reason(self, window: Window) -> dict[Missing, list[str]]:
         """The tickers without a row in a window, for each reason."""
         reasons = self.missing[window]

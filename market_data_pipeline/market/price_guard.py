@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from market_data_pipeline import ClearError
-from market_data_pipeline.market.quote import Quote, merge
+from market_data_pipeline.market.quote import Quote, by_start, merge
 from market_data_pipeline.market.watchlist import TICKER
+from market_data_pipeline.market.windows import in_sao_paulo
 
 # Prices hardly ever double or halve between two windows. They do after a split, or if the source
 # sends cents instead of reais.
@@ -25,7 +26,7 @@ _CLOSE_TOLERANCE, _PRICE_TOLERANCE = 1.1, 1.4
 
 def decide(
     stored: Iterable[Quote], new: Iterable[Quote], trusted: Mapping[str, Quote]
-) -> list[Quote]:
+) -> tuple[list[Quote], dict[Quote, str]]:
     """The rows to keep of some windows, with a decision about each that is new.
 
     Args:
@@ -35,23 +36,25 @@ def decide(
             BRL); one may be absent.
 
     Returns:
-        The merged rows in the order of time; those that were stored keep their decision.
+        The merged rows in the order of time; those that were stored keep their decision. And the
+        new rows that are less good than a stored one of the same kind, with the reason for each.
     """
-    stored = list(stored)
-    known = set(stored)
     # Made-up and real prices are not compared.
     last = {(ticker, quote.made_up): quote for ticker, quote in trusted.items()}
-    before = {(each.ticker, each.made_up, each.window_start): each for each in stored}
-    kept = []
-    for quote in merge(stored, new):
-        if quote not in known:
+    there, asked = by_start(stored), by_start(new)
+    kept, left_out = list[Quote](), dict[Quote, str]()
+    for start in sorted(there.keys() | asked.keys()):
+        before = {(quote.ticker, quote.made_up): quote for quote in there[start]}
+        decided = []
+        for quote in asked[start]:
             keys = [(symbol, quote.made_up) for symbol in quote.symbols]
-            there = [before.get((*key, quote.window_start)) for key in keys]
-            quote = _decided(quote, _newest(there), _newest(map(last.get, keys)))
-        kept.append(quote)
-        if quote.trusted:
-            last[quote.ticker, quote.made_up] = quote
-    return kept
+            rival = _newest(map(before.get, keys))
+            decided.append(_decided(quote, rival, _newest(map(last.get, keys))))
+        rows = merge(there[start], decided)
+        left_out |= {each: why for each in decided if (why := _why_left_out(each, rows))}
+        last |= {(quote.ticker, quote.made_up): quote for quote in rows if quote.trusted}
+        kept += rows
+    return kept, left_out
 
 
 def accept(rows: Sequence[Quote], tickers: Iterable[str]) -> list[Quote]:
@@ -101,6 +104,16 @@ def plausible(price: float, reference: float) -> bool:
     Both are in BRL; `reference` must be positive.
     """
     return 1 / LARGEST_FACTOR <= price / reference <= LARGEST_FACTOR
+
+
+def _why_left_out(quote: Quote, rows: Iterable[Quote]) -> str:
+    kept = next(each for each in rows if not set(each.symbols).isdisjoint(quote.symbols))
+    other_kind = (kept.made_up, kept.source == "live") != (quote.made_up, quote.source == "live")
+    if kept == quote or other_kind:
+        return ""
+    if not quote.trusted:
+        return f"moved too far, so the stored price is kept: {explain(quote)}"
+    return f"the price is of {in_sao_paulo(quote.updated_at)}, older than the stored one: not used"
 
 
 def _newest(rows: Iterable[Quote | None]) -> Quote | None:

@@ -94,10 +94,12 @@ class Quote:
 
         No two different rows have the same rank, even if two runs ask in the same millisecond.
         """
-        asked = self.observed_at.astimezone(UTC).isoformat(timespec="milliseconds")
-        live, accepted = self.source == "live", self.decision == "accepted"
-        first = f"{not self.made_up:d}{live:d}|{asked}|{accepted:d}"
-        return f"{first}|{self.decision}|{self.requested_ticker}|{self.price}"
+        made, asked = (
+            instant.astimezone(UTC).isoformat(timespec="milliseconds")
+            for instant in (self.updated_at, self.observed_at)
+        )
+        first = f"{not self.made_up:d}{self.source == 'live':d}{self.trusted:d}"
+        return f"{first}|{made}|{asked}|{self.decision}|{self.requested_ticker}|{self.price}"
 
     @property
     def trusted(self) -> bool:
@@ -144,14 +146,22 @@ def by_window(quotes: Iterable[Quote]) -> dict[Window, list[Quote]]:
     return grouped
 
 
+def by_start(quotes: Iterable[Quote]) -> dict[datetime, list[Quote]]:
+    """The quotes by the start of their window (an empty list for any other), in their order."""
+    grouped: dict[datetime, list[Quote]] = defaultdict(list)
+    for quote in quotes:
+        grouped[quote.window_start].append(quote)
+    return grouped
+
+
 def merge(*rows: Iterable[Quote]) -> list[Quote]:
     """Merges rows: of several for the same instrument and window, one is kept.
 
-    It is, in this order, a real price rather than a made-up one, a live quote rather than a bar,
-    the later observation, the accepted price rather than the withheld one. If SYNC_INTERVAL_MINUTES
-    was changed, windows with the same start may differ in their end: the one that was observed last
-    is kept. The order of the arguments does not matter. Both stores follow this function, so they
-    hold the same rows after any sequence of runs.
+    It is, in this order, a real price rather than a made-up one, a live quote rather than a bar, a
+    trusted price rather than a withheld one, the later price, the later observation. If
+    SYNC_INTERVAL_MINUTES was changed, windows with the same start may differ in their end: the one
+    that was observed last is kept. The order of the arguments does not matter. Both stores follow
+    this function, so they hold the same rows after any sequence of runs.
 
     Returns:
         One row for each requested ticker and start of a window, and no two with the same symbol; by

@@ -21,9 +21,10 @@ from market_data_pipeline.market.windows import (
     close_of,
     in_sao_paulo,
 )
+from market_data_pipeline.quotes.metadata import OBSERVED_AFTER
 from market_data_pipeline.runs.common import QUOTES, WINDOWS, has_windows
 from market_data_pipeline.runs.dagster_internals import PARTITION_TAG
-from market_data_pipeline.runs.run_history import last_materialized, runs_of
+from market_data_pipeline.runs.run_history import materializations, runs_of, value_of
 from market_data_pipeline.storage.quote_store import QuoteStore
 
 JOB = "market_data_job"
@@ -79,10 +80,11 @@ def launch_missing(
     live = WINDOWS.is_live(window, now)
     if live and not WINDOWS.is_live(window, now + LAUNCH_AHEAD):
         return dg.SkipReason(f"{window.key} is live for less than a minute. {_next_window(now)}")
-    stored_at = last_materialized(instance, QUOTES, window)
-    due, since, reasons = last_due(window, now), stored_at or 0, list[str]()
-    if stored_at is None or (
-        live and due > window.end and not _has_close(window, due, quote_store)
+    stored = materializations(instance, QUOTES, [window])[window]
+    since = stored[0].timestamp if stored else 0
+    due, reasons = last_due(window, now), list[str]()
+    if not stored or (
+        live and due > window.end and not _has_close(window, due, stored, quote_store)
     ):
         reason = _why_blocked(instance, QUOTES, window, since) or why_paced(instance, due)
         if reason is None:
@@ -90,7 +92,8 @@ def launch_missing(
         reasons.append(reason)
     requests = []
     for asset in _downstream(context) if live else ():
-        if (last_materialized(instance, asset, window) or 0) < since:
+        records = materializations(instance, asset, [window])[window]
+        if (records[0].timestamp if records else 0) < since:
             if reason := _why_blocked(instance, asset, window, since):
                 reasons.append(reason)
             else:
@@ -102,11 +105,15 @@ def launch_missing(
     return dg.SkipReason(" ".join(reasons) or (well if live else over))
 
 
-def _has_close(window: Window, due: datetime, store: QuoteStore) -> bool:
-    """Whether a stored window was observed when the plan had the close, or had it before."""
-    close, rows = close_of(window.day), store.reading().rows_of([window.key])
-    seen_after = any(quote.observed_at >= due - CLOSING_GRACE for quote in rows)
-    return seen_after or all(quote.updated_at >= close for quote in rows)
+def _has_close(
+    window: Window, due: datetime, stored: Sequence[dg.EventLogRecord], store: QuoteStore
+) -> bool:
+    """Whether a window was observed when the plan had the close, or had it before."""
+    minutes = max(value_of(record, OBSERVED_AFTER) or 0 for record in stored)
+    if window.end + timedelta(minutes=minutes) >= due - CLOSING_GRACE:
+        return True
+    rows, close = store.reading().rows_of([window.key]), close_of(window.day)
+    return all(quote.updated_at >= close for quote in rows)
 
 
 def _downstream(context: dg.SensorEvaluationContext) -> Sequence[dg.AssetKey]:

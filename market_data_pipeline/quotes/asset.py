@@ -100,7 +100,8 @@ def quotes(
                 observation, quota = _observe(context, brapi, windows, tickers)
                 oldest = sessions_back(day, LOOK_BACK_SESSIONS)
                 trusted = stored.last_trusted(observation.quotes, windows[0], oldest)
-                rows = decide(stored.rows_of(keys), observation.quotes, trusted)
+                rows, left_out = decide(stored.rows_of(keys), observation.quotes, trusted)
+                observation.note_left_out(left_out)
             quote_store.save(rows, keys)
     grouped = by_window(rows)
     rows = [quote for window in windows for quote in grouped[window]]

@@ -25,6 +25,8 @@ from market_data_pipeline.runs.results import (
     tell_filled,
 )
 
+# A key of the metadata: how long after the window's end its live quotes were observed, in minutes.
+OBSERVED_AFTER = "observed_minutes_after_end"
 MOVERS = 5
 # Points of a sparkline: the previous close, and the windows since.
 MOST_POINTS = 17
@@ -107,10 +109,11 @@ def _describe_window(
     if missing:
         reasons = (f"{why}: {observation.in_words(why)}" for why in missing)
         described["without_row"] = "; ".join(reasons)
-    if live := [quote for quote in rows if quote.source == "live"]:
+    known = (each for each in (*rows, *observation.quotes) if each.window == window)
+    if live := [quote for quote in known if quote.source == "live"]:
         latest = max(quote.observed_at for quote in live) - window.end
         oldest = max(quote.observed_at - quote.updated_at for quote in live)
-        described["observed_minutes_after_end"] = round(latest / _MINUTE, 1)
+        described[OBSERVED_AFTER] = round(latest / _MINUTE, 1)
         described["oldest_quote_minutes"] = round(oldest / _MINUTE, 1)
     return described
 

@@ -76,14 +76,6 @@ def value_of(record: dg.EventLogRecord, name: str) -> Any:
     return event.metadata[name].value if event and name in event.metadata else None
 
 
-def last_materialized(
-    instance: dg.DagsterInstance, asset: dg.AssetKey, window: Window
-) -> float | None:
-    """When a window of an asset was last materialized, in Unix seconds; None if it is not."""
-    records = materializations(instance, asset, [window])[window]
-    return records[0].timestamp if records else None
-
-
 def materializations(
     instance: dg.DagsterInstance,
     asset: dg.AssetKey,

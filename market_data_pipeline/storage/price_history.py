@@ -183,7 +183,7 @@ def _find(
 
 
 def _rank_others(documents: Documents, windows: Sequence[Window], rows: Iterable[Quote]) -> None:
-    """Adds the rank to documents of older versions, which have none.
+    """Sets the rank of documents of older versions, which have none, or one of another form.
 
     Removes it from a document of a window of another length that is to be replaced.
     """
@@ -194,7 +194,7 @@ def _rank_others(documents: Documents, windows: Sequence[Window], rows: Iterable
         change = {"$set": {RANK: there.rank}}
         if row.window_end != there.window_end and merge([there], [row]) == [row]:
             change = {"$unset": {RANK: ""}}
-        elif RANK in each:
+        elif str(each.get(RANK))[:3].isdigit():
             continue
         same = {"_id": each["_id"], "observed_at": each["observed_at"], RANK: each.get(RANK)}
         changes.append(UpdateOne(same, change))

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
 
 import dagster as dg
 from upath import UPath
 
-from market_data_pipeline.market.quote import Quote, merge
+from market_data_pipeline.market.quote import Quote, by_start, merge
 from market_data_pipeline.market.windows import start_of
 from market_data_pipeline.runs.common import QUOTES
 from market_data_pipeline.runs.results import some
@@ -170,10 +168,7 @@ class QuoteStore:
         Raises:
             QuoteStoreError: the files cannot be read or written.
         """
-        reading, changed = self.reading(), dict[UPath, bytes]()
-        rows = defaultdict[datetime, list[Quote]](list)
-        for quote in quotes:
-            rows[quote.window_start].append(quote)
+        reading, rows, changed = self.reading(), by_start(quotes), dict[UPath, bytes]()
         for key, there in reading.windows(keys).items():
             merged = merge(there or (), rows[start_of(key)])
             if merged != there:

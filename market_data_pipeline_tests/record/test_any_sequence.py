@@ -61,11 +61,14 @@ class Model:
         there = self.rows.get((ticker, window))
         if there and there.live and not live:
             return
-        self.rows[ticker, window] = Known(price, live, self.decide(ticker, window, price, there))
+        decision = self.decide(ticker, window, price, there)
+        if there and there.live == live and there.decision != "withheld" == decision:
+            return
+        self.rows[ticker, window] = Known(price, live, decision)
 
     def decide(self, ticker: str, window: Window, price: float, there: Known | None) -> str:
-        if there and there.decision == "accepted" and 0.5 <= price / there.price <= 2:
-            return "accepted"
+        if there and there.decision == "accepted":
+            return "accepted" if 0.5 <= price / there.price <= 2 else "withheld"
         before = [
             (each, known)
             for (symbol, each), known in self.rows.items()

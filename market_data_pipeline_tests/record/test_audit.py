@@ -188,12 +188,10 @@ def test_a_document_that_somebody_has_spoiled_is_replaced(
     assert {**document(stored), "run_id": before["run_id"]} == before
 
 
-OLDER = {"$unset": {"rank": ""}}  # versions before wrote none
-
-
+@pytest.mark.parametrize("older", [{"$unset": {"rank": ""}}, {"$set": {"rank": "11|2026-11-17"}}])
 @pytest.mark.parametrize(("seconds", "kept"), [(-30, "ours"), (30, "theirs")])
 def test_a_document_of_an_older_version_takes_its_place_in_the_order(
-    stored: Pipeline, seconds: int, kept: str
+    stored: Pipeline, older: dict[str, Any], seconds: int, kept: str
 ) -> None:
     """It is replaced by a newer price, and not by an older one."""
     assert stored.run(SECOND).success
@@ -203,7 +201,7 @@ def test_a_document_of_an_older_version_takes_its_place_in_the_order(
     with pymongo.MongoClient[dict[str, Any]](stored.mongo_uri) as client:
         documents = client["market_data_db"]["price_history"]
         documents.replace_one({"_id": before["_id"]}, theirs)
-        documents.update_many({}, OLDER)
+        documents.update_many({}, older)
 
     result = stored.run(SECOND, select="mongo_price_history")
 
@@ -219,4 +217,5 @@ def test_a_document_of_an_older_version_takes_its_place_in_the_order(
         )
     )
     assert metadata(result, "mongo_price_history")["superseded"] == (kept == "theirs")
-    assert all(each["rank"] for each in stored.documents({"window_start": before["window_start"]}))
+    ranks = [each["rank"] for each in stored.documents({"window_start": before["window_start"]})]
+    assert all(rank.startswith("011|2026-") for rank in ranks)

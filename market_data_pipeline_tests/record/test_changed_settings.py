@@ -113,7 +113,7 @@ def test_made_up_prices_say_nothing_of_a_real_one() -> None:
     moment = timedelta(seconds=10)
     real = replace(accepted, origin="brapi.dev", observed_at=accepted.observed_at + moment)
 
-    _, decided = decide([made_up, accepted], [real], {before.ticker: before})
+    (_, decided), _ = decide([made_up, accepted], [real], {before.ticker: before})
 
     assert (decided.decision, decided.reference_price) == ("withheld", before.price)
 

@@ -12,6 +12,7 @@ import dagster as dg
 import pytest
 from brapi_sandbox.faults import Fault
 
+from market_data_pipeline.market.windows import in_sao_paulo
 from market_data_pipeline.publication.checks import publications
 from market_data_pipeline.runs.common import WINDOWS
 from market_data_pipeline.runs.turn import BRAPI, KAFKA, turn
@@ -103,17 +104,48 @@ def test_a_made_up_price_that_may_not_leave_is_accepted_in_the_record(
     assert accepted.decision == "accepted"
 
 
-def test_a_stale_answer_after_an_acceptance_is_withheld(stored: Pipeline, later: Later) -> None:
+def test_no_stale_answer_replaces_an_accepted_price(stored: Pipeline, later: Later) -> None:
     stored.sandbox.faults = [times(stored, 0.1)]
     stored.run(SECOND)
     accept(stored, SECOND, VICTIM)
     accepted = row(stored, SECOND)
-    later(1.3)
     stored.sandbox.faults = [times(stored, 1.0)]
+    for moment in (1.3, 1.4, 1.5):
+        later(moment)
+        passed, why = checks(stored.run(SECOND))["all_tickers_quoted"]
+        assert not passed
+        assert why == "1 tickers failed: VALE3. An earlier quote is kept for 1 of them."
 
-    assert not checks(stored.run(SECOND))["prices_plausible"][0]
-    assert row(stored, SECOND).reference_price == accepted.price
-    assert len(prices(stored)) == 2
+    assert row(stored, SECOND) == accepted
+    assert {*prices(stored)[1:]} == {accepted.price}
+
+
+@pytest.mark.parametrize("hours", [0, 1])
+def test_a_price_that_moved_too_far_or_is_older_replaces_no_trusted_one(
+    pipeline: Pipeline, later: Later, hours: int
+) -> None:
+    assert pipeline.run(LIVE_ON_TUESDAY).success
+    before = row(pipeline, LIVE_ON_TUESDAY)
+    older = before.updated_at - timedelta(hours=hours)
+    price = before.price + 0.01 if hours else 9_000
+    fields = {"regularMarketPrice": price, "regularMarketTime": older.isoformat()}
+    pipeline.sandbox.faults = [Fault(ticker=VICTIM, fields=fields)]
+    later(0.5)
+
+    result = pipeline.run(LIVE_ON_TUESDAY)
+
+    assert row(pipeline, LIVE_ON_TUESDAY) == before
+    assert {*prices(pipeline)} == {before.price}
+    assert checks(result)["history_equals_quotes"][0]
+    assert checks(result)["every_quote_delivered"][0]
+    [failed] = metadata(result, "quotes")["failed"]
+    assert failed == {
+        "ticker": VICTIM,
+        "reason": f"the price is of {in_sao_paulo(older)}, older than the stored one: not used"
+        if hours
+        else "moved too far, so the stored price is kept: VALE3 9000.00 after "
+        f"{before.previous_close:.2f}, the previous close",
+    }
 
 
 def test_one_answer_under_another_symbol_is_no_measure_for_the_instrument(
@@ -129,11 +161,12 @@ def test_one_answer_under_another_symbol_is_no_measure_for_the_instrument(
 
 
 def test_a_first_price_is_the_measure_of_its_own_window(stored: Pipeline, later: Later) -> None:
+    first = row(stored, LIVE_ON_TUESDAY)
     later(0)
     stored.sandbox.faults = [CENTS]
 
-    assert not checks(stored.run(LIVE_ON_TUESDAY))["prices_plausible"][0]
-    assert len(prices(stored)) == 1
+    assert not checks(stored.run(LIVE_ON_TUESDAY))["all_tickers_quoted"][0]
+    assert row(stored, LIVE_ON_TUESDAY) == first
 
 
 def test_an_acceptance_in_a_range_says_why_a_window_of_it_is_empty(stored: Pipeline) -> None:

@@ -3,11 +3,12 @@
 from datetime import timedelta
 
 import pytest
+from brapi_sandbox.faults import Fault
 
 from market_data_pipeline.brapi.quota import Quota, record
 from market_data_pipeline.market.windows import trading_windows
 from market_data_pipeline.settings import settings
-from market_data_pipeline_tests.conftest import at
+from market_data_pipeline_tests.conftest import Pipeline, SetClock, at
 from market_data_pipeline_tests.publication.helpers import quote
 from market_data_pipeline_tests.schedule.conftest import ASSETS, Operation, Status
 
@@ -22,7 +23,8 @@ def observed(operation: Operation, key: str, seconds: float = 20, age: float = 3
     seen = end + timedelta(seconds=seconds)
     traded = seen - timedelta(minutes=age)
     operation.store.save([quote(key, observed_at=seen, updated_at=traded)], [key])
-    operation.materialize(key)
+    operation.materialize(key, "quotes", observed_minutes_after_end=seconds / 60)
+    operation.materialize(key, "mongo_price_history", "kafka_publication")
 
 
 @pytest.mark.parametrize(
@@ -68,6 +70,21 @@ def test_it_is_done_once_and_only_if_the_close_may_be_missing(
     observed(operation, LAST, seconds, age)
 
     assert operation.look("2026-11-17T18:36") == said
+
+
+def test_it_is_done_once_even_if_none_of_its_answers_is_kept(
+    pipeline: Pipeline, operation: Operation, set_clock: SetClock
+) -> None:
+    operation.instance, operation.store = pipeline.instance, pipeline.store
+    set_clock(at("2026-11-17T18:00:05"))
+    assert pipeline.run(LAST).success
+    assert operation.look("2026-11-17T18:36") == LAUNCHED
+    pipeline.sandbox.faults = [Fault(fields={"regularMarketPrice": 90_000})]
+    before = pipeline.store.load([LAST])
+    assert pipeline.run(LAST).success
+
+    assert pipeline.store.load([LAST]) == before
+    assert operation.look("2026-11-17T18:38") == NOTHING
 
 
 def test_it_is_launched_again_if_that_run_failed_and_until_the_next_session(
