@@ -91,7 +91,7 @@ def quotes(
             earlier = stored.sessions(sessions_back(day, 1), day)
             quote_store.try_writing(len(windows))
             if config.accept:
-                rows = _accept(context, quote_store.rows_of(keys), config.accept)
+                rows = _accept(context, stored.all_rows_of(keys), config.accept)
                 observation = as_stored(brapi.plan, tickers, windows, clock.utc_now(), rows)
                 quota = last_recorded(context.instance, clock.utc_now())
             else:

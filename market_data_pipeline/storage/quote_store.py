@@ -111,37 +111,15 @@ class QuoteStore:
         """Whether a price may reach the database and the topic."""
         return self.publish_made_up_prices or not quote.made_up
 
-    def rows_of(self, keys: Sequence[str]) -> list[Quote]:
-        """The rows of some windows, in the order of the keys.
-
-        Raises:
-            QuoteStoreError: the files cannot be read, or one of the windows was never stored.
-        """
-        reading = self.reading()
-        stored = reading.windows(keys)
-        if reading.damaged:
-            key, why = next(iter(reading.damaged.items()))
-            raise QuoteStoreError(
-                f"{reading.path_of(key)} is damaged ({why}): restore it, or materialize `quotes` "
-                "for its window again, which keeps the damaged file beside the new one."
-            )
-        if missing := [key for key, rows in stored.items() if rows is None]:
-            more = f" and {len(missing) - 1} more windows" if len(missing) > 1 else ""
-            raise QuoteStoreError(
-                f"There are no stored quotes for {missing[0]}{more} in {self.folder}: materialize "
-                "`quotes` for them first."
-            )
-        return [quote for rows in stored.values() for quote in rows or ()]
-
     def load(self, keys: Sequence[str]) -> list[Quote]:
         """The rows of some windows for a sink, in the order of the keys.
 
         Made-up rows that may not leave are left out, and named in the log.
 
         Raises:
-            QuoteStoreError: as `rows_of`, or all prices are made up and none may leave.
+            QuoteStoreError: as `Reading.all_rows_of`, or all prices are made up and none may leave.
         """
-        quotes = self.rows_of(keys)
+        quotes = self.reading().all_rows_of(keys)
         made_up = [quote for quote in quotes if not self.may_leave(quote)]
         if not made_up:
             return quotes

@@ -87,8 +87,29 @@ class Reading:
         return {key: self._rows[key] for key in keys}
 
     def rows_of(self, keys: Sequence[str]) -> list[Quote]:
-        """All rows of some windows. Raises as `windows`."""
+        """The stored rows of some windows, in the order of the keys. Raises as `windows`."""
         return [quote for rows in self.windows(keys).values() for quote in rows or ()]
+
+    def all_rows_of(self, keys: Sequence[str]) -> list[Quote]:
+        """The rows of some windows, in the order of the keys; each of the windows is stored.
+
+        Raises:
+            QuoteStoreError: the files cannot be read, or one of the windows was never stored.
+        """
+        missing = [key for key, rows in self.windows(keys).items() if rows is None]
+        for key in missing:
+            if why := self.damaged.get(key):
+                raise QuoteStoreError(
+                    f"{self.path_of(key)} is damaged ({why}): restore it, or materialize `quotes` "
+                    "for its window again, which keeps the damaged file beside the new one."
+                )
+        if missing:
+            more = f" and {len(missing) - 1} more windows" if len(missing) > 1 else ""
+            raise QuoteStoreError(
+                f"There are no stored quotes for {missing[0]}{more} in {self._folder}: materialize "
+                "`quotes` for them first."
+            )
+        return self.rows_of(keys)
 
     def path_of(self, key: str) -> UPath:
         """The file of a window."""

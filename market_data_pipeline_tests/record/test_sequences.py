@@ -100,7 +100,9 @@ def test_a_made_up_price_that_may_not_leave_is_accepted_in_the_record(
     pipeline.run(SECOND, select="quotes")
     assert pipeline.run(SECOND, select="quotes", config={"quotes": {"accept": [VICTIM]}}).success
 
-    (accepted,) = [each for each in pipeline.store.rows_of([SECOND]) if each.ticker == VICTIM]
+    (accepted,) = [
+        each for each in pipeline.store.reading().rows_of([SECOND]) if each.ticker == VICTIM
+    ]
     assert accepted.decision == "accepted"
 
 
