@@ -65,7 +65,9 @@ def session_report(
     were withheld, the quota, and how soon the prices were on the topic. `report` is the path of the
     same as an HTML page.
     """
-    (day,) = map(date.fromisoformat, partitions_of(context))
+    day, *others = map(date.fromisoformat, partitions_of(context))
+    if others:
+        raise dg.Failure("A run reports one session: launch one for each.", allow_retries=False)
     windows = [each for each in WINDOWS.of_session(day) if each.end <= clock.utc_now()]
     if not windows:
         raise dg.Failure(f"No window has ended on {day}.", allow_retries=False)

@@ -48,12 +48,14 @@ def accept(pipeline: Pipeline, key: str, *tickers: str) -> dg.ExecuteInProcessRe
 
 
 def report(
-    pipeline: Pipeline, day: str, store: QuoteStore | None = None
+    pipeline: Pipeline, day: str, store: QuoteStore | None = None, last: str = ""
 ) -> dg.ExecuteInProcessResult:
-    """A run that reports a session."""
+    """A run that reports a session, or is to report all from one to the `last`."""
+    ends = {"start": day, "end": last}
     return dg.materialize(
         [session_report],
-        partition_key=day,
+        partition_key=None if last else day,
+        tags={f"dagster/asset_partition_range_{end}": ends[end] for end in ends if last},
         instance=pipeline.instance,
         resources={"quote_store": store or pipeline.store},
         raise_on_error=False,

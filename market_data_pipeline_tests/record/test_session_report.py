@@ -116,6 +116,12 @@ def test_what_there_is_no_report_on_is_said(pipeline: Pipeline, day: str, why: s
     assert why in logs(pipeline, result)
 
 
+def test_a_run_reports_one_session(pipeline: Pipeline) -> None:
+    result = report(pipeline, MONDAY, last=TUESDAY)
+
+    assert "A run reports one session: launch one for each." in logs(pipeline, result)
+
+
 def test_an_object_store_holds_the_page_next_to_the_quotes(pipeline: Pipeline) -> None:
     pipeline.run(LIVE_ON_TUESDAY)
     store = QuoteStore(path="memory://bucket/prices", publish_made_up_prices=True)
