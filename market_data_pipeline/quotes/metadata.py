@@ -98,7 +98,11 @@ def _describe_window(
 ) -> dict[str, Any]:
     """What a window holds, and which tickers of the watchlist it lacks."""
     covered = {quote.requested_ticker for quote in rows}.intersection(tickers)
-    missing = {why: each for why, each in observation.by_reason(window).items() if each}
+    missing = {
+        why: without
+        for why, each in observation.by_reason(window).items()
+        if (without := set(each) - covered)
+    }
     described: dict[str, Any] = {
         ROW_COUNT: len(rows),
         "quotes": len(rows),

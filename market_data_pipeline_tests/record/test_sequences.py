@@ -227,7 +227,9 @@ def one_came_later(pipeline: Pipeline, later: Later) -> None:
     pipeline.sandbox.faults = OTHERS
     later(0.1)
     result = pipeline.run(LIVE_ON_TUESDAY, select="quotes")
-    assert metadata(result, "quotes")["quotes"] == len(pipeline.store.load([LIVE_ON_TUESDAY])) == 4
+    shown = metadata(result, "quotes")
+    assert shown["quotes"] == len(pipeline.store.load([LIVE_ON_TUESDAY])) == 4
+    assert not [name for name in shown if "without_row" in name]
     assert "An earlier quote is kept for 3 of them." in checks(result)["all_tickers_quoted"][1]
 
 
