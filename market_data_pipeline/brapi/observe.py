@@ -246,14 +246,14 @@ def _account(observation: Observation, found: Mapping[str, T | str]) -> list[tup
     failures = {ticker: each for ticker, each in found.items() if isinstance(each, str)}
     answers = {ticker: each for ticker, each in found.items() if not isinstance(each, str)}
     symbols = {ticker: answer.ticker for ticker, answer in answers.items()}
-    # The last one counts: a ticker that is the symbol itself.
-    ordered = sorted(symbols.items(), key=lambda pair: (pair[0] == pair[1], pair[0]))
-    taken = {symbol: ticker for ticker, symbol in ordered}
+    # A symbol that was asked for itself has its own answer, or none.
+    taken = {symbol: ticker for ticker, symbol in sorted(symbols.items())}
+    taken |= {ticker: ticker for ticker in found}
     accepted = []
     for ticker, symbol in symbols.items():
         if taken[symbol] != ticker:
             failures[ticker] = (
-                f"answered under the symbol {symbol}, like {taken[symbol]}, whose answer is kept: "
+                f"answered under the symbol {symbol}, like {taken[symbol]}, whose answer counts: "
                 "remove one of the two from the watchlist"
             )
             continue

@@ -91,9 +91,8 @@ def launch_missing(
             return dg.SensorResult([dg.RunRequest(partition_key=window.key)])
         reasons.append(reason)
     requests = []
-    for asset in _downstream(context) if live else ():
-        records = materializations(instance, asset, [window])[window]
-        if (records[0].timestamp if records else 0) < since:
+    for asset in _downstream(context) if live and stored else ():
+        if _is_behind(instance, asset, window, since):
             if reason := _why_blocked(instance, asset, window, since):
                 reasons.append(reason)
             else:
@@ -114,6 +113,22 @@ def _has_close(
         return True
     rows, close = store.reading().rows_of([window.key]), close_of(window.day)
     return all(quote.updated_at >= close for quote in rows)
+
+
+def _is_behind(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, window: Window, since: float
+) -> bool:
+    """Whether a sink of a window is older than the quotes (Unix seconds), or its last run failed.
+
+    After that failure, an earlier run with older quotes may have ended.
+    """
+    records = materializations(instance, asset, [window])[window]
+    if (records[0].timestamp if records else 0) < since:
+        return True
+    runs = [each.dagster_run for each in runs_of(instance, window, asset)[:1]]
+    by = {record.run_id for record in records}
+    # One that was reported by hand is by no run, and counts.
+    return any(run.status is Status.FAILURE and not by & {run.run_id, ""} for run in runs)
 
 
 def _downstream(context: dg.SensorEvaluationContext) -> Sequence[dg.AssetKey]:

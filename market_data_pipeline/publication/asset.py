@@ -1,6 +1,6 @@
 """The prices on Kafka, where other services react to them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -87,6 +87,7 @@ def kafka_publication(
                         context, kafka, window, quotes[window], config.publish_history
                     )
             except PublicationError as error:
+                _record(context, published, kafka.settings.kafka_topic)
                 yield not_delivered(windows, window, str(error))
                 raise
             if publication:
@@ -161,6 +162,19 @@ def _publish(
     }
     context.add_asset_metadata(described, partition_key=window.key)
     return publication
+
+
+def _record(
+    context: dg.AssetExecutionContext,
+    published: Mapping[Window, Sequence[Publication]],
+    topic: str,
+) -> None:
+    """Records the windows that a run has published before it fails: they are on the topic."""
+    for window, several in published.items():
+        for each in several:
+            described = {**contents(each.published, "events", ""), **each.metadata(topic)}
+            event = dg.AssetMaterialization(PUBLICATION, partition=window.key, metadata=described)
+            context.log_event(event)
 
 
 def _why_not_published(

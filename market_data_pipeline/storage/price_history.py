@@ -170,15 +170,16 @@ def _find(
 ) -> Iterator[tuple[dict[str, Any], Quote]]:
     """The documents of some windows that this pipeline wrote, and their quotes.
 
-    One that lacks a field of a quote, or has an impossible value, is left out: another program has
-    written it.
+    One that lacks a field of a quote, or has an impossible value or another `_id`, is left out:
+    another program has written it.
     """
     starts = {window.start for window in windows}
     span = {"$gte": windows[0].start, "$lte": windows[-1].start}
     for each in documents.find({"window_start": span}):
         with suppress(ValidationError):
             (quote,) = ROWS.validate_python([each])
-            if quote.window_start in starts:
+            named = f"{quote.ticker}|{quote.window_start:%Y-%m-%dT%H:%M:%SZ}"
+            if quote.window_start in starts and each["_id"] == named:
                 yield each, quote
 
 

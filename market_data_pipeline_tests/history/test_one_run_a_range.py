@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
 import pytest
 from brapi_sandbox.faults import Fault
 
+from market_data_pipeline.publication.checks import publications
+from market_data_pipeline.publication.errors import PublicationError
+from market_data_pipeline.publication.event import Event
+from market_data_pipeline.publication.kafka import Kafka, Offsets
+from market_data_pipeline.runs.common import WINDOWS
 from market_data_pipeline_tests.conftest import (
     INSTRUMENTS,
     LIVE_ON_TUESDAY,
@@ -238,6 +245,27 @@ def test_a_range_that_ends_in_the_live_window_publishes_that_one_alone_unless_to
     assert len(pro.events()) == len(pro.documents())
     told = metadata(result, "kafka_publication", MIDDLE)
     assert (told["published"], told["reason"]) == (4, "publish_history is set")
+
+
+def test_what_a_range_has_published_before_it_fails_is_recorded(
+    pro: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish, calls = Kafka.publish, itertools.count(1)
+
+    def once(kafka: Kafka, events: Sequence[Event]) -> Offsets:
+        if next(calls) > 1:
+            raise PublicationError("the broker is away")
+        return publish(kafka, events)
+
+    monkeypatch.setattr(Kafka, "publish", once)
+    config = {"kafka_publication": {"publish_history": True}}
+    result = pro.run(FIRST, LAST, config=config)
+
+    assert len(pro.events()) == 4
+    windows = [WINDOWS.from_key(key) for key in (FIRST, MIDDLE, LAST)]
+    found = publications(pro.instance, windows, pro.topic)
+    assert [[each.published for each in found[window]] for window in windows] == [[4], [], []]
+    assert f"{MIDDLE} is not on the topic" in checks(result)["every_quote_delivered"][1]
 
 
 def test_a_history_that_fails_costs_a_range_nothing_of_its_live_window(pro: Pipeline) -> None:

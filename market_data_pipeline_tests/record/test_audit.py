@@ -106,7 +106,13 @@ def test_documents_of_other_programs_are_left_alone(stored: Pipeline) -> None:
     foreign = {"ticker": VICTIM, "requested_ticker": VICTIM, "window_start": start}
     elsewhere = {"_id": "ZZZZ3|2026-11-17T18:00:00Z", "ticker": "ZZZZ3", "window_start": start}
     elsewhere = {**stored.documents()[0], "requested_ticker": "ZZZZ3", **elsewhere}
-    theirs = [elsewhere, {"_id": "theirs", **foreign}]
+    copied = {
+        **elsewhere,
+        "_id": "copy",
+        **foreign,
+        "observed_at": datetime(2099, 1, 1, tzinfo=UTC),
+    }
+    theirs = [elsewhere, copied, {"_id": "theirs", **foreign}]
     with pymongo.MongoClient[dict[str, Any]](stored.mongo_uri) as client:
         client["market_data_db"]["price_history"].insert_many(theirs)
 
@@ -115,6 +121,7 @@ def test_documents_of_other_programs_are_left_alone(stored: Pipeline) -> None:
     assert checks(result)["history_equals_quotes"] == (True, "All 4 quotes are in the collection.")
     assert metadata(result, "mongo_price_history")["rows"] == 4
     assert [each for each in stored.documents() if each in theirs] == theirs
+    assert document(stored)["observed_at"].year == 2026
 
 
 @pytest.mark.services

@@ -4,10 +4,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import requests
 from brapi_sandbox.faults import Fault
 
 from market_data_pipeline.market.price_guard import decide
-from market_data_pipeline.market.quote import SANDBOX
+from market_data_pipeline.market.quote import SANDBOX, origin_of
 from market_data_pipeline_tests.conftest import (
     INSTRUMENTS,
     LIVE_ON_TUESDAY,
@@ -104,6 +105,13 @@ def test_made_up_prices_stop_no_real_one(pipeline: Pipeline, set_clock: SetClock
     )
     refused = pipeline.run(LIVE_ON_TUESDAY, select=SINKS)
     assert "are made up by a sandbox" in failure_of(refused, "mongo_price_history")
+
+
+def test_a_sandbox_is_one_behind_a_proxy_too(pipeline: Pipeline) -> None:
+    headers = requests.get(pipeline.sandbox.url, timeout=5).headers
+    headers["Server"] = "nginx"
+
+    assert origin_of("prices.example", headers) == SANDBOX
 
 
 def test_made_up_prices_say_nothing_of_a_real_one() -> None:

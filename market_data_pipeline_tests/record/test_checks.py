@@ -165,9 +165,24 @@ def test_of_two_instruments_that_became_one_a_price_is_kept(pipeline: Pipeline) 
     assert [quote for quote in pipeline.documents() if quote["ticker"] == "VALX3"]
     (failed,) = metadata(result, "quotes")["failed"]
     assert failed["reason"] == (
-        "answered under the symbol VALX3, like VALE3, whose answer is kept: remove one of the two "
+        "answered under the symbol VALX3, like VALE3, whose answer counts: remove one of the two "
         "from the watchlist"
     )
+
+
+def test_no_answer_takes_the_place_of_another_ticker_of_the_watchlist(pipeline: Pipeline) -> None:
+    """Its own request fails, and another one is answered in its name."""
+    pipeline.sandbox.faults = [
+        Fault(ticker=VICTIM, status=404),
+        Fault(ticker="BBAS3", fields={"symbol": VICTIM}),
+    ]
+
+    result = pipeline.run(LIVE_ON_TUESDAY)
+
+    assert [quote["ticker"] for quote in pipeline.documents()] == ["HGLG11", "PETR4"]
+    failed = {each["ticker"]: each["reason"] for each in metadata(result, "quotes")["failed"]}
+    assert failed[VICTIM] == "unknown ticker (404)"
+    assert failed["BBAS3"].startswith("answered under the symbol VALE3, like VALE3, whose answer")
 
 
 # Shortly before the close, which is at 18:00 from November on.

@@ -1,5 +1,6 @@
 """When a run is launched, and what is said when none is."""
 
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 
 import dagster as dg
@@ -13,9 +14,17 @@ from market_data_pipeline.market.windows import (
     TradingWindows,
 )
 from market_data_pipeline.operation import freshness, launching
+from market_data_pipeline.publication.event import Event
+from market_data_pipeline.publication.kafka import Kafka, Offsets
 from market_data_pipeline.runs.common import GROUP, WINDOWS
 from market_data_pipeline.settings import INTERVALS_IN_MINUTES
-from market_data_pipeline_tests.conftest import SetClock, at
+from market_data_pipeline_tests.conftest import (
+    LIVE_ON_TUESDAY,
+    TUESDAY_15_00,
+    Pipeline,
+    SetClock,
+    at,
+)
 from market_data_pipeline_tests.schedule.conftest import ASSETS, Operation, Status, dagsters_clock
 
 # The schedule
@@ -214,6 +223,30 @@ def test_each_sink_waits_by_its_own_runs(operation: Operation) -> None:
     for status in (Status.CANCELED, Status.STARTED):
         run_id = operation.run(KEY, "kafka_publication", status=status)
         assert f"Run {run_id}" in operation.look("2026-11-19T15:31")
+
+
+@pytest.mark.usefixtures("four_instruments")
+def test_a_sink_that_failed_is_launched_though_an_earlier_run_has_ended_later(
+    pipeline: Pipeline,
+    operation: Operation,
+    set_clock: SetClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    operation.instance, operation.store = pipeline.instance, pipeline.store
+    publish, runs = Kafka.publish, [pipeline.run]
+
+    def slowly(kafka: Kafka, events: Sequence[Event]) -> Offsets:
+        if runs:
+            set_clock(TUESDAY_15_00 + timedelta(minutes=5))
+            assert runs.pop()(LIVE_ON_TUESDAY, select="quotes").success
+        return publish(kafka, events)
+
+    monkeypatch.setattr(Kafka, "publish", slowly)
+    assert pipeline.run(LIVE_ON_TUESDAY).success
+    with pipeline.without_kafka():
+        assert not pipeline.run(LIVE_ON_TUESDAY, select="kafka_publication").success
+
+    assert operation.look("2026-11-17T15:20", 60) == [["kafka_publication"]]
 
 
 def test_a_materialization_from_before_the_end_of_its_window_does_not_count(

@@ -2,7 +2,7 @@
 
 It knows the instruments of `instruments.csv` and those that its market was given; any other ticker
 is unknown to it, as it would be to Brapi. Prices are made up (see `market`), and every answer says
-so in its header `Server: brapi-sandbox/VERSION`.
+so in its headers `Server: brapi-sandbox/VERSION` and `Brapi-Sandbox: VERSION`.
 
 Beside the API there are `POST /sandbox/faults` (a JSON list of faults, which replaces the faults
 there are) and `GET /sandbox/requests` (the requests so far).
@@ -41,7 +41,7 @@ from brapi_sandbox.rules import (
     refusal,
     requested_span,
 )
-from brapi_sandbox.version import SERVER
+from brapi_sandbox.version import SERVER, __version__
 
 ROLLING = timedelta(days=30)
 
@@ -364,7 +364,7 @@ def make_server(sandbox: Sandbox) -> uvicorn.Server:
             lifespan="off",
             log_level="critical",  # what goes wrong here is meant to
             server_header=False,
-            headers=[("Server", SERVER)],
+            headers=[("Server", SERVER), ("Brapi-Sandbox", __version__)],
             timeout_keep_alive=75,
             timeout_graceful_shutdown=1,
         )

@@ -234,6 +234,7 @@ def test_every_answer_says_once_that_it_is_made_up(ask: Client) -> None:
     for answer in answers:
         names = [name for name, _ in answer.raw.headers.items() if name.lower() == "server"]
         assert (answer.headers["Server"], len(names)) == (f"brapi-sandbox/{__version__}", 1)
+        assert answer.headers["Brapi-Sandbox"] == __version__
     assert ask.refused("no/such/route") == (404, None)
 
 

@@ -67,12 +67,13 @@ class MongoBulkWriteError(DagsterMongoError):
         self.collection = collection
         self.attempted = len(ids)
         self.failures = [_failure(error, ids) for error in details.get("writeErrors", [])]
-        super().__init__(" ".join([*self._refusals(), *_unconfirmed(details)]))
+        self._unconfirmed = [*_unconfirmed(details)]
+        super().__init__(" ".join([*self._refusals(), *self._unconfirmed]))
 
     @property
     def is_of_other_writers(self) -> bool:
         """Whether all were refused since another writer has written documents of these ids."""
-        return all(
+        return not self._unconfirmed and all(
             failure["code"] == _DUPLICATE_KEY and failure["index"] in ("_id_", None)
             for failure in self.failures
         )

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 import bson
+from bson import CodecOptions, DatetimeConversion
 from bson.raw_bson import RawBSONDocument
 from pymongo import InsertOne, ReplaceOne
 from pymongo.collection import Collection
@@ -23,6 +24,10 @@ Fields = dict[str, Any]
 There = dict[Hashable, tuple[Any, int | None]]
 Outcome = Literal["inserted", "replaced", "unchanged", "superseded"]
 
+# A document that is there may have a date that Python cannot hold.
+_ANY: CodecOptions[Fields] = CODEC.with_options(
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO
+)
 _TEXT = 2
 _BATCH = 10_000
 # How often a batch is looked at anew, if other writers write the same documents.
@@ -176,7 +181,7 @@ def _id_of(body: bytes) -> Any:
     """The `_id`, which the server puts first; a text without decoding the others."""
     if body[4] == _TEXT:
         return body[13 : 12 + int.from_bytes(body[9:13], "little")].decode()
-    return bson.decode(body, CODEC)["_id"]
+    return bson.decode(body, _ANY)["_id"]
 
 
 def _plan(
@@ -190,7 +195,7 @@ def _plan(
     if _is_same(document.body, there, managed):
         return _Plan("unchanged")
     query: Fields = {"_id": document.id}
-    known = bson.decode(there, CODEC) if settings.version or settings.created_at else {}
+    known = bson.decode(there, _ANY) if settings.version or settings.created_at else {}
     if settings.version:
         version = known.get(settings.version)
         if _is_higher(version, document.version):
@@ -214,7 +219,7 @@ def _is_same(body: bytes, there: bytes, managed: Mapping[str, Any]) -> bool:
     if not managed:
         return len(there) == len(body)
     rest = (len(there) - length + 4).to_bytes(4, "little") + there[length:]
-    return bson.decode(rest, CODEC).keys() == managed.keys()
+    return bson.decode(rest, _ANY).keys() == managed.keys()
 
 
 def _is_higher(version: Any, other: Any) -> bool:

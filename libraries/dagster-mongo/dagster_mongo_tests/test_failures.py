@@ -10,6 +10,9 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 import pytest
+from bson.datetime_ms import DatetimeMS
+from pymongo.collection import Collection
+from pymongo.errors import BulkWriteError
 
 from dagster_mongo import (
     MongoBulkWriteError,
@@ -64,6 +67,33 @@ def test_the_write_concern_of_the_address_holds(real_mongo: str) -> None:
         Store(f"{real_mongo}&w=3&wtimeoutMS=100").store(frame)
     store = Store(f"{real_mongo}&w=majority&journal=true&wtimeoutMS=1000")
     assert store.store(frame)["inserted"] == 1
+
+
+def test_a_write_concern_that_is_not_met_is_an_error(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a replica set answers whose other members are away: the documents are written."""
+    write = Collection.bulk_write
+
+    def unconfirmed(*args: Any, **options: Any) -> None:
+        write(*args, **options)
+        error = {"code": 64, "errmsg": "waiting for replication timed out"}
+        raise BulkWriteError({"writeErrors": [], "writeConcernErrors": [error]})
+
+    monkeypatch.setattr(Collection, "bulk_write", unconfirmed)
+    with pytest.raises(MongoBulkWriteError, match="The write concern was not met") as caught:
+        store.store(pd.DataFrame({"n": [1]}))
+    assert caught.value.failures == []
+
+
+@pytest.mark.services
+def test_a_document_with_a_date_that_python_cannot_hold_is_replaced(real_mongo: str) -> None:
+    store = Store(real_mongo)
+    with store.collection() as collection:
+        collection.insert_one({"_id": "a", "until": DatetimeMS(2**60)})
+    frame = pd.DataFrame({"_id": ["a"], "n": [1]})
+    assert store.store(frame, mode="upsert", key=["_id"], version="n")["replaced"] == 1
+    assert store.documents().keys() == {"a"}
 
 
 @pytest.mark.parametrize(
