@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 from dagster_mongo import MongoResource
@@ -27,7 +27,7 @@ from market_data_pipeline.operation.session_report import (
 )
 from market_data_pipeline.publication.asset import kafka_publication
 from market_data_pipeline.publication.checks import topic_keeps_prices
-from market_data_pipeline.publication.client import given_properties, variable
+from market_data_pipeline.publication.client import Client, variable
 from market_data_pipeline.publication.event import FORMAT_NOT_CHOSEN
 from market_data_pipeline.publication.kafka import Kafka
 from market_data_pipeline.quotes.asset import quotes
@@ -92,7 +92,7 @@ def _fixed(make: Callable[..., Any], given: Settings, *names: str) -> dg.Resourc
     """A resource that takes no run config. The UI shows its settings, but no secret."""
     fields = {
         name.upper(): dg.Field(
-            str, default_value=_shown(getattr(given, name)), description=field.description
+            str, default_value=_shown(given, name), description=field.description
         )
         for name, field in Settings.model_fields.items()
         if name.startswith(names)
@@ -105,12 +105,13 @@ def _without_config(resource: dg.ResourceDefinition) -> dg.ResourceDefinition:
     return dg.configured(resource, config_schema={})(lambda _: {})
 
 
-def _shown(value: object) -> str:
+def _shown(given: Settings, name: str) -> str:
+    value, extra = getattr(given, name), cast(Any, Settings.model_fields[name].json_schema_extra)
     if isinstance(value, SecretStr):
         return "set" if value.get_secret_value() else "not set"
     if isinstance(value, dict):
         return ", ".join(map(variable, value))
-    return str(value)
+    return str(value) if given.is_set(name) or extra["shown"] is None else extra["shown"]
 
 
 LOG = logging.getLogger(__name__)
@@ -126,7 +127,7 @@ except WatchlistError as error:  # each run fails with it, until the file is the
     LOG.warning(str(error))
 if SETTINGS.is_set("KAFKA_BOOTSTRAP_SERVERS") and not SETTINGS.kafka_updated_at_format:
     LOG.warning(FORMAT_NOT_CHOSEN)
-given_properties(SETTINGS)  # raises if a property may not be set
+Client(SETTINGS).close()  # raises if Kafka's client does not take its settings
 
 fresh, watch_freshness = freshness([asset.key for asset in ASSETS])
 market_data_job = dg.define_asset_job(

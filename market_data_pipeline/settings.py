@@ -6,10 +6,11 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import date
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin
-from urllib.parse import unquote
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -20,14 +21,14 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pymongo.errors import PyMongoError
+from pymongo.uri_parser import parse_uri
 
 from market_data_pipeline import ClearError
 
 KAFKA_CONFIG = "KAFKA_CONFIG_"
 # Variables in the files of compose and of the instance that are not settings.
 DEPLOYMENT = ("MARKET_DATA_STATE", "MONGO_PASSWORD", "MONGO_ROOT_PASSWORD")
-# Prefixes that no other program uses.
-OUR_PREFIXES = ("BRAPI_", "MARKET_DATA_")
 NO_SECRET = SecretStr("")
 LONGEST = 86_400  # seconds
 INTERVALS_IN_MINUTES = (5, 10, 15, 20, 30, 60)
@@ -46,14 +47,21 @@ def _setting(default: Any, text: str, *, shown: str | None = None, **bounds: Any
 
 def _valid_if(test: Callable[[Any], object]) -> AfterValidator:
     def checked(value: Any) -> Any:
-        if not test(value):
-            raise ValueError
-        return value
+        with suppress(PyMongoError, OSError):
+            if test(value):
+                return value
+        raise ValueError
 
     return AfterValidator(checked)
 
 
-_SERVER = r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d{1,5})?"
+def _parsed(secret: SecretStr) -> Mapping[str, Any]:
+    """What pymongo reads in an address; one with +srv is not looked up."""
+    return parse_uri(secret.get_secret_value().replace("+srv:", ":", 1), warn=True)
+
+
+_PORT = r"(6553[0-5]|655[0-2]\d|65[0-4]\d\d|6[0-4]\d{3}|[1-5]\d{4}|[1-9]\d{0,3})"
+_SERVER = rf"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:{_PORT})?"
 _BROKER = rf"(\w+://)?{_SERVER}"
 _SECONDS = f"a number such as 0.5, {LONGEST} at the most"
 
@@ -77,6 +85,7 @@ Day = Annotated[
 WebAddress = Annotated[
     str,
     Field(pattern=rf"^https?://{_SERVER}(/[^?#\s]*)?$"),
+    _valid_if(urlsplit),
     "an address such as https://brapi.dev, without user, query and fragment",
 ]
 Servers = Annotated[
@@ -91,8 +100,8 @@ Brokers = Annotated[
 ]
 MongoAddress = Annotated[
     SecretStr,
-    _valid_if(lambda secret: re.match(r"mongodb(\+srv)?://.", secret.get_secret_value())),
-    "a connection string such as mongodb://user:password@host:27017/",
+    _valid_if(_parsed),
+    "a connection string such as mongodb://user:p%40ssword@host:27017/",
 ]
 Database = Annotated[str, Field(pattern=r"""^[^/\\."$@\s]*$"""), "the name of a database"]
 Name = Annotated[str, Field(pattern=r"^[^/@\s]*$"), "a name without slash, @ and space"]
@@ -127,9 +136,7 @@ class Settings(BaseSettings):
         frozen=True, hide_input_in_errors=True, validate_default=False, enable_decoding=False
     )
 
-    brapi_token: SecretStr = _setting(
-        NO_SECRET, "API token; without it, runs fail with a message", shown=""
-    )
+    brapi_token: SecretStr = _setting(NO_SECRET, "API token; without it, runs fail with a message")
     brapi_plan: Literal["free", "startup", "pro"] = _setting(
         "free", "plan of the token: `free`, `startup` or `pro`"
     )
@@ -152,7 +159,6 @@ class Settings(BaseSettings):
     mongo_uri: MongoAddress = _setting(
         NO_SECRET,
         "connection string, with credentials if needed; replaces `MONGO_HOST` and `MONGO_PORT`",
-        shown="",
     )
     mongo_host: Servers = _setting("localhost", "server")
     mongo_port: Port = _setting(27017, "its port")
@@ -208,7 +214,7 @@ class Settings(BaseSettings):
         shown="the instance's storage folder",
     )
     asset_key_prefix: Prefix = _setting(
-        "", "prefix of the asset keys, if an instance has several code locations", shown=""
+        "", "prefix of the asset keys, if an instance has several code locations"
     )
     publish_made_up_prices: Flag = _setting(
         False, "`true` lets the made-up prices of a sandbox reach the database and the topic"
@@ -217,11 +223,8 @@ class Settings(BaseSettings):
         NO_SECRET,
         "incoming webhook in Slack's format, or an address of Apprise: checks that fail and runs "
         "that failed",
-        shown="",
     )
-    dagster_url: WebAddress = _setting(
-        "", "address of the UI, for the links in those messages", shown=""
-    )
+    dagster_url: WebAddress = _setting("", "address of the UI, for the links in those messages")
     dagster_port: Port = _setting(3000, "`make dev`: port of the UI")
     sandbox_port: Port = _setting(8790, "`make dev`: port of the sandbox")
     embedded_mongo_port: Port = _setting(27117, "`make dev`: port of the embedded MongoDB")
@@ -239,14 +242,14 @@ class Settings(BaseSettings):
             super().__init__(**given)
         except ValidationError as error:
             name = str(error.errors()[0]["loc"][0])
-            text = f"{name.upper()} cannot be used: set it to {_expected(name)}."
-            raise SettingError(text) from None
+            said = f"{name.upper()} cannot be used: set it to {_expected(name)}."
+            raise SettingError(said) from None
 
     @model_validator(mode="before")
     @classmethod
     def _without_blanks(cls, given: dict[str, Any]) -> dict[str, Any]:
-        given = {name: v.strip() if isinstance(v, str) else v for name, v in given.items()}
-        return {name: v for name, v in given.items() if v != ""}
+        stripped = ((name, v.strip() if isinstance(v, str) else v) for name, v in given.items())
+        return {name: v for name, v in stripped if v != ""}
 
     @property
     def transactional_id(self) -> str:
@@ -257,10 +260,8 @@ class Settings(BaseSettings):
     @property
     def mongo_database(self) -> str:
         """The database: MONGO_DB, or that of MONGO_URI."""
-        # A password may contain what is no part of an address elsewhere, such as `[`.
-        address = self.mongo_uri.get_secret_value().partition("://")[2].partition("?")[0]
-        of_uri = unquote(address.partition("/")[2].strip("/"))
-        return self.mongo_db or of_uri.partition(".")[0] or "market_data_db"
+        of_uri = self.mongo_uri.get_secret_value() and _parsed(self.mongo_uri)["database"]
+        return self.mongo_db or of_uri or "market_data_db"
 
     def is_set(self, name: str) -> bool:
         """Whether a variable has a value of its own."""
@@ -284,7 +285,7 @@ def misspelled(environ: Mapping[str, str]) -> dict[str, str]:
     for name in sorted(environ):
         upper = name.upper()  # a setting is read in either case
         known = upper in names() or upper in DEPLOYMENT or upper.startswith(KAFKA_CONFIG)
-        ours = upper.startswith(OUR_PREFIXES)
+        ours = upper.startswith(("BRAPI_", "MARKET_DATA_"))  # no other program's
         meant = difflib.get_close_matches(upper, names(), n=1, cutoff=0.6 if ours else 0.85)
         if environ[name].strip() and not known and (meant or ours):
             advice = f": did you mean {meant[0]}?" if meant else "."

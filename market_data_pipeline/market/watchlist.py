@@ -59,7 +59,7 @@ def load_watchlist(path: str = "") -> Watchlist:
     if not path:
         return _parse(resources.files(__package__).joinpath("watchlist.csv").read_text("utf-8"))
     try:
-        found = _parse(_read(Path(path)))
+        found = _parse(_read(Path(path).expanduser()))
     except OSError as error:
         reason = error.strerror or str(error)
         raise WatchlistError(f"WATCHLIST_FILE {path} cannot be read: {reason}.") from None

@@ -33,6 +33,7 @@ from market_data_pipeline.quotes.metadata import (
 )
 from market_data_pipeline.quotes.session import Instrument, Sessions, median_changes
 from market_data_pipeline.runs.common import (
+    ONE_RUN_A_RANGE,
     OWNERS,
     PUBLICATION,
     QUOTES,
@@ -46,11 +47,15 @@ from market_data_pipeline.runs.run_history import materializations, value_of
 from market_data_pipeline.storage.official_close import Closes, official_closes
 from market_data_pipeline.storage.quote_store import QuoteStore
 
+# Today's report is on the windows that have ended.
+_OF_TODAY = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
+
 
 @dg.asset(
     key=SESSION_REPORT,
-    deps=[QUOTES],
+    deps=[dg.AssetDep(QUOTES, partition_mapping=_OF_TODAY)],
     partitions_def=sessions_from(WINDOWS.first_day),
+    backfill_policy=ONE_RUN_A_RANGE,
     output_required=False,  # a session without prices has no report
     group_name="reports",
     owners=OWNERS,
@@ -65,34 +70,22 @@ def session_report(
     were withheld, the quota, and how soon the prices were on the topic. `report` is the path of the
     same as an HTML page.
     """
-    day, *others = map(date.fromisoformat, partitions_of(context))
-    if others:
-        raise dg.Failure("A run reports one session: launch one for each.", allow_retries=False)
-    windows = [each for each in WINDOWS.of_session(day) if each.end <= clock.utc_now()]
-    if not windows:
-        raise dg.Failure(f"No window has ended on {day}.", allow_retries=False)
-    with failing_clearly():
-        reading = quote_store.reading()
-        stored = reading.sessions(sessions_back(day, 1), day)
-        if reading.damaged:
-            context.log.warning(f"Left out: {some(reading.damaged_files(), '; ')}.")
-        rows = [quote for window in windows for quote in stored.get(window, ())]
-        if not rows:
-            context.log.warning(f"No prices of {day} are stored, so there is nothing to report.")
-            return
-        instruments = Sessions(stored).until(windows[-1])
-        path = quote_store.folder_of(SESSION_REPORT) / f"{day}.html"
-        shown = _describe(context.instance, windows, rows, instruments)
-        official = official_closes(quote_store, day)
-        quote_store.write({path: _page(windows, rows, instruments, shown, official).encode()})
-    yield dg.MaterializeResult(
-        metadata={
-            "market": shown.pop("market"),
-            "report": dg.MetadataValue.path(str(path)),
-            **shown,
-            "prices": prices_table(instruments),
-        }
-    )
+    for key in partitions_of(context):
+        day, reading = date.fromisoformat(key), quote_store.reading()
+        windows = [each for each in WINDOWS.of_session(day) if each.end <= clock.utc_now()]
+        if not windows:
+            raise dg.Failure(f"No window has ended on {day}.", allow_retries=False)
+        with failing_clearly():
+            stored = reading.sessions(sessions_back(day, 1), day)
+            if reading.damaged:
+                context.log.warning(f"Left out: {some(reading.damaged_files(), '; ')}.")
+            if any(stored.get(window) for window in windows):
+                described = _report(context.instance, quote_store, windows, stored)
+                event = dg.AssetMaterialization(SESSION_REPORT, partition=key, metadata=described)
+                context.log_event(event)
+                continue
+        context.log.warning(f"No prices of {day} are stored, so there is nothing to report.")
+    yield from ()  # the sessions with prices are materialized above
 
 
 session_report_job = dg.define_asset_job(
@@ -114,6 +107,27 @@ def every_session(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.S
     if not WINDOWS.of_session(day):
         return dg.SkipReason(f"B3 has no session on {day:%a %d %b}.")
     return dg.RunRequest(partition_key=f"{day}")
+
+
+def _report(
+    instance: dg.DagsterInstance,
+    quote_store: QuoteStore,
+    windows: Sequence[Window],
+    stored: Mapping[Window, Sequence[Quote]],
+) -> dict[str, Any]:
+    """Writes the page of a session; returns the metadata."""
+    day, rows = windows[-1].day, [quote for each in windows for quote in stored.get(each, ())]
+    instruments = Sessions(stored).until(windows[-1])
+    shown = _describe(instance, windows, rows, instruments)
+    path = quote_store.folder_of(SESSION_REPORT) / f"{day}.html"
+    page = _page(windows, rows, instruments, shown, official_closes(quote_store, day))
+    quote_store.write({path: page.encode()})
+    return {
+        "market": shown.pop("market"),
+        "report": dg.MetadataValue.path(str(path)),
+        **shown,
+        "prices": prices_table(instruments),
+    }
 
 
 def _describe(

@@ -65,7 +65,8 @@ def without_values(text: str, properties: Mapping[str, str], shortest: int = 4) 
     """
     for name in sorted(properties, key=lambda name: -len(properties[name])):
         if len(properties[name]) >= shortest:
-            text = re.sub(rf"(?<!\w){re.escape(properties[name])}(?!\w)", variable(name), text)
+            value = re.escape(properties[name])
+            text = re.sub(rf"(?<![\w.]){value}(?!\w|\.\w)", variable(name), text)
     return text
 
 
@@ -236,8 +237,8 @@ class Client:
         if error is None or error.code() in NO_ANSWER:
             error = self._complaint or error
         do = advise or advice(error, self.settings.kafka_bootstrap_servers, otherwise)
-        text = f"{what} ({described(error)}): {do}."
-        return PublicationError(without_values(text, self._hidden))
+        reason = without_values(described(error), self._hidden)
+        return PublicationError(f"{what} ({reason}): {do}.")
 
     @property
     def _is_refused(self) -> bool:

@@ -62,7 +62,7 @@ class QuoteStore:
             folder = UPath(self.path)
             if is_local(folder):
                 folder = UPath(Path(folder.path).expanduser())
-        return folder.joinpath(*key.path)
+            return folder.joinpath(*key.path)
 
     def reading(self) -> Reading:
         """What is stored, for one run to read."""

@@ -127,6 +127,7 @@ FAULTS: dict[str, dict[str, Any]] = {
     "absurd price": quote_with(Price=1e12),
     "no market time": {"without": ["regularMarketTime"]},
     "epoch": quote_with(Time=0),
+    "price of another day": quote_with(Time="2026-11-16T20:35:00.000Z"),
     "time in seconds": quote_with(Time=1_794_938_000),
     "volume as a float": quote_with(Volume=1200.0),
     "no ticker": {"fields": {"symbol": "ABEV٣"}},

@@ -137,6 +137,7 @@ def test_the_pages_of_the_resources_show_the_settings_and_no_secret(dagster: Dag
     shown = {place: json.loads(field["defaultValueAsJson"]) for place, field in fields.items()}
 
     assert shown["brapi", "BRAPI_BASE_URL"] == "https://brapi.dev"
+    assert shown["brapi", "BRAPI_TICKERS_PER_REQUEST"] == "by plan"
     assert shown["brapi", "BRAPI_TOKEN"] == shown["mongo", "MONGO_URI"] == "set"
     assert shown["kafka", "KAFKA_CLIENT_PROPERTIES"] == "KAFKA_CONFIG_SASL_PASSWORD"
     assert [place for place, field in fields.items() if not field["description"]] == []

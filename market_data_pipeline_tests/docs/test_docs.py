@@ -72,7 +72,8 @@ def test_the_table_of_settings_is_that_of_the_code() -> None:
     for name, field in Settings.model_fields.items():
         default = str(field.default).lower() if field.annotation is bool else field.default
         extra: Any = field.json_schema_extra
-        shown = f"`{default}`" if extra["shown"] is None else extra["shown"]
+        quoted = f"`{default}`" if str(default) else ""
+        shown = quoted if extra["shown"] is None else extra["shown"]
         table.append(f"| `{extra.get('variable', name.upper())}` | {shown} | {field.description} |")
 
     assert "\n".join(table) in (ROOT / "docs" / "configuration.md").read_text("utf-8")

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from market_data_pipeline.publication.client import connection_properties, without_values
+from market_data_pipeline.publication.client import Client, connection_properties, without_values
 from market_data_pipeline.publication.errors import PublicationError
 from market_data_pipeline.publication.event import FORMAT_NOT_CHOSEN
 from market_data_pipeline.settings import Settings
@@ -77,6 +77,21 @@ def test_what_librdkafka_does_not_take_is_named_and_not_shown(
     assert not re.search(rf"(?<!\w){value}(?!\w)", str(refused.value))
 
 
+def test_the_start_refuses_what_librdkafka_does_not_take(
+    load_definitions: Callable[..., ModuleType],
+) -> None:
+    with pytest.raises(Exception, match=r'such configuration property: "sasl\.pasword"'):
+        load_definitions(KAFKA_CONFIG_SASL_PASWORD=PASSWORD)
+
+
+def test_a_value_is_no_part_of_another_word_or_of_our_own() -> None:
+    config = {"security.protocol": "ssl", "ssl.ca.location": "/no/such/file"}
+    with pytest.raises(PublicationError, match=r"not take .* ssl.ca.location failed"):
+        Client(Settings(kafka_client_properties=config))
+    client = Client(Settings(kafka_client_properties={"client.id": "brokers"}))
+    assert "see that the brokers are healthy" in str(client.failure("Nothing was sent", None))
+
+
 def test_a_value_is_shown_by_the_name_of_its_variable() -> None:
     properties = {"sasl.username": "me@example", "sasl.password": PASSWORD, "client.id": "SSL"}
     shown = without_values(f"me@example:{PASSWORD} SSL, not some@example", properties)
@@ -86,6 +101,7 @@ def test_a_value_is_shown_by_the_name_of_its_variable() -> None:
 def test_a_secret_reaches_the_client_and_no_record_of_the_run(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    pipeline.definitions()  # their start would refuse it
     monkeypatch.setenv("KAFKA_CONFIG_SASL_PASSWORDS", PASSWORD)
 
     run = pipeline.run(LIVE_ON_TUESDAY)

@@ -54,7 +54,7 @@ def report(
     ends = {"start": day, "end": last}
     return dg.materialize(
         [session_report],
-        partition_key=None if last else day,
+        partition_key=None if last or not day else day,
         tags={f"dagster/asset_partition_range_{end}": ends[end] for end in ends if last},
         instance=pipeline.instance,
         resources={"quote_store": store or pipeline.store},

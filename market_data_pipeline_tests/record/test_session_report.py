@@ -12,10 +12,12 @@ import pytest
 from brapi_sandbox.faults import Fault
 
 from market_data_pipeline.definitions import defs
-from market_data_pipeline.operation.session_report import every_session
+from market_data_pipeline.operation.session_report import every_session, session_report
+from market_data_pipeline.runs.common import WINDOWS
 from market_data_pipeline.storage.quote_store import QuoteStore
 from market_data_pipeline_tests.conftest import (
     LIVE_ON_TUESDAY,
+    TUESDAY_15_00,
     Pipeline,
     SetClock,
     SetWatchlist,
@@ -104,6 +106,7 @@ def test_a_withheld_price_is_explained_and_a_damaged_file_costs_its_window_alone
 @pytest.mark.parametrize(
     ("day", "why"),
     [
+        ("", "There is no partition: choose one of the asset's"),
         ("2026-11-18", "No window has ended on 2026-11-18."),
         (MONDAY, f"No prices of {MONDAY} are stored, so there is nothing to report."),
     ],
@@ -116,10 +119,31 @@ def test_what_there_is_no_report_on_is_said(pipeline: Pipeline, day: str, why: s
     assert why in logs(pipeline, result)
 
 
-def test_a_run_reports_one_session(pipeline: Pipeline) -> None:
+def test_a_range_of_sessions_is_one_run(pipeline: Pipeline) -> None:
+    pipeline.run(LIVE_ON_TUESDAY, select="quotes")
+
     result = report(pipeline, MONDAY, last=TUESDAY)
 
-    assert "A run reports one session: launch one for each." in logs(pipeline, result)
+    [event] = result.asset_materializations_for_node("session_report")
+    assert event.partition == TUESDAY
+    assert f"No prices of {MONDAY} are stored" in logs(pipeline, result)
+
+
+def test_the_session_of_today_may_be_in_a_backfill() -> None:
+    """Dagster refuses one whose upstream partitions do not exist yet."""
+    (spec,) = session_report.specs
+    mapping, sessions = next(iter(spec.deps)).partition_mapping, spec.partitions_def
+    assert mapping
+    assert sessions
+    found = mapping.get_upstream_mapped_partitions_result_for_partitions(
+        sessions.subset_with_partition_keys([TUESDAY]),
+        sessions,
+        WINDOWS.partitions,
+        current_time=TUESDAY_15_00,
+    )
+
+    assert LIVE_ON_TUESDAY in found.partitions_subset.get_partition_keys()
+    assert found.required_but_nonexistent_subset.is_empty
 
 
 def test_an_object_store_holds_the_page_next_to_the_quotes(pipeline: Pipeline) -> None:
