@@ -51,7 +51,9 @@ def decide(
             rival = _newest(map(before.get, keys))
             decided.append(_decided(quote, rival, _newest(map(last.get, keys))))
         rows = merge(there[start], decided)
-        left_out |= {each: why for each in decided if (why := _why_left_out(each, rows))}
+        for quote in set(decided).difference(rows):
+            if why := _why_left_out(quote, rows):
+                left_out[quote] = why
         last |= {(quote.ticker, quote.made_up): quote for quote in rows if quote.trusted}
         kept += rows
     return kept, left_out
@@ -109,7 +111,7 @@ def plausible(price: float, reference: float) -> bool:
 def _why_left_out(quote: Quote, rows: Iterable[Quote]) -> str:
     kept = next(each for each in rows if not set(each.symbols).isdisjoint(quote.symbols))
     other_kind = (kept.made_up, kept.source == "live") != (quote.made_up, quote.source == "live")
-    if kept == quote or other_kind:
+    if other_kind:
         return ""
     if not quote.trusted:
         return f"moved too far, so the stored price is kept: {explain(quote)}"

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from market_data_pipeline import ClearError
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.quote import Quote, by_window
 from market_data_pipeline.market.windows import Window
@@ -19,7 +20,6 @@ from market_data_pipeline.publication.checks import (
     not_delivered,
     publications,
 )
-from market_data_pipeline.publication.errors import PublicationError
 from market_data_pipeline.publication.event import FORMAT_NOT_CHOSEN, quote_event
 from market_data_pipeline.publication.kafka import Kafka
 from market_data_pipeline.runs.common import (
@@ -71,7 +71,7 @@ def kafka_publication(
     current prices. A price that has moved too far is withheld until an operator accepts it.
     """
     windows = windows_of(context)
-    published: dict[Window, list[Publication]] = {window: [] for window in windows}
+    published = dict[Window, Publication]()
     with failing_clearly():
         quotes = by_window(quote_store.load([window.key for window in windows]))
         due = [each for each in windows if config.publish_history or _is_live(each)]
@@ -86,17 +86,17 @@ def kafka_publication(
                     publication = _publish(
                         context, kafka, window, quotes[window], config.publish_history
                     )
-            except PublicationError as error:
+            except ClearError as error:
                 _record(context, published, kafka.settings.kafka_topic)
                 yield not_delivered(windows, window, str(error))
                 raise
             if publication:
-                published[window].append(publication)
+                published[window] = publication
     earlier = publications(context.instance, windows, kafka.settings.kafka_topic)
     reasons = {
         window: _why_not_published(window, quotes[window], earlier[window])
         for window in windows
-        if not published[window]
+        if window not in published
     }
     for window, reason in reasons.items():
         most = max((each.published for each in earlier[window]), default=0)
@@ -108,8 +108,8 @@ def kafka_publication(
         context.add_asset_metadata(ran, partition_key=window.key)
     result = every_quote_delivered(
         {window: quotes[window] for window in windows},
-        {window: published[window] + earlier[window] for window in windows},
-        sum(each.published for several in published.values() for each in several),
+        {each: [*filter(None, [published.get(each)]), *earlier[each]] for each in windows},
+        sum(each.published for each in published.values()),
     )
     yield dg.MaterializeResult(check_results=[result])
 
@@ -165,16 +165,13 @@ def _publish(
 
 
 def _record(
-    context: dg.AssetExecutionContext,
-    published: Mapping[Window, Sequence[Publication]],
-    topic: str,
+    context: dg.AssetExecutionContext, published: Mapping[Window, Publication], topic: str
 ) -> None:
     """Records the windows that a run has published before it fails: they are on the topic."""
-    for window, several in published.items():
-        for each in several:
-            described = {**contents(each.published, "events", ""), **each.metadata(topic)}
-            event = dg.AssetMaterialization(PUBLICATION, partition=window.key, metadata=described)
-            context.log_event(event)
+    for window, each in published.items():
+        described = {**contents(each.published, "events", ""), **each.metadata(topic)}
+        event = dg.AssetMaterialization(PUBLICATION, partition=window.key, metadata=described)
+        context.log_event(event)
 
 
 def _why_not_published(
