@@ -47,7 +47,7 @@ def _setting(default: Any, text: str, *, shown: str | None = None, **bounds: Any
 
 def _valid_if(test: Callable[[Any], object]) -> AfterValidator:
     def checked(value: Any) -> Any:
-        with suppress(PyMongoError, OSError):
+        with suppress(PyMongoError):
             if test(value):
                 return value
         raise ValueError
@@ -56,8 +56,8 @@ def _valid_if(test: Callable[[Any], object]) -> AfterValidator:
 
 
 def _parsed(secret: SecretStr) -> Mapping[str, Any]:
-    """What pymongo reads in an address; one with +srv is not looked up."""
-    return parse_uri(secret.get_secret_value().replace("+srv:", ":", 1), warn=True)
+    """What pymongo reads in an address; one with +srv is not looked up, nor are its files."""
+    return parse_uri(secret.get_secret_value().replace("+srv:", ":", 1), validate=False)
 
 
 _PORT = r"(6553[0-5]|655[0-2]\d|65[0-4]\d\d|6[0-4]\d{3}|[1-5]\d{4}|[1-9]\d{0,3})"

@@ -125,10 +125,13 @@ def _is_behind(
     records = materializations(instance, asset, [window])[window]
     if (records[0].timestamp if records else 0) < since:
         return True
-    runs = [each.dagster_run for each in runs_of(instance, window, asset)[:1]]
-    by = {record.run_id for record in records}
-    # One that was reported by hand is by no run, and counts.
-    return any(run.status is Status.FAILURE and not by & {run.run_id, ""} for run in runs)
+    last = next((each.dagster_run.run_id for each in runs_of(instance, window, asset)), "")
+    # What was reported by hand is by no run.
+    if not last or {record.run_id for record in records} & {last, ""}:
+        return False
+    failed = instance.get_records_for_run(last, of_type=dg.DagsterEventType.STEP_FAILURE).records
+    step = asset.to_python_identifier()
+    return any(record.event_log_entry.step_key == step for record in failed)
 
 
 def _downstream(context: dg.SensorEvaluationContext) -> Sequence[dg.AssetKey]:

@@ -59,7 +59,6 @@ REFUSED = {
         "mongodb://db:99999",
         "mongodb://db/my prices",
         "mongodb+srv://me:s3cr3t@p@db",
-        "mongodb://db/?tlsCAFile=/no/such/s3cr3t",
     ),
     "MONGO_DB": (
         "set it to the name of a database.",

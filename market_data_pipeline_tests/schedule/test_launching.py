@@ -5,6 +5,7 @@ from datetime import date, datetime, timedelta
 
 import dagster as dg
 import pytest
+from brapi_sandbox.faults import Fault
 from dagster._utils.schedules import cron_string_iterator
 
 from market_data_pipeline.definitions import defs
@@ -247,6 +248,11 @@ def test_a_sink_that_failed_is_launched_though_an_earlier_run_has_ended_later(
         assert not pipeline.run(LIVE_ON_TUESDAY, select="kafka_publication").success
 
     assert operation.look("2026-11-17T15:20", 60) == [["kafka_publication"]]
+
+    assert pipeline.run(LIVE_ON_TUESDAY, select="kafka_publication").success
+    pipeline.sandbox.faults = [Fault(status=404)]
+    assert not pipeline.run(LIVE_ON_TUESDAY).success, "its sinks have not begun"
+    assert operation.look("2026-11-17T15:20", 60) == f"Nothing is missing of {LIVE_ON_TUESDAY}."
 
 
 def test_a_materialization_from_before_the_end_of_its_window_does_not_count(
