@@ -125,13 +125,14 @@ def _is_behind(
     records = materializations(instance, asset, [window])[window]
     if (records[0].timestamp if records else 0) < since:
         return True
-    last = next((each.dagster_run.run_id for each in runs_of(instance, window, asset)), "")
-    # What was reported by hand is by no run.
-    if not last or {record.run_id for record in records} & {last, ""}:
+    wanted = dg.RunsFilter(tags={PARTITION_TAG: window.key}, statuses=[Status.FAILURE])
+    failed = instance.get_run_records(wanted, limit=1)
+    made_by = instance.get_run_record_by_id(records[0].run_id) if failed else None
+    if made_by is None or made_by.storage_id >= failed[0].storage_id:
         return False
-    failed = instance.get_records_for_run(last, of_type=dg.DagsterEventType.STEP_FAILURE).records
-    step = asset.to_python_identifier()
-    return any(record.event_log_entry.step_key == step for record in failed)
+    run_id, step = failed[0].dagster_run.run_id, asset.to_python_identifier()
+    events = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
+    return any(event.event_log_entry.step_key == step for event in events)
 
 
 def _downstream(context: dg.SensorEvaluationContext) -> Sequence[dg.AssetKey]:
