@@ -242,8 +242,8 @@ class Settings(BaseSettings):
             super().__init__(**given)
         except ValidationError as error:
             name = str(error.errors()[0]["loc"][0])
-            said = f"{name.upper()} cannot be used: set it to {_expected(name)}."
-            raise SettingError(said) from None
+            text = f"{name.upper()} cannot be used: set it to {_expected(name)}."
+            raise SettingError(text) from None
 
     @model_validator(mode="before")
     @classmethod

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from pydantic import AwareDatetime, Field, Strict, TypeAdapter
 
 from market_data_pipeline.market.windows import Window
 
+K = TypeVar("K")
 Source = Literal["live", "intraday", "daily"]
 Decision = Literal["clear", "withheld", "accepted"]
 
@@ -142,18 +143,12 @@ def as_row(quote: Quote) -> dict[str, Any]:
 
 def by_window(quotes: Iterable[Quote]) -> dict[Window, list[Quote]]:
     """The quotes by their window (an empty list for any other), in their order."""
-    grouped: dict[Window, list[Quote]] = defaultdict(list)
-    for quote in quotes:
-        grouped[quote.window].append(quote)
-    return grouped
+    return _grouped(quotes, lambda quote: quote.window)
 
 
 def by_start(quotes: Iterable[Quote]) -> dict[datetime, list[Quote]]:
     """The quotes by the start of their window (an empty list for any other), in their order."""
-    grouped: dict[datetime, list[Quote]] = defaultdict(list)
-    for quote in quotes:
-        grouped[quote.window_start].append(quote)
-    return grouped
+    return _grouped(quotes, lambda quote: quote.window_start)
 
 
 def merge(*rows: Iterable[Quote]) -> list[Quote]:
@@ -176,10 +171,15 @@ def merge(*rows: Iterable[Quote]) -> list[Quote]:
 
 def _best(rows: Iterable[Quote], key: Callable[[Quote], tuple[str, datetime]]) -> list[Quote]:
     """The best row of each key, in the order of first appearance."""
-    rivals: dict[tuple[str, datetime], list[Quote]] = defaultdict(list)
-    for quote in rows:
-        rivals[key(quote)].append(quote)
-    return [several[0] if len(several) == 1 else _of_rivals(several) for several in rivals.values()]
+    rivals = _grouped(rows, key).values()
+    return [several[0] if len(several) == 1 else _of_rivals(several) for several in rivals]
+
+
+def _grouped(quotes: Iterable[Quote], key: Callable[[Quote], K]) -> dict[K, list[Quote]]:
+    grouped: dict[K, list[Quote]] = defaultdict(list)
+    for quote in quotes:
+        grouped[key(quote)].append(quote)
+    return grouped
 
 
 def _of_rivals(rows: Sequence[Quote]) -> Quote:

@@ -79,12 +79,17 @@ def session_report(
             stored = reading.sessions(sessions_back(day, 1), day)
             if reading.damaged:
                 context.log.warning(f"Left out: {some(reading.damaged_files(), '; ')}.")
-            if any(stored.get(window) for window in windows):
-                described = _report(context.instance, quote_store, windows, stored)
-                event = dg.AssetMaterialization(SESSION_REPORT, partition=key, metadata=described)
-                context.log_event(event)
+            rows = [quote for window in windows for quote in stored.get(window, ())]
+            if not rows:
+                context.log.warning(
+                    f"No prices of {day} are stored, so there is nothing to report."
+                )
                 continue
-        context.log.warning(f"No prices of {day} are stored, so there is nothing to report.")
+            instruments = Sessions(stored).until(windows[-1])
+            described = _report(context.instance, quote_store, windows, rows, instruments)
+        context.log_event(
+            dg.AssetMaterialization(SESSION_REPORT, partition=key, metadata=described)
+        )
     yield from ()  # the sessions with prices are materialized above
 
 
@@ -113,11 +118,11 @@ def _report(
     instance: dg.DagsterInstance,
     quote_store: QuoteStore,
     windows: Sequence[Window],
-    stored: Mapping[Window, Sequence[Quote]],
+    rows: Sequence[Quote],
+    instruments: Sequence[Instrument],
 ) -> dict[str, Any]:
     """Writes the page of a session; returns the metadata."""
-    day, rows = windows[-1].day, [quote for each in windows for quote in stored.get(each, ())]
-    instruments = Sessions(stored).until(windows[-1])
+    day = windows[-1].day
     shown = _describe(instance, windows, rows, instruments)
     path = quote_store.folder_of(SESSION_REPORT) / f"{day}.html"
     page = _page(windows, rows, instruments, shown, official_closes(quote_store, day))

@@ -108,7 +108,7 @@ def kafka_publication(
         context.add_asset_metadata(ran, partition_key=window.key)
     result = every_quote_delivered(
         {window: quotes[window] for window in windows},
-        {each: [*filter(None, [published.get(each)]), *earlier[each]] for each in windows},
+        {each: [published[each]] if each in published else earlier[each] for each in windows},
         sum(each.published for each in published.values()),
     )
     yield dg.MaterializeResult(check_results=[result])

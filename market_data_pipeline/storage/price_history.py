@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 from bson import CodecOptions, DatetimeConversion
 from dagster_mongo import DagsterMongoError, MongoDocumentsIOManager, MongoResource
+from dagster_mongo.keys import key_ids
 from pydantic import ValidationError
 from pymongo import DeleteOne, ReadPreference, UpdateOne
 from pymongo.collection import Collection
@@ -37,12 +38,13 @@ from market_data_pipeline.storage.quote_store import QuoteStore
 
 COLLECTION = "price_history"
 RANK = "rank"
+KEY = ["ticker", "window_start"]
 # How the I/O manager keeps the rows: a document is only replaced by one of a higher rank.
 KEPT = {
     "partition_expr": "window_start",
     "mongo/collection": COLLECTION,
     "mongo/mode": "upsert",
-    "mongo/key": ["ticker", "window_start"],
+    "mongo/key": KEY,
     "mongo/version": RANK,
     "mongo/created_at": "created_at",
     "mongo/run_id": "run_id",
@@ -178,8 +180,7 @@ def _find(
     for each in documents.find({"window_start": span}):
         with suppress(ValidationError):
             (quote,) = ROWS.validate_python([each])
-            named = f"{quote.ticker}|{quote.window_start:%Y-%m-%dT%H:%M:%SZ}"
-            if quote.window_start in starts and each["_id"] == named:
+            if quote.window_start in starts and key_ids([each], KEY) == [each["_id"]]:
                 yield each, quote
 
 
@@ -195,7 +196,7 @@ def _rank_others(documents: Documents, windows: Sequence[Window], rows: Iterable
         change = {"$set": {RANK: there.rank}}
         if row.window_end != there.window_end and merge([there], [row]) == [row]:
             change = {"$unset": {RANK: ""}}
-        elif str(each.get(RANK))[:3].isdigit():
+        elif str(each.get(RANK))[:3].isdigit():  # of this form
             continue
         same = {"_id": each["_id"], "observed_at": each["observed_at"], RANK: each.get(RANK)}
         changes.append(UpdateOne(same, change))

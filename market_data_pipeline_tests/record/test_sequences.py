@@ -169,6 +169,7 @@ def test_a_first_price_is_the_measure_of_its_own_window(stored: Pipeline, later:
 
     assert not checks(stored.run(LIVE_ON_TUESDAY))["all_tickers_quoted"][0]
     assert row(stored, LIVE_ON_TUESDAY) == first
+    assert {*prices(stored)} == {first.price}
 
 
 def test_an_acceptance_in_a_range_says_why_a_window_of_it_is_empty(stored: Pipeline) -> None:
