@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from market_data_pipeline_tests.schedule.turn_holder import Holder, a_turn_dies_with_its_holder
@@ -18,6 +19,8 @@ def test_a_turn_on_postgresql_dies_with_its_holder_and_with_a_server_that_crashe
     shutil.copy(ROOT / "deploy" / "dagster.yaml", tmp_path)
     for name, value in (postgres.settings | {"MARKET_DATA_STATE": str(tmp_path)}).items():
         monkeypatch.setenv(name, value)
+    # Dagster's tables: of two processes that create them at once, one may fail.
+    dg.DagsterInstance.from_config(str(tmp_path)).dispose()
     a_turn_dies_with_its_holder(tmp_path)
 
     (port,) = free_ports(1)
