@@ -1,5 +1,6 @@
 """The pipeline for tests: real sockets, real files, and a clock that can be set."""
 
+import gc
 import importlib
 import os
 import shutil
@@ -167,12 +168,31 @@ def brapi_with(**given: Any) -> Brapi:
     return Brapi(Settings(**{f"brapi_{name}": value for name, value in given.items()}))
 
 
+# Dagster's objects are many and live as long as the tests: looking for garbage takes a tenth.
+gc.freeze()
+gc.set_threshold(100_000)
+
+
 @event.listens_for(Engine, "connect")
 def do_not_wait_for_the_disk(connection: Any, _: object) -> None:
     """Dagster's SQLite files need not survive a power failure."""
     if isinstance(connection, sqlite3.Connection):
         connection.execute("PRAGMA synchronous = OFF")
 
+
+_STARTS: dict[tuple[int, str], tuple[object, datetime]] = {}
+_start_of = dg.TimeWindowPartitionsDefinition.start_time_for_partition_key
+
+
+def start_of_once(partitions: dg.TimeWindowPartitionsDefinition, key: str) -> datetime:
+    """What Dagster computes from all holidays, twelve times a run, for the same few keys."""
+    at = id(partitions), key
+    if at not in _STARTS:
+        _STARTS[at] = partitions, _start_of(partitions, key)
+    return _STARTS[at][1]
+
+
+dg.TimeWindowPartitionsDefinition.start_time_for_partition_key = start_of_once  # type: ignore[method-assign]
 
 # An instance in memory is never migrated: to record its version takes as long as to make it.
 for in_memory in (event_log_in_memory, runs_in_memory):

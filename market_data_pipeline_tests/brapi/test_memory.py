@@ -109,7 +109,10 @@ def answering(answer: Answer, open_requests: int, packed: bool = False) -> Itera
     ("plan", "answer", "size"),
     [
         ("free", ordinary, ANSWER_OF_A_TICKER),
-        ("pro", a_month, ANSWER_WITHOUT_BARS + 20 * 33 * 20 * BAR_BYTES),
+        pytest.param(
+            *("pro", a_month, ANSWER_WITHOUT_BARS + 20 * 33 * 20 * BAR_BYTES),
+            marks=pytest.mark.services,  # a minute of one core
+        ),
     ],
 )
 def test_hostile_bodies_at_once(plan: str, answer: Answer, size: int) -> None:
