@@ -17,7 +17,7 @@ from market_data_pipeline.b3.files import B3History
 from market_data_pipeline.brapi.client import Brapi
 from market_data_pipeline.brapi.connection import NOT_SET
 from market_data_pipeline.market.watchlist import WatchlistError, load_watchlist
-from market_data_pipeline.operation.alerts import alerts
+from market_data_pipeline.operation.alerts import alerts, receiver
 from market_data_pipeline.operation.freshness import freshness
 from market_data_pipeline.operation.launching import JOB, every_window, launch_missing
 from market_data_pipeline.operation.session_report import (
@@ -128,6 +128,8 @@ except WatchlistError as error:  # each run fails with it, until the file is the
 if SETTINGS.is_set("KAFKA_BOOTSTRAP_SERVERS") and not SETTINGS.kafka_updated_at_format:
     LOG.warning(FORMAT_NOT_CHOSEN)
 Client(SETTINGS).close()  # raises if Kafka's client does not take its settings
+if url := SETTINGS.alert_webhook_url.get_secret_value():
+    receiver(url)  # raises if it is no address
 
 fresh, watch_freshness = freshness([asset.key for asset in ASSETS])
 market_data_job = dg.define_asset_job(

@@ -11,10 +11,11 @@ import logging
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import apprise
 import dagster as dg
@@ -26,14 +27,14 @@ from market_data_pipeline.runs.common import WINDOWS, has_windows
 from market_data_pipeline.runs.dagster_internals import evaluations, is_of_this_location
 from market_data_pipeline.runs.results import ERROR, NAMED, WINDOW
 from market_data_pipeline.runs.run_history import ends_of, partitions_in_words
-from market_data_pipeline.settings import settings
+from market_data_pipeline.settings import SettingError, settings
 
 URL, SLACK = "ALERT_WEBHOOK_URL", "hooks.slack.com"
 AFTER_THE_SESSION = timedelta(hours=1)
 # A run that fails during a tick may be visible only to the next one.
 OVERLAP = timedelta(minutes=1)
 LONGEST_REASON = 1_000  # characters
-MOST_RUNS = 20
+MOST_RUNS = 1_000  # more than fail from one look to the next
 # Seconds to connect and to answer: a sensor's tick ends after a minute, whatever it does.
 TIMEOUTS = {"cto": "10", "rto": "20"}
 SECONDS_TO_SEND = 45
@@ -41,6 +42,7 @@ TITLE = "Market data"  # of a mail, for instance
 BETWEEN = "\n\n"  # paragraphs
 # Characters: what Slack advises, and the least that those take who take its format.
 LONGEST_MESSAGE = 4_000
+SEVERAL = re.compile(r"[\s,;]\w+://")
 # Slack's format, which others take too: Apprise's names of the fields, and ours; blank for none.
 SLACK_FORMAT = {":message": "text", ":title": "", ":version": "", ":type": "", ":attachments": ""}
 
@@ -79,7 +81,10 @@ def alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReas
     if not context.cursor:
         # The first run has had no time to finish. Earlier failures are not sent.
         first = Cursor(clock.record_now().timestamp())
-        return dg.SensorResult(skip_reason="The first look is in a minute.", cursor=_written(first))
+        return dg.SensorResult(
+            skip_reason="Started: failures are reported from the next minute on.",
+            cursor=_written(first),
+        )
     known = Cursor(**json.loads(context.cursor))
     session = WINDOWS.of_session(now.astimezone(EXCHANGE_TIMEZONE).date())
     if not session or not session[0].start <= now < session[-1].end + AFTER_THE_SESSION:
@@ -92,7 +97,8 @@ def alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReas
     news = {name: f"*Resolved: {name}.*" for name in over}
     news |= {name: _paragraph(name, text) for name, text in (new | runs).items()}
     sent = set(islice(news, send(url, [*news.values()])))
-    since = max(known.since, (looked_at - OVERLAP).timestamp())
+    # The clock may have been ahead at an earlier look.
+    since = min(looked_at.timestamp(), max(known.since, (looked_at - OVERLAP).timestamp()))
     resolved = sent.intersection(over)
     checks = {name: named for name, named in known.checks.items() if name not in resolved}
     checks |= {name: each[1] for name, each in failing.items() if name not in new or name in sent}
@@ -104,44 +110,58 @@ def alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReas
     if not news:
         said = f"Nothing new; failing: {', '.join(known.checks) or 'none'}."
     elif len(sent) < len(news):
-        said = f"{URL} did not accept the message: sent again in a minute."
+        said = f"The receiver of {URL} did not accept the message: it is sent again in a minute."
         context.log.warning(said)
     else:
         said = f"Sent: {len(new) + len(runs)} new, {len(over)} resolved."
     return dg.SensorResult(skip_reason=said, cursor=_written(known))
 
 
-def send(url: str, paragraphs: Sequence[str]) -> int:
-    """Sends paragraphs, as many to a message as fit; returns how many were accepted.
+def receiver(url: str) -> tuple[apprise.NotifyBase, bool]:
+    """The receiver at an address, and whether it takes Slack's format.
 
     Args:
         url: an address of Apprise (`mailto://`, `discord://`, …), or the webhook of a service that
             Apprise knows; any other takes Slack's format.
-        paragraphs: one that is too long for a message is split. None is sent after one that was
-            refused.
+
+    Raises:
+        SettingError: it is none of them, or there are several.
     """
     for name in ("apprise", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # they log the address
     asset = apprise.AppriseAsset(http_redirects=False)  # it would lose the message on its way
-    try:
-        service = None
-        if urlsplit(url).hostname != SLACK:
-            service = apprise.Apprise.instantiate(url, asset=asset)
-        if service is None:
-            paragraphs = [*map(_in_slacks_markup, paragraphs)]
-            service = apprise.Apprise.instantiate(_in_slacks_format(url), asset=asset)
-    except ValueError:  # no address at all
-        return 0
-    if service is None:
-        return 0
-    service.overflow_mode = apprise.OverflowMode.SPLIT
-    service.body_maxlen = min(service.body_maxlen, LONGEST_MESSAGE)
-    sender = apprise.Apprise([service], asset=asset)
-    plain, until = apprise.NotifyFormat.TEXT, time.monotonic() + SECONDS_TO_SEND
-    sent = 0
+    with suppress(ValueError):  # no address at all
+        formats = [True] if urlsplit(url).hostname == SLACK else [False, True]
+        for slacks in formats if not SEVERAL.search(url) else ():
+            address = _in_slacks_format(url) if slacks else url
+            if service := apprise.Apprise.instantiate(address, asset=asset):
+                service.overflow_mode = apprise.OverflowMode.SPLIT
+                return service, slacks
+    raise SettingError(f"{URL} cannot be used: set it to one webhook or one Apprise address.")
+
+
+def send(url: str, paragraphs: Sequence[str]) -> int:
+    """Sends paragraphs, as many to a message as fit; returns how many were accepted.
+
+    One that is too long for a message is split. None is sent after one that was refused. Takes and
+    raises what `receiver` does.
+    """
+    service, slacks_format = receiver(url)
+    if slacks_format:
+        service.body_maxlen = LONGEST_MESSAGE
+        paragraphs = [*map(_in_slacks_markup, paragraphs)]
+    sender = apprise.Apprise([service], asset=service.asset)
+    until, sent = time.monotonic() + SECONDS_TO_SEND, 0
     for message in _messages(paragraphs, service.body_maxlen - len(TITLE) - len(BETWEEN)):
-        left, text = until - time.monotonic(), BETWEEN.join(message)
-        if left < 1 or not sender.notify(text, title=TITLE, body_format=plain, timeout=left):
+        left = until - time.monotonic()
+        if left < 1 or not sender.notify(
+            BETWEEN.join(message),
+            title=TITLE,
+            # Some services open no incident for a mere information.
+            notify_type=apprise.NotifyType.WARNING,
+            body_format=apprise.NotifyFormat.TEXT,
+            timeout=left,
+        ):
             break
         sent += len(message)
     return sent
@@ -171,8 +191,8 @@ def _in_slacks_markup(text: str) -> str:
 def _in_slacks_format(url: str) -> str:
     """The address, in Apprise's words, of a webhook that takes Slack's format."""
     parts = urlsplit(url)
-    own = {f"-{name}": value for name, value in parse_qsl(parts.query)}
-    query = urlencode({**SLACK_FORMAT, **TIMEOUTS, **own})
+    own = {f"-{name}": value for name, value in parse_qsl(parts.query, keep_blank_values=True)}
+    query = urlencode({**SLACK_FORMAT, **TIMEOUTS, **own}, quote_via=quote)
     return parts._replace(scheme=parts.scheme.replace("http", "json"), query=query).geturl()
 
 

@@ -201,5 +201,8 @@ def watch(set_clock: SetClock, serve_at: ServeAt) -> Iterator[Watch]:
     serve_at("http://127.0.0.1:1/nowhere")
     with dg.DagsterInstance.ephemeral() as instance:
         watch = Watch(instance, set_clock)
-        assert watch.at("2026-11-17T15:00:05") == "The first look is in a minute."
+        assert (
+            watch.at("2026-11-17T15:00:05")
+            == "Started: failures are reported from the next minute on."
+        )
         yield watch

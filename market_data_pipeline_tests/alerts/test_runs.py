@@ -1,5 +1,7 @@
 """Which runs that failed are told, and how; and what real runs that go wrong come to."""
 
+from datetime import UTC, datetime, timedelta
+
 import dagster as dg
 import pytest
 from dagster._core.remote_origin import (
@@ -9,6 +11,7 @@ from dagster._core.remote_origin import (
 )
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
+from market_data_pipeline.market import clock
 from market_data_pipeline.runs.dagster_internals import is_of_this_location
 from market_data_pipeline.settings import settings
 from market_data_pipeline_tests.alerts.conftest import Chat, Watch, quote
@@ -85,6 +88,28 @@ def test_what_failed_before_the_sensor_was_switched_on_is_not_told_and_later_at_
         watch.at(moment)
 
     assert [text.splitlines()[0] for text in chat.taken] == [f"*sink failed for {HALF_PAST}*"]
+
+
+def test_all_that_fail_at_once_are_told_once_each(watch: Watch, chat: Chat) -> None:
+    runs = [fail(watch) for _ in range(30)]
+    for _ in range(3):
+        watch.at()
+
+    told = [line for text in chat.taken for line in text.splitlines() if "Run " in line]
+    assert told == [f"> Run {run_id}" for run_id in runs]
+
+
+def test_a_clock_that_was_ahead_at_a_look_hides_no_later_failure(
+    watch: Watch, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as ahead:
+        ahead.setattr(clock, "record_now", lambda: datetime.now(UTC) + timedelta(hours=5))
+        watch.at()
+    watch.at()
+    fail(watch, NOON)
+    watch.at()
+
+    assert [text.splitlines()[0] for text in chat.taken] == [f"*sink failed for {NOON}*"]
 
 
 def test_a_run_is_of_the_code_location_that_launched_it(watch: Watch, chat: Chat) -> None:
@@ -164,7 +189,7 @@ def test_a_withheld_price_and_a_broker_that_is_away_until_both_are_well(
         f"*kafka_publication: every_quote_delivered*\n> {SECOND}: {SECOND} is not on the topic"
     )
     assert prices.startswith(
-        f"*quotes: prices_plausible*\n> {SECOND}: 1 of 4 prices have moved too far"
+        f"*quotes: prices_plausible*\n> {SECOND}: 1 of 4 made-up prices have moved too far"
     )
     assert failed.startswith(f"*kafka_publication failed for {SECOND}*\n> Kafka at 127.0.0.1:1 ")
     assert f'{{"ops": {{"quotes": {{"config": {{"accept": ["{VICTIM}"]}}}}}}}}' in prices

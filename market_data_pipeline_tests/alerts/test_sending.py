@@ -7,12 +7,13 @@ from types import ModuleType
 
 import dagster as dg
 import pytest
+import requests
 
 from market_data_pipeline.definitions import watch_freshness
 from market_data_pipeline.operation import alerts
 from market_data_pipeline.runs.results import WARN
 from market_data_pipeline.settings import settings
-from market_data_pipeline_tests.alerts.conftest import KEY, Answer, Chat, Mail, Watch
+from market_data_pipeline_tests.alerts.conftest import KEY, Answer, Chat, Mail, ServeAt, Watch
 from market_data_pipeline_tests.conftest import SetClock, at
 
 NEXT, BEFORE = "2026-11-17T15:00-0300", "2026-11-17T13:30-0300"
@@ -21,7 +22,9 @@ JUST_BEFORE = "2026-11-17T14:00-0300"
 FAILS = f"*quotes: prices_plausible*\n> {KEY}: VALE3 moved."
 RESOLVED = "*Resolved: quotes: prices_plausible.*"
 NOTHING = "Nothing new; failing: none."
-REFUSED = "ALERT_WEBHOOK_URL did not accept the message: sent again in a minute."
+REFUSED = (
+    "The receiver of ALERT_WEBHOOK_URL did not accept the message: it is sent again in a minute."
+)
 
 
 def test_a_check_that_fails_is_told_once_and_so_is_its_end_after_a_refusal(
@@ -218,29 +221,69 @@ def test_without_an_address_nothing_happens(
     assert (watch.cursor, chat.asked) == (before, [])
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://127.0.0.1:1/no-secret-here",
-        "no-secret-here",
-        "http://[no-secret-here",
-        "http://.no-secret-here",
-        "mailto://no-secret-here",
-    ],
-)
-def test_an_address_that_leads_nowhere_fails_nothing_and_is_not_shown(
+def test_a_receiver_that_is_not_there_fails_nothing_and_is_not_shown(
     watch: Watch,
-    monkeypatch: pytest.MonkeyPatch,
+    serve_at: ServeAt,
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
-    url: str,
 ) -> None:
-    monkeypatch.setenv("ALERT_WEBHOOK_URL", url)
-    settings.cache_clear()
+    serve_at("http://127.0.0.1:1/no-secret-here")
     watch.check(False)
 
     assert watch.at() == REFUSED
     assert "no-secret-here" not in "".join([caplog.text, *capfd.readouterr()])
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "no-secret-here",
+        "https://",
+        "http://[no-secret-here",
+        "http://.no-secret-here",
+        "'https://hooks.slack.com/no-secret-here'",
+        "slack://no-secret-here",
+        "mailto://no-secret-here",
+        "https://chat.example/x,https://chat.example/no-secret-here",
+        "ntfy://chat.example/x, mailto://user:no-secret-here@mail.example",
+    ],
+)
+def test_what_is_not_one_address_stops_the_start_and_is_not_shown(
+    load_definitions: Callable[..., ModuleType],
+    url: str,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with pytest.raises(Exception, match="ALERT_WEBHOOK_URL cannot be used") as error:
+        load_definitions(ALERT_WEBHOOK_URL=url)
+
+    said = "".join([caplog.text, str(error.value), *capfd.readouterr()])
+    assert "no-secret-here" not in said
+
+
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        ("opsgenie://0f8fad5b-d9cb-469f-a165-70867728950e/@team", "/v2/alerts"),
+        ("matrixs://user:secret@matrix.example/#room", "https://matrix.example/"),
+        ("https://webexapis.com/v1/webhooks/incoming/" + "a1b2" * 20, "/webhooks/incoming"),
+    ],
+)
+def test_every_service_is_asked_to_tell_of_it(
+    watch: Watch, serve_at: ServeAt, monkeypatch: pytest.MonkeyPatch, url: str, asked: str
+) -> None:
+    requests_of = list[str]()
+
+    def post(*arguments: object, **named: object) -> None:
+        requests_of.append(str((arguments, named)))
+        raise requests.ConnectionError
+
+    monkeypatch.setattr(requests.Session, "request", post)
+    serve_at(url)
+    watch.check(False)
+
+    assert watch.at() == REFUSED
+    assert asked in "".join(requests_of)
 
 
 def test_it_runs_by_default_when_the_variable_is_set(
