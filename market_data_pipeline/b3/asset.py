@@ -10,7 +10,7 @@ import dagster as dg
 from dagster_mongo import MongoResource
 
 from market_data_pipeline.b3 import checks
-from market_data_pipeline.b3.files import B3Error, B3History, FileError
+from market_data_pipeline.b3.files import FIRST_DAY_IN_REAIS, B3Error, B3History, FileError
 from market_data_pipeline.market import b3_calendar, clock
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.watchlist import load_watchlist
@@ -24,11 +24,11 @@ from market_data_pipeline.runs.common import (
 )
 from market_data_pipeline.runs.results import ROW_COUNT, column_schema, some
 from market_data_pipeline.runs.turn import B3, turn
-from market_data_pipeline.settings import FIRST_DAY, settings
+from market_data_pipeline.settings import settings
 from market_data_pipeline.storage.official_close import COLUMNS, OFFICIAL_CLOSE, Closes, save
 from market_data_pipeline.storage.quote_store import QuoteStore
 
-SESSIONS = sessions_from(FIRST_DAY)
+SESSIONS = sessions_from(FIRST_DAY_IN_REAIS)
 # Of a year: for more sessions, the file of the year is asked for.
 MOST_FILES = 40
 OVERDUE, RECENT = timedelta(days=2), timedelta(days=7)
@@ -82,7 +82,7 @@ def official_close(
     if lacking:
         causes = filter(None, (troubles.get(key) or troubles.get(key[:4]) for key in lacking))
         why = some([*dict.fromkeys(map(str, causes))], " ")
-        why = why or "it has not ended, or the year's file lacks it."
+        why = why or "the session has not ended, or B3's file of the year lacks it."
         raise dg.Failure(
             f"No prices of B3 are stored for {some(lacking)}: {why}", allow_retries=False
         )
@@ -118,7 +118,8 @@ def _files(
     ended = [key for key in keys if key <= _last_session(now)]
     for year, several in groupby(ended, lambda key: key[:4]):
         days = [*several]
-        periods += [year] if len(days) > MOST_FILES else days
+        # B3 keeps the files of single sessions for the running year only.
+        periods += [year] if len(days) > MOST_FILES or year < f"{now:%Y}" else days
     if keys[-1] > _last_session(now - RECENT):
         last = date.fromisoformat(keys[-1])
         before = b3_calendar.sessions_back(last, 1)
@@ -133,9 +134,6 @@ def _files(
             if not isinstance(error, FileError):
                 raise
             troubles[period] = error
-            # B3 keeps the files of single sessions for the running year only.
-            if (year := period[:4]) < f"{now:%Y}" and year not in periods:
-                periods.append(year)
 
 
 def _last_trusted(store: QuoteStore, key: str) -> dict[str, Quote]:

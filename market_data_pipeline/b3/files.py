@@ -44,6 +44,7 @@ FIELDS = {
 }
 """Where each field of a record begins (from 0) and ends."""
 CURRENCY = slice(52, 56)
+FIRST_DAY_IN_REAIS = date(1994, 7, 1)
 
 
 class B3Error(ClearError):
@@ -137,6 +138,7 @@ def _read(file: BinaryIO, wanted: Iterable[str], origin: str) -> dict[str, Close
     """All sessions of an unpacked file, with the cash-market records of some tickers."""
     sessions, tickers = dict[str, Closes](), {each.encode().ljust(12): each for each in wanted}
     header, trailer, records, number, day = b"", b"", 0, 0, b""
+    in_reais = f"{FIRST_DAY_IN_REAIS:%Y%m%d}".encode()
     while line := file.readline(LENGTH + 3):
         number += 1
         kind = line[:2]
@@ -148,7 +150,7 @@ def _read(file: BinaryIO, wanted: Iterable[str], origin: str) -> dict[str, Close
             ticker = tickers.get(line[12:24]) if line[24:27] == b"010" else None
             if ticker in closes:
                 raise ValueError(f"line {number} is a second record of {ticker}")
-            if ticker:
+            if ticker and day >= in_reais:
                 closes[ticker] = _record(line, number) | {"origin": origin}
         elif kind == b"00" and number == 1:
             header = line

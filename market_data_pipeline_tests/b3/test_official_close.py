@@ -212,7 +212,7 @@ def test_a_file_that_is_not_there_yet_fails_the_run_and_no_check(
 
     result = official(session)
 
-    why = "it has not ended, or the year's file lacks it."
+    why = "the session has not ended, or B3's file of the year lacks it."
     if asked:
         why = f"B3 has no {asked[0]}, which appears in the evening or the night after a session."
     said = failure_of(result, "official_close")
@@ -262,7 +262,7 @@ def test_the_calendar_is_that_of_b3(
     [
         ("2026-11-17", "2026-11-13", " for 2026-11-17 to 2026-11-13"),
         ("2026-11-15", "2026-11-15", " for 2026-11-15"),
-        ("1985-12-30", "1985-12-30", " for 1985-12-30"),
+        ("1994-06-29", "1994-06-29", " for 1994-06-29"),
         ("", "", ""),
     ],
     ids=["reversed", "a Sunday", "before the first", "launched without a partition"],
@@ -304,8 +304,39 @@ def test_the_file_of_the_year_serves_for_a_session_of_a_past_year(official: Offi
     assert result.success
     saturday = (False, "B3 has a file for 2025-01-11, closed by the calendar")
     assert checks(result)["calendar_matches"] == saturday
-    assert official.b3.asked == ["COTAHIST_D07012025.ZIP", "COTAHIST_A2025.ZIP"]
+    assert official.b3.asked == ["COTAHIST_A2025.ZIP"]
     assert official.documents().keys() == {"PETR4|2025-01-07"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (500, "COTAHIST_A2025.ZIP could not be downloaded from B3 in 3 attempts (it answered 500)"),
+        (
+            zipped(cotahist(record(day="20250108"), day="20251230"), "COTAHIST_A2025.TXT"),
+            "the session has not ended, or B3's file of the year lacks it.",
+        ),
+    ],
+    ids=["refused", "without it"],
+)
+def test_a_session_of_a_past_year_that_is_lacking_has_the_reason_of_its_file(
+    official: Official, answer: int | bytes, why: str
+) -> None:
+    official.b3.files["COTAHIST_A2025.ZIP"] = answer
+
+    said = failure_of(official("2025-01-07"), "official_close")
+
+    assert said.startswith(f"No prices of B3 are stored for 2025-01-07: {why}")
+
+
+def test_the_year_of_the_real_has_prices_from_july_on(official: Official) -> None:
+    before = record(day="19940630").replace("R$  ", "CR$ ")
+    file = cotahist(before, record(day="19940704"), day="19941229")
+    official.b3.files["COTAHIST_A1994.ZIP"] = zipped(file, "COTAHIST_A1994.TXT")
+
+    assert official("1994-07-04").success
+    assert official.documents().keys() == {"PETR4|1994-07-04"}
+    assert "There is no partition" in failure_of(official("1994-06-30"), "official_close")
 
 
 @pytest.mark.parametrize(

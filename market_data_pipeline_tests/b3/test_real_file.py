@@ -13,6 +13,7 @@ from market_data_pipeline.b3.files import B3History
 from market_data_pipeline.storage.official_close import COLUMNS
 from market_data_pipeline_tests.b3.conftest import Official
 from market_data_pipeline_tests.b3.files import FileServer
+from market_data_pipeline_tests.conftest import SetClock, at
 from market_data_pipeline_tests.supervised import ROOT
 
 REAL = Path(__file__).with_name("COTAHIST_D04012016.ZIP")
@@ -82,7 +83,10 @@ def test_the_example_for_a_quant_reads_it(
     assert list(found["closes"]["ticker"]) == ["PETR4", "VALE5"]
 
 
-def test_the_watchlist_of_it_is_stored(served: FileServer, official: Official) -> None:
+def test_the_watchlist_of_it_is_stored(
+    served: FileServer, official: Official, set_clock: SetClock
+) -> None:
+    set_clock(at("2016-02-04T20:30"))
     result = official("2016-01-04")
 
     assert result.success
