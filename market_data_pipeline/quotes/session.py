@@ -61,7 +61,7 @@ class Sessions:
                 last = {}
 
     def at(self, window: Window) -> list[Instrument]:
-        """The instruments with a row in a window, the one that rose most first."""
+        """The instruments with a row in a window: what rose most first, what is withheld last."""
         return self._instruments(window, self._rows[window])
 
     def until(self, window: Window) -> list[Instrument]:
@@ -83,7 +83,10 @@ class Sessions:
             close = self._closes[window.day].get(key, nan)
             prices = [self._prices.get((key, each), nan) for each in windows]
             instruments.append(Instrument(quote, close, (quote.price / close - 1) * 100, prices))
-        return sorted(instruments, key=lambda each: (isnan(each.change), -each.change))
+        return sorted(
+            instruments,
+            key=lambda each: (not each.quote.trusted, isnan(each.change), -each.change),
+        )
 
 
 def breadth(instruments: Sequence[Instrument]) -> dict[str, Any]:
@@ -102,9 +105,14 @@ def breadth(instruments: Sequence[Instrument]) -> dict[str, Any]:
 
 
 def median_changes(instruments: Sequence[Instrument]) -> list[float]:
-    """The median change since the previous close in each window, in percent."""
-    prices = pd.DataFrame([each.prices for each in instruments])
-    closes = pd.Series([each.previous_close for each in instruments])
+    """The median change since the previous close in each window, in percent.
+
+    An instrument without a price in a window counts with its last one.
+    """
+    trusted = [each for each in instruments if each.quote.trusted]
+    prices = pd.DataFrame([each.prices for each in trusted])
+    prices = prices.ffill(axis=1).where(prices.notna().any(), axis=1)
+    closes = pd.Series([each.previous_close for each in trusted])
     medians: list[float] = (prices.div(closes, axis=0) - 1).mul(100).median().tolist()
     return medians
 

@@ -72,6 +72,17 @@ def test_a_page_to_forward(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.usefixtures("four_instruments")
+def test_the_median_of_the_page_and_the_end_of_its_line_are_one(stored: Pipeline) -> None:
+    stored.sandbox.faults = [times(stored, 1.2, "PETR4"), Fault(ticker="VALE3", status=404)]
+    stored.run(SECOND)
+
+    shown = metadata(report(stored, TUESDAY), "session_report")
+
+    (ends,) = re.findall(r"<span>(\S+%) to (\S+%)</span>", page_of(shown))
+    assert f"{shown['median_change_percent']:+.2f}%" in ends
+
+
+@pytest.mark.usefixtures("four_instruments")
 def test_a_past_session_from_bars(pipeline: Pipeline) -> None:
     pipeline.sandbox.plan = "pro"
     pipeline.run(f"{MONDAY}T10:00-0300", f"{MONDAY}T17:30-0300")
@@ -97,7 +108,10 @@ def test_a_withheld_price_is_explained_and_a_damaged_file_costs_its_window_alone
 
     shown = metadata(result, "session_report")
     assert shown["withheld"] == 1
-    assert f"15:30 VALE3 {price * 100:.2f} after {price:.2f}" in page_of(shown)
+    page = page_of(shown)
+    assert f"15:30 VALE3 {price * 100:.2f} after {price:.2f}" in page
+    assert rows_of(page)[-1][0].startswith("VALE3 withheld")
+    assert '<td class="number change soft">' in page
     assert shown["windows"] == "1 of 11, none for 10:00 to 15:00"
     left_out = f"Left out: {stored.store.folder}/{LIVE_ON_TUESDAY}.parquet (Parquet magic bytes"
     assert left_out in logs(stored, result)
