@@ -57,6 +57,7 @@ class PublicationConfig(dg.Config):
     group_name=GROUP,
     owners=OWNERS,
     kinds={"kafka"},
+    op_tags={"dagster/priority": "1"},  # services wait for it: no other sink comes first
     check_specs=[EVERY_QUOTE_DELIVERED],
 )
 def kafka_publication(

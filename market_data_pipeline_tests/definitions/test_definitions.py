@@ -9,7 +9,8 @@ import dagster as dg
 import pytest
 
 from market_data_pipeline.definitions import defs
-from market_data_pipeline.runs.common import OWNERS
+from market_data_pipeline.runs.common import ONE_RUN_A_RANGE, OWNERS, QUOTES, WINDOWS
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
 
 Load = Callable[..., ModuleType]
 ASSETS = {"quotes", "mongo_price_history", "kafka_publication"}
@@ -70,6 +71,23 @@ def test_the_job_is_of_the_three_assets_whose_windows_one_run_may_fill() -> None
     nodes = [GRAPH.get(dg.AssetKey(name)) for name in ASSETS]
     assert {node.backfill_policy for node in nodes} == {dg.BackfillPolicy.single_run()}
     assert all(node.partitions_def == nodes[0].partitions_def for node in nodes)
+
+
+def test_no_sink_comes_before_the_publication(
+    pipeline: Pipeline, four_instruments: tuple[str, ...]
+) -> None:
+    """Dagster runs steps of the same priority by their names."""
+
+    @dg.asset(deps=[QUOTES], partitions_def=WINDOWS.partitions, backfill_policy=ONE_RUN_A_RANGE)
+    def archive() -> None: ...
+
+    sink = dg.Definitions([archive], jobs=[dg.define_asset_job("all_sinks")])
+    job = dg.Definitions.merge(pipeline.definitions(), sink).resolve_job_def("all_sinks")
+    tags = {"dagster/partition": LIVE_ON_TUESDAY}
+    result = job.execute_in_process(instance=pipeline.instance, tags=tags)
+
+    steps = [event.step_key for event in result.all_events if event.is_step_start]
+    assert steps[:3] == ["quotes", "kafka_publication", "archive"]
 
 
 def test_schedules_and_sensors_run_by_default() -> None:
