@@ -184,8 +184,9 @@ def _prices_plausible(
         explain(quote) + corporate_action(store, quote.ticker, quote.window.day)
         for quote in withheld
     ]
+    prices = "made-up prices" if any(quote.made_up for quote in withheld) else "prices"
     fault = (
-        f"{len(withheld)} of {len(rows)} prices have moved too far: {some(reasons, '; ')}. They "
+        f"{len(withheld)} of {len(rows)} {prices} have moved too far: {some(reasons, '; ')}. They "
         "are stored, but withheld from the topic. If a move is real, materialize the window with "
         f"the config {run_config({quote.ticker for quote in withheld[:MOST_ROWS]})}"
     )

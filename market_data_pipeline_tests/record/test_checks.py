@@ -66,7 +66,7 @@ def test_a_wrong_price_is_stored_and_withheld_and_no_measure_until_it_is_accepte
 
     passed, why = checks(result)["prices_plausible"]
     assert not passed
-    assert why.startswith("1 of 4 prices have moved too far: VALE3 ")
+    assert why.startswith("1 of 4 made-up prices have moved too far: VALE3 ")
     assert checks(result)["every_quote_delivered"] == (
         True,
         "The broker acknowledged all 3 events. Withheld, as their prices have moved too far: "
@@ -104,9 +104,9 @@ def test_a_wrong_price_is_stored_and_withheld_and_no_measure_until_it_is_accepte
         (
             {"regularMarketPrice": 9_000, "regularMarketPreviousClose": 50},
             "prices_plausible",
-            "1 of 4 prices have moved too far: VALE3 9000.00 after 50.00, the previous close. They "
-            "are stored, but withheld from the topic. If a move is real, materialize the window "
-            'with the config {"ops": {"quotes": {"config": {"accept": ["VALE3"]}}}}',
+            "1 of 4 made-up prices have moved too far: VALE3 9000.00 after 50.00, the previous "
+            "close. They are stored, but withheld from the topic. If a move is real, materialize "
+            'the window with the config {"ops": {"quotes": {"config": {"accept": ["VALE3"]}}}}',
         ),
     ],
 )
