@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 from alembic.script import ScriptDirectory
 
+from market_data_pipeline import definitions
 from market_data_pipeline.definitions import defs, watch_freshness
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE
@@ -19,7 +20,7 @@ from market_data_pipeline.runs.common import WINDOWS
 from market_data_pipeline.storage.quote_store import QuoteStore
 from market_data_pipeline_tests.conftest import SetClock, at
 
-ASSETS = ("quotes", "mongo_price_history", "kafka_publication")
+ASSETS = tuple(each.key.to_user_string() for each in definitions.ASSETS)
 Status = dg.DagsterRunStatus
 
 # Each tick opens the records anew: to read Dagster's migrations would take most of its time.
