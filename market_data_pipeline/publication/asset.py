@@ -20,7 +20,7 @@ from market_data_pipeline.publication.checks import (
     not_delivered,
     publications,
 )
-from market_data_pipeline.publication.event import FORMAT_NOT_CHOSEN, quote_event
+from market_data_pipeline.publication.event import FORMAT_NOT_CHOSEN, Event, quote_event
 from market_data_pipeline.publication.kafka import Kafka
 from market_data_pipeline.runs.common import (
     GROUP,
@@ -75,17 +75,15 @@ def kafka_publication(
     published = dict[Window, Publication]()
     with failing_clearly():
         quotes = by_window(quote_store.load([window.key for window in windows]))
-        due = [each for each in windows if config.publish_history or _is_live(each)]
+        due = [each for each in windows if _due(each, quotes[each], config.publish_history)]
         if due and not kafka.settings.kafka_updated_at_format:
             context.log.warning(FORMAT_NOT_CHOSEN)
-        for window in (each for each in due if quotes[each]):
+        for window in due:
             try:
                 # Two runs with one transactional id would end each other's transactions.
                 with turn(context, KAFKA):
-                    # Again: while this run waited, another may have stored and sent newer prices.
-                    quotes[window] = by_window(quote_store.load([window.key]))[window]
-                    publication = _publish(
-                        context, kafka, window, quotes[window], config.publish_history
+                    quotes[window], publication = _publish(
+                        context, kafka, quote_store, window, config.publish_history
                     )
             except ClearError as error:
                 _record(context, published, kafka.settings.kafka_topic)
@@ -118,35 +116,39 @@ def kafka_publication(
 def _publish(
     context: dg.AssetExecutionContext,
     kafka: Kafka,
+    quote_store: QuoteStore,
     window: Window,
-    quotes: Sequence[Quote],
     publish_history: bool,
-) -> Publication | None:
-    """Publishes what is due of one window in one transaction, and describes it; None if nothing is.
+) -> tuple[list[Quote], Publication | None]:
+    """Publishes what is due of one window in one transaction, and describes it.
 
-    The window may have stopped being live while this run waited for its turn.
+    Returns:
+        The quotes of the window, and what was published: None if, while this run waited for its
+        turn, the window has stopped being live.
     """
-    is_live = _is_live(window)
-    if not (publish_history or is_live):
-        context.log.info(f"{window.key}: not published: the window is not live")
-        return None
-    due = [each for each in quotes if each.trusted and (publish_history or each.source == "live")]
-    if not due:
-        context.log.info(f"{window.key}: nothing to publish")
-        return None
+    quotes, due = list[Quote](), list[Quote]()
     updated_at_format = kafka.settings.kafka_updated_at_format
+
+    def events() -> Iterator[Event]:
+        # Only now can no other run publish: while this one waited, newer prices may have come.
+        quotes.extend(by_window(quote_store.load([window.key]))[window])
+        due.extend(_due(window, quotes, publish_history))
+        for quote in due:
+            yield quote_event(quote, updated_at_format=updated_at_format or "epoch")
+
     started = monotonic()
-    offsets = kafka.publish(
-        [quote_event(quote, updated_at_format=updated_at_format or "epoch") for quote in due]
-    )
-    milliseconds = round((monotonic() - started) * 1000)
+    offsets = kafka.publish(events())
     context.log.info(f"{window.key}: {len(due)} events published")
+    if not due:
+        return quotes, None
+    milliseconds = round((monotonic() - started) * 1000)
     publication = Publication(
         len(due),
         max(quote.observed_at for quote in due),
         frozenset(quote.ticker for quote in quotes if not quote.trusted),
     )
-    reason = "the window is live" if is_live else "publish_history is set"
+    is_history = publish_history and not _is_live(window)
+    reason = "publish_history is set" if is_history else "the window is live"
     described = {
         **contents(len(due), "events", reason),
         **publication.metadata(kafka.settings.kafka_topic),
@@ -162,7 +164,7 @@ def _publish(
         "updated_at_format": updated_at_format or FORMAT_NOT_CHOSEN,
     }
     context.add_asset_metadata(described, partition_key=window.key)
-    return publication
+    return quotes, publication
 
 
 def _record(
@@ -185,6 +187,14 @@ def _why_not_published(
     if not _is_live(window):
         return "the window is not live, and `publish_history` is not set"
     return "every quote is withheld or history"
+
+
+def _due(window: Window, quotes: Sequence[Quote], publish_history: bool) -> list[Quote]:
+    """What is to be published of a window."""
+    if publish_history:
+        return [quote for quote in quotes if quote.trusted]
+    live = _is_live(window)
+    return [quote for quote in quotes if live and quote.trusted and quote.source == "live"]
 
 
 def _is_live(window: Window) -> bool:

@@ -125,7 +125,7 @@ def lacking(quotes: Iterable[Quote], published: Sequence[Publication]) -> list[s
 
 def not_delivered(windows: Sequence[Window], window: Window, reason: str) -> dg.AssetCheckResult:
     """What `every_quote_delivered` says when a window was not published whole."""
-    fault = f"{window.key} is not on the topic: {reason}"
+    fault = f"{window.key} was not published: {reason}"
     return verdict(EVERY_QUOTE_DELIVERED, windows, fault, "", ERROR)
 
 

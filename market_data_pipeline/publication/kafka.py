@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +12,7 @@ from functools import partial
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from market_data_pipeline.publication.client import Client
-from market_data_pipeline.publication.errors import FENCED, PublicationError, described
+from market_data_pipeline.publication.errors import PublicationError, described
 from market_data_pipeline.publication.event import Event
 from market_data_pipeline.publication.topic import find_or_create
 from market_data_pipeline.runs.results import some
@@ -67,8 +67,12 @@ class Kafka:
         self._ready.append(ready)
         return ""
 
-    def publish(self, events: Sequence[Event]) -> Offsets:
+    def publish(self, events: Iterable[Event]) -> Offsets:
         """Publishes events to the topic, in one transaction unless KAFKA_TRANSACTIONS is false.
+
+        Args:
+            events: taken once the transaction has begun. From then on, no transaction that began
+                before can be committed: what is read then is not published after something newer.
 
         Returns:
             Where they are. Every in-sync replica has acknowledged each of them, and with a
@@ -86,8 +90,8 @@ class Kafka:
 class _Transaction(Client):
     """Finds the topic, begins a transaction, produces, sees all acknowledged, commits."""
 
-    def run(self, events: Sequence[Event]) -> Offsets:
-        self._pending = {number: event.key.decode() for number, event in enumerate(events)}
+    def run(self, events: Iterable[Event]) -> Offsets:
+        self._pending: dict[int, str] = {}
         """The keys of the events that are not acknowledged, by their numbers."""
         self._errors: list[KafkaError] = []
         self._offsets: dict[int, list[int]] = defaultdict(list)
@@ -116,10 +120,12 @@ class _Transaction(Client):
                 "transaction.state.log.replication.factor does not exceed the brokers",
             ) from None
 
-    def _deliver(self, events: Sequence[Event]) -> None:
+    def _deliver(self, events: Iterable[Event]) -> None:
         """Hands all events to the brokers and sees each acknowledged, or aborts."""
         try:
-            for number, event in enumerate(events):
+            all_of_them = [*events]
+            self._pending = {n: event.key.decode() for n, event in enumerate(all_of_them)}
+            for number, event in enumerate(all_of_them):
                 self._produce(number, event)
             while self._pending and not self._is_hopeless():
                 self.serve("flush")
@@ -129,7 +135,7 @@ class _Transaction(Client):
         if self._pending:
             error = self._reason()
             self._abort()
-            raise self._not_acknowledged(len(events), error)
+            raise self._not_acknowledged(len(all_of_them), error)
 
     def _produce(self, number: int, event: Event) -> None:
         """Queues an event, unless there is no hope for all of them."""
@@ -175,7 +181,7 @@ class _Transaction(Client):
         fate = (
             "the transaction is rolled back and consumers see none of them"
             if self.settings.transactional_id
-            else f"the other {count - len(keys)} are on the topic"
+            else f"they may be on the topic, the other {count - len(keys)} are"
         )
         return self.failure(
             f"{len(keys)} of {count} events were not acknowledged by Kafka at "
@@ -189,16 +195,14 @@ class _Transaction(Client):
             self.call("commit_transaction", to_end=True)
         except KafkaException as exception:
             error = exception.args[0]
-            if error.txn_requires_abort() or error.code() in FENCED:
+            if error.txn_requires_abort():
                 self._abort()
                 what = f"The transaction {self.settings.transactional_id} was not committed"
                 raise self.failure(what, error) from None
             raise self.failure(
-                "Kafka did not confirm the commit within "
-                f"{self.settings.kafka_timeout_seconds:g} s (KAFKA_TIMEOUT_SECONDS), so the "
-                "events may or may not be on the topic",
+                "Kafka did not confirm the commit, so the events may or may not be on the topic",
                 error,
-                advise="materialize kafka_publication again; consumers drop repeats by their ce_id",
+                "materialize kafka_publication again; consumers drop repeats by their ce_id",
             ) from None
 
     def _abort(self) -> None:

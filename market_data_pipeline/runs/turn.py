@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from zlib import crc32
 
@@ -41,15 +41,26 @@ def turn(context: dg.AssetExecutionContext, name: str) -> Iterator[None]:
     """Waits until no other run has the turn of that name, and holds it in the `with` block.
 
     Only the run's `max_runtime` limits the wait; the log says that it waits.
+
+    Raises:
+        ClearError: the file cannot be locked, or the server does not answer.
     """
     url = postgres_url(context.instance)
     lock = _on_postgres(url, name) if url else _in_a_file(context.instance, name)
-    with lock as acquire:
+    with ExitStack() as held:
         logged_at = float("-inf")
-        while not acquire():
-            if time.monotonic() - logged_at >= SECONDS_BETWEEN_LINES:
-                logged_at = time.monotonic()
-                context.log.info(f"Waiting for another run to release {name}.")
+        try:
+            acquire = held.enter_context(lock)
+            while not acquire():
+                if time.monotonic() - logged_at >= SECONDS_BETWEEN_LINES:
+                    logged_at = time.monotonic()
+                    context.log.info(f"Waiting for another run to release {name}.")
+        except OperationalError as error:
+            reason = f"{error.orig}".partition("\n")[0]
+            raise ClearError(
+                f"PostgreSQL did not give this run the lock {name} ({reason}): see that the "
+                "server of the Dagster instance is up, then materialize again."
+            ) from None
         yield
 
 

@@ -185,18 +185,19 @@ def _find(
 
 
 def _rank_others(documents: Documents, windows: Sequence[Window], rows: Iterable[Quote]) -> None:
-    """Sets the rank of documents of older versions, which have none, or one of another form.
+    """Corrects the ranks of the documents that rows may replace: older versions had others.
 
     Removes it from a document of a window of another length that is to be replaced.
     """
     stored = {(quote.ticker, quote.window_start): quote for quote in rows}
     changes = []
     for each, there in _find(documents, windows):
-        row = stored.get((there.ticker, there.window_start), there)
-        change = {"$set": {RANK: there.rank}}
-        if row.window_end != there.window_end and merge([there], [row]) == [row]:
+        row = stored.get((there.ticker, there.window_start))
+        if row and row.window_end != there.window_end and merge([there], [row]) == [row]:
             change = {"$unset": {RANK: ""}}
-        elif str(each.get(RANK))[:3].isdigit():  # of this form
+        elif row and each.get(RANK) != there.rank:
+            change = {"$set": {RANK: there.rank}}
+        else:
             continue
         same = {"_id": each["_id"], "observed_at": each["observed_at"], RANK: each.get(RANK)}
         changes.append(UpdateOne(same, change))

@@ -186,7 +186,7 @@ def test_a_withheld_price_and_a_broker_that_is_away_until_both_are_well(
         watch.at("2026-11-17T15:31")
     delivered, prices, failed = chat.taken[0].split("\n\n")
     assert delivered.startswith(
-        f"*kafka_publication: every_quote_delivered*\n> {SECOND}: {SECOND} is not on the topic"
+        f"*kafka_publication: every_quote_delivered*\n> {SECOND}: {SECOND} was not published"
     )
     assert prices.startswith(
         f"*quotes: prices_plausible*\n> {SECOND}: 1 of 4 made-up prices have moved too far"

@@ -265,7 +265,7 @@ def test_what_a_range_has_published_before_it_fails_is_recorded(
     windows = [WINDOWS.from_key(key) for key in (FIRST, MIDDLE, LAST)]
     found = publications(pro.instance, windows, pro.topic)
     assert [[each.published for each in found[window]] for window in windows] == [[4], [], []]
-    assert f"{MIDDLE} is not on the topic" in checks(result)["every_quote_delivered"][1]
+    assert f"{MIDDLE} was not published" in checks(result)["every_quote_delivered"][1]
 
 
 def test_a_history_that_fails_costs_a_range_nothing_of_its_live_window(pro: Pipeline) -> None:

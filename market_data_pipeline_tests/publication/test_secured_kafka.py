@@ -145,7 +145,7 @@ def test_runs_without_a_right_say_which_until_they_have_all(
     def said() -> str:
         run = pipeline.run(LIVE_ON_TUESDAY, select=select)
         assert not run.success
-        return checks(run)["every_quote_delivered"][1].partition(" is not on the topic: ")[2]
+        return checks(run)["every_quote_delivered"][1].partition(" was not published: ")[2]
 
     select = "*"
     the_topic = r"TOPIC_AUTHORIZATION_FAILED: .*\): grant this user WRITE and DESCRIBE on the topic"

@@ -195,7 +195,10 @@ def test_a_document_that_somebody_has_spoiled_is_replaced(
     assert {**document(stored), "run_id": before["run_id"]} == before
 
 
-@pytest.mark.parametrize("older", [{"$unset": {"rank": ""}}, {"$set": {"rank": "11|2026-11-17"}}])
+@pytest.mark.parametrize(
+    "older",
+    [{"$unset": {"rank": ""}}, {"$set": {"rank": "11|2026-11-17"}}, {"$set": {"rank": "999"}}],
+)
 @pytest.mark.parametrize(("seconds", "kept"), [(-30, "ours"), (30, "theirs")])
 def test_a_document_of_an_older_version_takes_its_place_in_the_order(
     stored: Pipeline, older: dict[str, Any], seconds: int, kept: str

@@ -11,8 +11,10 @@ from typing import Any
 import dagster as dg
 import pytest
 from brapi_sandbox.faults import Fault
+from confluent_kafka import Producer
 
 from market_data_pipeline.market.windows import in_sao_paulo
+from market_data_pipeline.publication import asset, client
 from market_data_pipeline.publication.checks import publications
 from market_data_pipeline.runs.common import WINDOWS
 from market_data_pipeline.runs.turn import BRAPI, KAFKA, turn
@@ -314,11 +316,11 @@ def test_a_range_of_a_year_is_told_from_what_is_published(stored: Pipeline) -> N
 
 
 @contextmanager
-def a_run_waits(pipeline: Pipeline, name: str, key: str, asset: str) -> Iterator[None]:
-    """A run of an asset waits for its turn in the `with` block, and succeeds after it."""
+def a_run_waits(pipeline: Pipeline, name: str, key: str, step: str) -> Iterator[None]:
+    """A run of one step waits for its turn in the `with` block, and succeeds after it."""
     with ThreadPoolExecutor(1) as thread:
         with dg.build_asset_context(instance=pipeline.instance) as context, turn(context, name):
-            waiting = thread.submit(pipeline.run, key, select=asset)
+            waiting = thread.submit(pipeline.run, key, select=step)
             words = f"Waiting for another run to release {name}"
             wait_until(lambda: said(pipeline.instance, words), "it waits")
             yield
@@ -342,6 +344,29 @@ def test_a_price_that_is_stored_while_a_run_waits_for_its_turn_counts(
 
     assert prices(pipeline) == [newer.price]
     assert row(pipeline, SECOND).reference_price == newest.price
+
+
+def test_a_run_that_has_lost_its_turn_publishes_what_is_newest(
+    pipeline: Pipeline, later: Later, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL releases a lock whose connection was cut."""
+    assert pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
+    first = row(pipeline, LIVE_ON_TUESDAY)
+    monkeypatch.setattr(asset, "turn", lambda *_: nullcontext())
+
+    class Late(Producer):
+        def init_transactions(self, *arguments: Any) -> None:
+            if not pipeline.sandbox.faults:
+                fields = {"regularMarketPrice": first.price + 1}
+                pipeline.sandbox.faults = [Fault(ticker=VICTIM, fields=fields)]
+                later(0.5)
+                assert pipeline.run(LIVE_ON_TUESDAY).success
+            super().init_transactions(*arguments)
+
+    monkeypatch.setattr(client, "Producer", Late)
+
+    assert pipeline.run(LIVE_ON_TUESDAY, select="kafka_publication").success
+    assert {*prices(pipeline)} == {first.price + 1}
 
 
 @pytest.mark.parametrize(
