@@ -12,7 +12,8 @@ from pydantic import Field
 from pymongo import ReadPreference
 from pymongo.collection import Collection
 
-from dagster_mongo.documents import CODEC, Document, encode
+from dagster_mongo.codec import CODEC
+from dagster_mongo.documents import Document, encode
 from dagster_mongo.errors import MongoSettingsError
 from dagster_mongo.indexes import ensure_indexes
 from dagster_mongo.partitions import Slice, slice_of
@@ -78,6 +79,11 @@ class MongoIOManager(dg.ConfigurableIOManager):
         for name in without_prefix(metadata):
             context.log.warning(f"Metadata {name!r} does nothing: its name is {PREFIX + name!r}.")
         place = self._place(context, metadata)
+        if place.replaces and not place.part and metadata.get("partition_expr"):
+            raise MongoSettingsError(
+                "This run has no partition, and mongo/mode 'replace' would delete all partitions:"
+                " launch it with one."
+            )
         rows, stored = self._content(obj, place)
         documents = encode(rows, place.settings)
         rows_of = place.part.count_rows(rows) if place.part else {}

@@ -3,26 +3,20 @@
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal, DecimalException
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import bson
-from bson import CodecOptions, Decimal128
-from bson.binary import UuidRepresentation
-from bson.codec_options import TypeDecoder, TypeRegistry
-from bson.decimal128 import create_decimal128_context
-from bson.errors import BSONError
 
+from dagster_mongo.codec import CODEC, NO_BSON
 from dagster_mongo.errors import MongoFrameError, MongoSettingsError
-from dagster_mongo.keys import as_utc, content_ids, key_ids, of_numpy
-from dagster_mongo.settings import ROW, Settings
+from dagster_mongo.keys import as_utc, content_ids, key_ids
+from dagster_mongo.settings import Settings
 
-__all__ = ["CODEC", "ROW", "Document", "encode", "with_fields"]
+__all__ = ["Document", "encode", "with_fields"]
 
 _LARGEST = 16 * 1024 * 1024
 _LENGTH = struct.Struct("<i")
-_BID, _SPECIAL = struct.Struct("<QQ"), 0x6000000000000000
-_IEEE = create_decimal128_context()
 
 
 class Document(NamedTuple):
@@ -31,48 +25,6 @@ class Document(NamedTuple):
     id: Any
     body: bytes
     version: Any = None
-
-
-class _Decimals(TypeDecoder):
-    bson_type = Decimal128
-
-    def transform_bson(self, value: Any) -> Decimal:
-        """As `to_decimal` does, in an eighth of its time."""
-        low, high = _BID.unpack(value.bid)
-        if high & _SPECIAL == _SPECIAL:  # infinity, or no number
-            decimal: Decimal = value.to_decimal()
-            return decimal
-        digits = Decimal((high & 0x1FFFFFFFFFFFF) << 64 | low)
-        number = digits.scaleb((high >> 49 & 0x3FFF) - 6176, _IEEE)
-        return number.copy_negate() if high >> 63 else number
-
-
-def _as_bson(value: Any) -> Any:
-    """What BSON has for a value that pymongo itself does not take."""
-    if isinstance(value, Decimal):
-        try:
-            return Decimal128(value)
-        except DecimalException:
-            digits = len(value.as_tuple().digits)
-            raise ValueError(
-                f"a decimal of {digits} digits, {value}, is none that MongoDB has (34 digits,"
-                " exponents from -6176 to 6111): round it"
-            ) from None
-    if type(value).__name__ == "NAType":  # of pandas, which may not be installed
-        return None
-    if (plain := of_numpy(value)) is not value:
-        return plain
-    if hasattr(value, "tolist"):  # pandas's arrays
-        return value.tolist()
-    raise TypeError(f"BSON has no {type(value).__name__} ({value!r}): convert it")
-
-
-CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
-    document_class=dict,
-    tz_aware=True,
-    uuid_representation=UuidRepresentation.STANDARD,
-    type_registry=TypeRegistry([_Decimals()], fallback_encoder=_as_bson),
-)
 
 
 def encode(rows: Sequence[Mapping[str, Any]], settings: Settings) -> list[Document]:
@@ -130,7 +82,7 @@ def _encoded(rows: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
     for number, row in enumerate(rows):
         try:
             body = bson.encode(row, codec_options=CODEC)
-        except (BSONError, OverflowError, TypeError, ValueError):
+        except NO_BSON:
             raise MongoFrameError(f"Row {number} cannot be stored: {_reason(row)}.") from None
         if len(body) > _LARGEST:
             raise MongoFrameError(f"Row {number} has {len(body)} bytes, MongoDB takes {_LARGEST}.")
@@ -142,6 +94,6 @@ def _reason(row: Mapping[str, Any]) -> str:
     for name, value in row.items():
         try:
             bson.encode({name: value}, codec_options=CODEC)
-        except (BSONError, OverflowError, TypeError, ValueError) as error:
+        except NO_BSON as error:
             return f"field {name!r}: {str(error).removeprefix('Invalid document: ').rstrip('.')}"
     return "it is no document"

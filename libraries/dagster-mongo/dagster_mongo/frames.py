@@ -8,12 +8,12 @@ from typing import Any
 from pymongo.collection import Collection
 
 from dagster_mongo.base import MongoIOManager, Place, Rows
-from dagster_mongo.documents import CODEC, ROW
+from dagster_mongo.codec import CODEC
 from dagster_mongo.errors import MongoFrameError, MongoLoadError
 from dagster_mongo.keys import as_utc
 from dagster_mongo.partitions import Slice
 from dagster_mongo.schemas import Stored
-from dagster_mongo.settings import Reading
+from dagster_mongo.settings import ROW, Reading
 
 __all__ = ["MongoPandasIOManager", "MongoPolarsIOManager"]
 

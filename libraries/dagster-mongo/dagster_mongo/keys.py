@@ -4,15 +4,17 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from hashlib import blake2b
 from typing import Any
 
 import bson
 from bson import ObjectId
 
+from dagster_mongo.codec import CODEC, NO_BSON, of_numpy
 from dagster_mongo.errors import MongoFrameError
 
-__all__ = ["as_utc", "content_ids", "identity", "key_ids", "of_numpy"]
+__all__ = ["as_utc", "content_ids", "identity", "key_ids"]
 
 _SHOWN = 5
 # Text that reads like another type's text, or like quoted text, is quoted.
@@ -64,19 +66,26 @@ def content_ids(bodies: Iterable[bytes]) -> list[ObjectId]:
 
 
 def identity(id: Any) -> Hashable:
-    """What is equal for two ids exactly if the server takes them for the same id."""
+    """What is equal for two ids exactly if the server takes them for the same id.
+
+    Raises:
+        MongoFrameError: BSON has no such value.
+    """
     if isinstance(id, str | ObjectId):
         return id
-    if isinstance(id, int | float) and not isinstance(id, bool):
-        return (float, id)
-    return bson.encode({"": id})
+    if isinstance(id, int | float | Decimal) and not isinstance(id, bool):
+        return (float, id if id == id else "NaN")
+    try:
+        return bson.encode({"": id}, codec_options=CODEC)
+    except NO_BSON as error:
+        raise MongoFrameError(f"{id!r} cannot be an _id: {str(error).rstrip('.')}.") from None
 
 
 def as_utc(value: Any) -> Any:
     """A value as MongoDB has it: a date in UTC, to the millisecond; any other as it is.
 
     Raises:
-        MongoFrameError: It is a value of NumPy that Python has none for.
+        MongoFrameError: It is a value of NumPy, or a date in UTC, that Python has none for.
     """
     try:
         value = of_numpy(value)
@@ -84,26 +93,15 @@ def as_utc(value: Any) -> Any:
         raise MongoFrameError(f"{error}.") from None
     if not isinstance(value, datetime):
         return value
-    moment = value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+    if value != value:  # pandas's NaT
+        return None
+    try:
+        moment = value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+    except OverflowError:
+        raise MongoFrameError(f"{value!r} is no date in UTC that Python has.") from None
     if type(moment) is not datetime:  # pandas's has nanoseconds, too
         moment = datetime.combine(moment.date(), moment.time(), UTC)
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
-
-
-def of_numpy(value: Any) -> Any:
-    """A value of NumPy, or an array of them, as Python's; any other as it is.
-
-    Raises:
-        TypeError: It is a duration, or a date that Python has not.
-    """
-    if type(value).__module__.partition(".")[0] != "numpy":
-        return value
-    kind = value.dtype.kind
-    dates = value.astype("datetime64[ms]") if kind == "M" else value
-    # NumPy's own conversion makes numbers of what is finer than a microsecond or out of range.
-    if kind in "mM" and any(isinstance(each, int) for each in dates.ravel().tolist()):
-        raise TypeError(f"BSON has no {type(value).__name__} ({value!r}): convert it")
-    return dates.tolist()
 
 
 def _refuse_repeated(ids: Sequence[Any], key: Sequence[str]) -> None:

@@ -12,10 +12,11 @@ from pymongo import InsertOne, ReplaceOne
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
-from dagster_mongo.documents import CODEC, ROW, Document, with_fields
+from dagster_mongo.codec import CODEC
+from dagster_mongo.documents import Document, with_fields
 from dagster_mongo.errors import MongoBulkWriteError, MongoFrameError
 from dagster_mongo.keys import identity
-from dagster_mongo.settings import Settings
+from dagster_mongo.settings import ROW, Settings
 
 __all__ = ["delete_others", "documents_there", "numbered", "refuse_ids_of_others", "upsert"]
 
@@ -29,7 +30,8 @@ _ANY: CodecOptions[Fields] = CODEC.with_options(
     datetime_conversion=DatetimeConversion.DATETIME_AUTO
 )
 _TEXT = 2
-_BATCH = 10_000
+# Even with ids of some kilobytes, a query for all of a batch is no document that is too large.
+_BATCH = 1_000
 # How often a batch is looked at anew, if other writers write the same documents.
 _TRIES = 10
 

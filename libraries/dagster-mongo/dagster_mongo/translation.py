@@ -1,5 +1,6 @@
 """pymongo's errors to this library's, without the causes that could show a secret."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -87,13 +88,17 @@ def _refusal(address: str, error: errors.OperationFailure) -> DagsterMongoError:
 
 def _lost(address: str, error: errors.ConnectionFailure) -> str:
     if isinstance(error, errors.NetworkTimeout):
-        reason = str(error).split(" (configured timeouts")[0]
-        return f"MongoDB at {address} did not answer in time: {reason}. {_AGAIN}"
-    return f"The connection to MongoDB at {address} was lost: {error}. {_AGAIN}"
+        return f"MongoDB at {address} did not answer in time: {_reason(error)}. {_AGAIN}"
+    return f"The connection to MongoDB at {address} was lost: {_reason(error)}. {_AGAIN}"
+
+
+def _reason(error: errors.ConnectionFailure) -> str:
+    """Without what pymongo adds: its time-outs, and the server's whole answer."""
+    return re.split(r" \(configured timeouts|, Timeout:|, full error:", str(error))[0]
 
 
 def _not_there(address: str, error: errors.ServerSelectionTimeoutError) -> str:
-    reason = str(error).split(" (configured timeouts")[0].split(", Timeout:")[0]
+    reason = _reason(error)
     if any(sign in reason for sign in _NO_SUCH_HOST):
         return f"No such host in the MongoDB address {address}: {reason}. Check its spelling."
     if "SSL" in reason:

@@ -47,6 +47,17 @@ def test_documents_come_back_as_they_are(history: Direct) -> None:
     assert loaded[0]["at"].tzinfo is not None
 
 
+@pytest.mark.parametrize(
+    "id",
+    [date(2026, 11, 13), timedelta(1), datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=3))), {1}],
+    ids=str,
+)
+def test_what_bson_has_not_is_no_id(history: Direct, id: Any) -> None:
+    with pytest.raises(MongoFrameError, match=r"cannot be an _id|no date in UTC"):
+        history.store([{"_id": id}])
+    assert history.load() == []
+
+
 @pytest.mark.services
 def test_types_that_the_stand_in_lacks(real_mongo: str) -> None:
     direct = Direct(real_mongo, MongoDocumentsIOManager, {"mongo/key": ["_id"]})
@@ -55,8 +66,15 @@ def test_types_that_the_stand_in_lacks(real_mongo: str) -> None:
         {"_id": {"a": 1, "b": "x"}, "x": 1},
         {"_id": 1, "x": 1},
         {"_id": "1", "x": 1},
+        {"_id": UUID(int=8), "x": 1},
+        {"_id": {"u": UUID(int=8)}, "x": 1},
+        {"_id": Decimal("2.5"), "x": 1},
+        {"_id": float("nan"), "x": 1},
     ]
     direct.store(documents)
+    assert direct.store(documents)["unchanged"] == len(documents)
+    with pytest.raises(MongoFrameError, match="Several rows have the same key"):
+        direct.store([{"_id": 1}, {"_id": Decimal(1)}])
     assert sorted(map(repr, direct.load())) == sorted(map(repr, documents))
     direct.clean()
 

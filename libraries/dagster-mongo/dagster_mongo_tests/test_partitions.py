@@ -128,6 +128,9 @@ def test_static_partitions(store: Store) -> None:
     assert list(store.load("it's")["region"]) == ["it's"] * 2
     with pytest.raises(MongoFrameError, match="region='north'"):
         store.store(pd.DataFrame({"region": ["north"], "n": [3]}), "south")
+    with pytest.raises(MongoSettingsError, match="This run has no partition"):
+        store.store(pd.DataFrame({"region": ["south"], "n": [3]}))
+    assert len(store.documents()) == 5
 
 
 def test_dynamic_partitions(store: Store) -> None:
