@@ -20,18 +20,18 @@ def read(value: bytes | None) -> Quote:
     """Raises ValueError if it is no quote. `updated_at` may have either form."""
     try:
         fields = json.loads(value or b"", parse_float=Decimal)
-        price = Decimal(fields["price"])
-        if not price.is_finite():
-            raise ValueError(f"the price is {price}")
+        ticker, price = fields["ticker"], fields["price"]
+        if not isinstance(ticker, str) or isinstance(price, bool) or not Decimal(price).is_finite():
+            raise ValueError(f"the ticker is {ticker}, the price {price}")
         return Quote(
-            ticker=fields["ticker"],
+            ticker=ticker,
             name=fields.get("name"),
             short_name=fields.get("short_name"),
-            price=price,
+            price=Decimal(price),
             volume=fields.get("volume"),
             updated_at=_instant(fields["updated_at"]),
         )
-    except (ArithmeticError, KeyError, TypeError) as error:
+    except (ArithmeticError, KeyError, RecursionError, TypeError) as error:
         raise ValueError(repr(error)) from error
 
 
