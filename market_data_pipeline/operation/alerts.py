@@ -200,9 +200,7 @@ def _is_new(known: Cursor, name: str, named: list[str]) -> bool:
     return name not in known.checks or not set(named) <= set(known.checks[name])
 
 
-def _checks(
-    context: dg.SensorEvaluationContext, opening: datetime
-) -> tuple[dict[str, tuple[str, list[str]]], set[str]]:
+def _checks(context: dg.SensorEvaluationContext, opening: datetime) -> tuple[Failing, set[str]]:
     """The checks that fail for the newest window, with what they say and name; those that pass.
 
     Of an asset whose partitions are sessions, the newest window is that of the session before the

@@ -346,6 +346,20 @@ def test_a_price_that_is_stored_while_a_run_waits_for_its_turn_counts(
     assert row(pipeline, SECOND).reference_price == newest.price
 
 
+def test_a_window_that_is_over_when_its_turn_comes_is_not_published(
+    pipeline: Pipeline, instance: dg.DagsterInstance, later: Later
+) -> None:
+    pipeline.instance = instance
+    assert pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
+
+    with a_run_waits(pipeline, KAFKA, LIVE_ON_TUESDAY, "kafka_publication"):
+        later(1)
+
+    assert pipeline.events() == []
+    missing = publications(instance, [WINDOWS.from_key(LIVE_ON_TUESDAY)], pipeline.topic)
+    assert [*missing.values()] == [[]]
+
+
 def test_a_run_that_has_lost_its_turn_publishes_what_is_newest(
     pipeline: Pipeline, later: Later, monkeypatch: pytest.MonkeyPatch
 ) -> None:
