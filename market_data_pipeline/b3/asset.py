@@ -56,7 +56,7 @@ def official_close(
     It costs no request to Brapi. B3 publishes it in the evening or the night after the session.
     """
     keys, stored, unexpected = partitions_of(context), set[str](), list[str]()
-    found, troubles = defaultdict[str, list[str]](list), dict[str, FileError]()
+    found, troubles = defaultdict[str, list[str]](list), list[str]()
     with failing_clearly(), turn(context, B3):
         ours = {key: _last_trusted(quote_store, key) for key in keys}
         wanted = {*load_watchlist(settings().watchlist_file).tickers}.union(*ours.values())
@@ -80,9 +80,7 @@ def official_close(
     if stored or unexpected or overdue:
         yield checks.calendar_matches(windows, unexpected, overdue)
     if lacking:
-        causes = filter(None, (troubles.get(key) or troubles.get(key[:4]) for key in lacking))
-        why = some([*dict.fromkeys(map(str, causes))], " ")
-        why = why or "the session has not ended, or B3's file of the year lacks it."
+        why = some(troubles, " ") or "the session has not ended, or B3's file of the year lacks it."
         raise dg.Failure(
             f"No prices of B3 are stored for {some(lacking)}: {why}", allow_retries=False
         )
@@ -111,7 +109,7 @@ def every_evening(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.S
 
 
 def _files(
-    b3: B3History, keys: Sequence[str], wanted: set[str], troubles: dict[str, FileError]
+    b3: B3History, keys: Sequence[str], wanted: set[str], troubles: list[str]
 ) -> Iterator[dict[str, Closes]]:
     """What B3 has of some sessions, and of the closed days before the last of them."""
     now, periods, closed = clock.utc_now(), list[str](), set[str]()
@@ -133,7 +131,7 @@ def _files(
                 continue  # there should be none, whatever B3 answers instead
             if not isinstance(error, FileError):
                 raise
-            troubles[period] = error
+            troubles.append(str(error))
 
 
 def _last_trusted(store: QuoteStore, key: str) -> dict[str, Quote]:

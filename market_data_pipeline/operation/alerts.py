@@ -21,7 +21,7 @@ import apprise
 import dagster as dg
 
 from market_data_pipeline.market import clock
-from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window, start_of
+from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, start_of
 from market_data_pipeline.operation.freshness import GRACE
 from market_data_pipeline.runs.common import WINDOWS, has_windows
 from market_data_pipeline.runs.dagster_internals import evaluations, is_of_this_location
@@ -211,26 +211,23 @@ def _checks(context: dg.SensorEvaluationContext, opening: datetime) -> tuple[Fai
     for key in sorted(context.repository_def.asset_graph.asset_check_keys):
         of_windows = has_windows(context.repository_def, key.asset_key)
         newest = WINDOWS.last_ended(clock.utc_now() - GRACE if of_windows else opening)
-        found = (each for each in evaluations(context.instance, key) if _is_of(each, newest))
-        # Of the newest window that has any, the last one: an earlier window may be checked again.
-        evaluation = max(
-            found, key=lambda each: start_of(str(each.metadata[WINDOW].value)), default=None
-        )
-        name = f"{key.asset_key.to_user_string()}: {key.name}"
-        if evaluation and evaluation.passed:
+        found = {  # of each window the last one; an earlier window may be checked again
+            start_of(str(each.metadata[WINDOW].value)): each
+            for each in reversed([*evaluations(context.instance, key)])
+            if WINDOW in each.metadata
+        }
+        start = max(found, default=None)
+        if start is None or (newest and start < newest.start):
+            continue
+        evaluation, name = found[start], f"{key.asset_key.to_user_string()}: {key.name}"
+        if evaluation.passed:
             passing.add(name)
-        elif evaluation and evaluation.severity is ERROR:
+        elif evaluation.severity is ERROR:
             named = evaluation.metadata.get(NAMED, dg.MetadataValue.json([]))
             tickers = list(map(str, named.value)) if isinstance(named.value, list) else []
             window = evaluation.metadata[WINDOW].value
             failing[name] = f"{window}: {evaluation.description}", tickers
     return failing, passing
-
-
-def _is_of(evaluation: dg.AssetCheckEvaluation, newest: Window | None) -> bool:
-    """Whether a check was evaluated for the newest window, or a later one."""
-    window = evaluation.metadata.get(WINDOW)
-    return bool(window and (not newest or start_of(str(window.value)) >= newest.start))
 
 
 def _failed_runs(context: dg.SensorEvaluationContext, known: Cursor) -> Iterator[tuple[str, str]]:

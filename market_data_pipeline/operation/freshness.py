@@ -52,36 +52,32 @@ def freshness(keys: Sequence[dg.AssetKey]) -> tuple[dg.AssetChecksDefinition, dg
         "materialization. It launches no run.",
     )
     def watch(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        return _watch(context.instance, context.cursor, specs)
+        """The evaluations of `fresh`; the cursor is what the last tick saw.
+
+        After each materialization of an asset, Dagster shows its check as not evaluated until it
+        is evaluated again.
+        """
+        instance, now = context.instance, clock.utc_now()
+        window = _due(now)
+        if window is None:
+            return dg.SkipReason("No window is due yet.")
+        if not _there(instance, QUOTES, now):
+            if reason := why_paced(instance, last_due(window, now - GRACE)):
+                return dg.SkipReason(f"{window.key} was not due. {reason}")
+            if context.cursor is None:
+                return dg.SensorResult(skip_reason="The first run begins now.", cursor=STARTED)
+            if not all(run.dagster_run.is_finished for run in runs_of(instance, window, QUOTES)):
+                return dg.SkipReason(f"A run is in progress for {window.key}.")
+        seen = f"{window.key} {last_materializations(instance, keys)}"
+        if context.cursor == seen:
+            return dg.SkipReason(
+                "Nothing has been materialized or become due since the last check."
+            )
+        results = [_result(instance, spec, now) for spec in specs]
+        events = [dg.AssetCheckEvaluation(**result._asdict()) for result in results]
+        return dg.SensorResult(asset_events=events, cursor=seen)
 
     return check, watch
-
-
-def _watch(
-    instance: dg.DagsterInstance, cursor: str | None, specs: Sequence[dg.AssetCheckSpec]
-) -> dg.SensorResult | dg.SkipReason:
-    """The evaluations of `fresh`; the cursor is what the last tick saw.
-
-    After each materialization of an asset, Dagster shows its check as not evaluated until it is
-    evaluated again.
-    """
-    now = clock.utc_now()
-    window = _due(now)
-    if window is None:
-        return dg.SkipReason("No window is due yet.")
-    if not _there(instance, QUOTES, now):
-        if reason := why_paced(instance, last_due(window, now - GRACE)):
-            return dg.SkipReason(f"{window.key} was not due. {reason}")
-        if cursor is None:
-            return dg.SensorResult(skip_reason="The first run begins now.", cursor=STARTED)
-        if not all(each.dagster_run.is_finished for each in runs_of(instance, window, QUOTES)):
-            return dg.SkipReason(f"A run is in progress for {window.key}.")
-    seen = f"{window.key} {last_materializations(instance, [each.asset_key for each in specs])}"
-    if cursor == seen:
-        return dg.SkipReason("Nothing has been materialized or become due since the last check.")
-    results = [_result(instance, spec, now) for spec in specs]
-    events = [dg.AssetCheckEvaluation(**result._asdict()) for result in results]
-    return dg.SensorResult(asset_events=events, cursor=seen)
 
 
 def _due(now: datetime) -> Window | None:

@@ -86,7 +86,16 @@ def session_report(
                 )
                 continue
             instruments = Sessions(stored).until(windows[-1])
-            described = _report(context.instance, quote_store, windows, rows, instruments)
+            shown = _describe(context.instance, windows, rows, instruments)
+            path = quote_store.folder_of(SESSION_REPORT) / f"{day}.html"
+            page = _page(windows, rows, instruments, shown, official_closes(quote_store, day))
+            quote_store.write({path: page.encode()})
+        described = {
+            "market": shown.pop("market"),
+            "report": dg.MetadataValue.path(str(path)),
+            **shown,
+            "prices": prices_table(instruments),
+        }
         context.log_event(
             dg.AssetMaterialization(SESSION_REPORT, partition=key, metadata=described)
         )
@@ -112,27 +121,6 @@ def every_session(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.S
     if not WINDOWS.of_session(day):
         return dg.SkipReason(f"B3 has no session on {day:%a %d %b}.")
     return dg.RunRequest(partition_key=f"{day}")
-
-
-def _report(
-    instance: dg.DagsterInstance,
-    quote_store: QuoteStore,
-    windows: Sequence[Window],
-    rows: Sequence[Quote],
-    instruments: Sequence[Instrument],
-) -> dict[str, Any]:
-    """Writes the page of a session; returns the metadata."""
-    day = windows[-1].day
-    shown = _describe(instance, windows, rows, instruments)
-    path = quote_store.folder_of(SESSION_REPORT) / f"{day}.html"
-    page = _page(windows, rows, instruments, shown, official_closes(quote_store, day))
-    quote_store.write({path: page.encode()})
-    return {
-        "market": shown.pop("market"),
-        "report": dg.MetadataValue.path(str(path)),
-        **shown,
-        "prices": prices_table(instruments),
-    }
 
 
 def _describe(

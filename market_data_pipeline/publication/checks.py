@@ -13,7 +13,6 @@ from confluent_kafka import KafkaError, KafkaException
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
 from market_data_pipeline.publication.client import given_properties, without_values
-from market_data_pipeline.publication.errors import PublicationError
 from market_data_pipeline.publication.kafka import Kafka
 from market_data_pipeline.publication.topic import CONFIGURATION, configuration
 from market_data_pipeline.runs.common import PUBLICATION, WINDOWS
@@ -145,8 +144,6 @@ def topic_keeps_prices(kafka: dg.ResourceParam[Kafka]) -> dg.AssetCheckResult:
     passed = True
     try:
         passed, text = _meaning(configuration(kafka.settings, _ANSWER_SECONDS))
-    except PublicationError as error:
-        text = f"The configuration of the topic is not known: {error}"
     except KafkaException as exception:
         text = _why_not_known(exception.args[0])
         text = without_values(text, given_properties(kafka.settings))

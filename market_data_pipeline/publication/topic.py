@@ -61,7 +61,6 @@ def configuration(settings: Settings, timeout: float) -> dict[str, str]:
     Raises:
         KafkaException: there is no such topic, this user may not read its configuration, or the
             cluster does not answer within `timeout` seconds.
-        PublicationError: a setting cannot be used.
     """
     admin = AdminClient(connection_properties(settings))
     if _is_stand_in(admin.list_topics(timeout=timeout)):

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from market_data_pipeline.market.windows import LARGEST_CLOCK_SKEW, Window, start_of
+from market_data_pipeline.market.windows import LARGEST_CLOCK_SKEW, Window
 from market_data_pipeline.runs.dagster_internals import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -48,12 +48,9 @@ def _was_to_materialize(
 
 
 def covers(run: dg.DagsterRun, window: Window) -> bool:
-    """Whether a window is among the partitions of a run."""
+    """Whether the key of a window is among the partitions of a run: their order is that of time."""
     ends = ends_of(run)
-    try:
-        return bool(ends) and start_of(ends[0]) <= window.start <= start_of(ends[-1])
-    except ValueError:
-        return False  # its partitions are sessions
+    return bool(ends) and ends[0] <= window.key <= ends[-1]
 
 
 def partitions_in_words(run: dg.DagsterRun) -> str:

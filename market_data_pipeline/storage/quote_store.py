@@ -107,10 +107,6 @@ class QuoteStore:
                 with _unfinished(Path(path.path), content) as unfinished:
                     unfinished.replace(path.path)
 
-    def may_leave(self, quote: Quote) -> bool:
-        """Whether a price may reach the database and the topic."""
-        return self.publish_made_up_prices or not quote.made_up
-
     def load(self, keys: Sequence[str]) -> list[Quote]:
         """The rows of some windows for a sink, in the order of the keys.
 
@@ -120,8 +116,8 @@ class QuoteStore:
             QuoteStoreError: as `Reading.all_rows_of`, or all prices are made up and none may leave.
         """
         quotes = self.reading().all_rows_of(keys)
-        made_up = [quote for quote in quotes if not self.may_leave(quote)]
-        if not made_up:
+        made_up = [quote for quote in quotes if quote.made_up]
+        if self.publish_made_up_prices or not made_up:
             return quotes
         if len(made_up) == len(quotes):
             raise QuoteStoreError(
@@ -134,7 +130,7 @@ class QuoteStore:
             f"{some(sorted({quote.ticker for quote in made_up}))}. Materialize "
             "`quotes` again for real ones."
         )
-        return [quote for quote in quotes if self.may_leave(quote)]
+        return [quote for quote in quotes if not quote.made_up]
 
     def save(self, quotes: Iterable[Quote], keys: Sequence[str]) -> None:
         """Merges rows into those of their windows; a damaged file is replaced, and kept beside it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from itertools import islice
 from typing import Any
 
@@ -143,26 +143,17 @@ class Reading:
         Raises:
             QuoteStoreError: the storage cannot be read.
         """
-        made_up, found = any(quote.made_up for quote in new), dict[str, Quote]()
-        wanted, windows = list(new), self._newest_first(before.end, oldest)
-        while wanted and (window := next(windows, None)):
-            for quote in window[1]:
+        made_up, found, wanted = any(quote.made_up for quote in new), dict[str, Quote](), [*new]
+        # The newest window is usually enough: it is read alone, then more and more at once.
+        keys, size = self._stored_keys(key_of(before.end), oldest), 1
+        while wanted and (newest := [*islice(keys, size)]):
+            for quote in self.rows_of(newest):
                 earlier = quote.window_end <= before.end and quote.window != before
                 if earlier and quote.trusted and quote.made_up == made_up:
                     found.setdefault(quote.ticker, quote)
             wanted = [each for each in wanted if found.keys().isdisjoint(each.symbols)]
-        return found
-
-    def _newest_first(self, before: datetime, oldest: date) -> Iterator[tuple[str, list[Quote]]]:
-        """The stored windows that start before an instant, back to a day, with their rows.
-
-        The newest one is usually enough: it is read alone, then more and more at once.
-        """
-        keys, size = self._stored_keys(key_of(before), oldest), 1
-        while some := list(islice(keys, size)):
-            for key, rows in self.windows(some).items():
-                yield key, rows or []
             size = min(4 * size, _MOST_AT_ONCE)
+        return found
 
     def _stored_keys(self, before: str, oldest: date) -> Iterator[str]:
         month = date.fromisoformat(f"{before[:7]}-01")
