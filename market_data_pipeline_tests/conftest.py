@@ -60,11 +60,23 @@ telemetry: {enabled: false}
 SetClock = Callable[[datetime], None]
 ChangeSettings = Callable[..., None]
 SetWatchlist = Callable[[Iterable[str]], None]
+LoadDefinitions = Callable[..., ModuleType]
 
 
 def at(local: str) -> datetime:
     """An instant in UTC, given as local time in São Paulo."""
     return datetime.fromisoformat(local).replace(tzinfo=EXCHANGE_TIMEZONE).astimezone(UTC)
+
+
+def tags_of(first: str, last: str | None = None) -> dict[str, str]:
+    """The tags of a run for a partition, for all from `first` to `last`, or without any.
+
+    Dagster does not check them: a run may be launched before its window has ended.
+    """
+    if last:
+        ends = {"start": first, "end": last}
+        return {f"dagster/asset_partition_range_{end}": key for end, key in ends.items()}
+    return {"dagster/partition": first} if first else {}
 
 
 @dataclass
@@ -132,16 +144,11 @@ class Pipeline:
         """A run of the assets for one window, for all from `first` to `last`, or without any."""
         job = dg.define_asset_job("everything", selection=select)
         definitions = dg.Definitions.merge(self.definitions(), dg.Definitions(jobs=[job]))
-        # As tags: a run may be launched before its window has ended.
-        partitions = {"dagster/partition": first} if first else {}
-        if last is not None:
-            ends = {"start": first, "end": last}
-            partitions = {f"dagster/asset_partition_range_{end}": ends[end] for end in ends}
         return definitions.resolve_job_def("everything").execute_in_process(
             instance=self.instance,
             run_config={"ops": {name: {"config": each} for name, each in (config or {}).items()}},
             raise_on_error=False,
-            tags=partitions,
+            tags=tags_of(first, last),
         )
 
     @contextmanager
@@ -314,7 +321,7 @@ def four_instruments(watchlist: SetWatchlist) -> tuple[str, ...]:
 
 
 @pytest.fixture
-def load_definitions(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModuleType]:
+def load_definitions(monkeypatch: pytest.MonkeyPatch) -> LoadDefinitions:
     """Loads the module of the definitions as a new process would, with these settings."""
 
     def load(**environment: str) -> ModuleType:
@@ -402,4 +409,11 @@ def make_pipeline(
 def pipeline(make_pipeline: Callable[..., Any]) -> Iterator[Pipeline]:
     """The pipeline on a Tuesday at 15:00:05, on the free plan, with nothing wrong."""
     with make_pipeline() as pipeline:
+        yield pipeline
+
+
+@pytest.fixture
+def pro(make_pipeline: Callable[..., Any]) -> Iterator[Pipeline]:
+    """The same on the pro plan, which has bars for each window."""
+    with make_pipeline(plan="pro") as pipeline:
         yield pipeline

@@ -19,7 +19,7 @@ from market_data_pipeline_tests.b3.conftest import Official
 from market_data_pipeline_tests.b3.conftest import b3 as b3
 from market_data_pipeline_tests.b3.conftest import official as official
 from market_data_pipeline_tests.b3.files import session_file
-from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline, SetClock, at
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline, SetClock, at, tags_of
 from market_data_pipeline_tests.record.helpers import NOWHERE, SECOND, VICTIM, accept, times
 
 NOON, HALF_PAST = "2026-11-17T12:00-0300", "2026-11-17T12:30-0300"
@@ -35,11 +35,7 @@ def fail(watch: Watch, first: str = "", last: str = "", *, error: Exception = AW
     def sink() -> None:
         raise error
 
-    tags = {"dagster/partition": first} if first else {}
-    if last:
-        ends = {"start": first, "end": last}
-        tags = {f"dagster/asset_partition_range_{end}": ends[end] for end in ends}
-    ran = dg.GraphDefinition("everything", node_defs=[sink]).to_job()
+    tags, ran = tags_of(first, last), dg.GraphDefinition("everything", node_defs=[sink]).to_job()
     return ran.execute_in_process(instance=watch.instance, raise_on_error=False, tags=tags).run_id
 
 

@@ -2,8 +2,6 @@
 
 import logging
 import threading
-from collections.abc import Callable
-from types import ModuleType
 
 import dagster as dg
 import pytest
@@ -14,7 +12,7 @@ from market_data_pipeline.operation import alerts
 from market_data_pipeline.runs.results import WARN
 from market_data_pipeline.settings import settings
 from market_data_pipeline_tests.alerts.conftest import KEY, Answer, Chat, Mail, ServeAt, Watch
-from market_data_pipeline_tests.conftest import SetClock, at
+from market_data_pipeline_tests.conftest import LoadDefinitions, SetClock, at
 
 NEXT, BEFORE = "2026-11-17T15:00-0300", "2026-11-17T13:30-0300"
 JUST_BEFORE = "2026-11-17T14:00-0300"
@@ -249,7 +247,7 @@ def test_a_receiver_that_is_not_there_fails_nothing_and_is_not_shown(
     ],
 )
 def test_what_is_not_one_address_stops_the_start_and_is_not_shown(
-    load_definitions: Callable[..., ModuleType],
+    load_definitions: LoadDefinitions,
     url: str,
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
@@ -286,9 +284,7 @@ def test_every_service_is_asked_to_tell_of_it(
     assert asked in "".join(requests_of)
 
 
-def test_it_runs_by_default_when_the_variable_is_set(
-    load_definitions: Callable[..., ModuleType],
-) -> None:
+def test_it_runs_by_default_when_the_variable_is_set(load_definitions: LoadDefinitions) -> None:
     loaded = load_definitions(ALERT_WEBHOOK_URL="https://chat.example/x")
     sensor = loaded.defs.get_repository_def().get_sensor_def("alerts")
 

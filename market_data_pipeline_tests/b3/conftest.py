@@ -9,7 +9,7 @@ import pymongo
 import pytest
 
 from market_data_pipeline_tests.b3.files import FileServer, serve_files
-from market_data_pipeline_tests.conftest import Pipeline, SetClock, at
+from market_data_pipeline_tests.conftest import Pipeline, SetClock, at, tags_of
 
 EVENING = at("2026-11-17T20:30")
 
@@ -35,12 +35,8 @@ class Official:
         job = dg.Definitions(
             [official_close], jobs=[official_close_job], resources=resources
         ).resolve_job_def("official_close_job")
-        tags = {"dagster/partition": first} if first else {}
-        if last:
-            ends = {"start": first, "end": last}
-            tags = {f"dagster/asset_partition_range_{end}": day for end, day in ends.items()}
         return job.execute_in_process(
-            instance=self.pipeline.instance, raise_on_error=False, tags=tags
+            instance=self.pipeline.instance, raise_on_error=False, tags=tags_of(first, last)
         )
 
     def documents(self) -> dict[str, dict[str, Any]]:

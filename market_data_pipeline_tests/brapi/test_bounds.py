@@ -155,26 +155,25 @@ def test_what_one_ticker_is_answered_with_is_not_the_quota(
 
 
 def test_the_step_ends_in_time_with_what_it_has_also_of_a_split_batch(
-    make_pipeline: Callable[..., Any], watchlist: SetWatchlist
+    pro: Pipeline, watchlist: SetWatchlist
 ) -> None:
     watchlist(TICKERS)
     last = TICKERS[-1]
-    with make_pipeline(plan="pro") as pipeline:
-        pipeline.brapi = {"step_timeout_seconds": 3.0, "timeout_seconds": 60.0}
-        pipeline.sandbox.faults = [
-            Fault(ticker=last, status=404, numbers=[1, 2]),
-            Fault(ticker=last, delay=60, numbers=[3]),
-        ]
-        started = time.monotonic()
+    pro.brapi = {"step_timeout_seconds": 3.0, "timeout_seconds": 60.0}
+    pro.sandbox.faults = [
+        Fault(ticker=last, status=404, numbers=[1, 2]),
+        Fault(ticker=last, delay=60, numbers=[3]),
+    ]
+    started = time.monotonic()
 
-        result = pipeline.run(LIVE_ON_TUESDAY, select="quotes")
+    result = pro.run(LIVE_ON_TUESDAY, select="quotes")
 
-        assert result.success
-        assert time.monotonic() - started < 30  # far less than a request may take
-        told = metadata(result, "quotes")
-        assert told["quotes"] == len(TICKERS) - 1
-        why = "no answer within the time of the step"
-        assert told["failed"] == [{"ticker": last, "reason": why}]
+    assert result.success
+    assert time.monotonic() - started < 30  # far less than a request may take
+    told = metadata(result, "quotes")
+    assert told["quotes"] == len(TICKERS) - 1
+    why = "no answer within the time of the step"
+    assert told["failed"] == [{"ticker": last, "reason": why}]
 
 
 def test_every_request_starts_a_whole_interval_after_the_one_before_also_a_repeated_one(

@@ -91,14 +91,13 @@ def test_one_ticker_after_another(
         check(rows()[case], pipeline, pipeline.run(LIVE_ON_TUESDAY, select="quotes"), victim)
 
 
-def test_one_spoils_the_only_batch(make_pipeline: Callable[..., Any]) -> None:
-    with make_pipeline(plan="pro") as pipeline:
-        pipeline.sandbox.faults = [Fault(ticker=VICTIM, **BATCH_FAULTS["one spoils the batch"])]
+def test_one_spoils_the_only_batch(pro: Pipeline) -> None:
+    pro.sandbox.faults = [Fault(ticker=VICTIM, **BATCH_FAULTS["one spoils the batch"])]
 
-        result = pipeline.run(LIVE_ON_TUESDAY, select="quotes")
+    result = pro.run(LIVE_ON_TUESDAY, select="quotes")
 
-        check(rows()["one spoils the batch"], pipeline, result, VICTIM)
-        assert len(asked(pipeline, TICKERS[0])) == client.MAX_ATTEMPTS + 1
+    check(rows()["one spoils the batch"], pro, result, VICTIM)
+    assert len(asked(pro, TICKERS[0])) == client.MAX_ATTEMPTS + 1
 
 
 def test_one_ticker_spoils_each_of_the_batches(
@@ -120,15 +119,14 @@ def test_one_ticker_spoils_each_of_the_batches(
     [("abev3", "nothing"), ("ABEV3.SA", "nothing"), (["ABEV3"], "nothing"), ("BBAS3", "itself")],
 )
 def test_an_odd_requested_symbol_costs_no_other_ticker(
-    make_pipeline: Callable[..., Any], requested: object, costs: str
+    pro: Pipeline, requested: object, costs: str
 ) -> None:
-    with make_pipeline(plan="pro") as pipeline:
-        pipeline.sandbox.faults = [Fault(ticker=VICTIM, fields={"requestedSymbol": requested})]
+    pro.sandbox.faults = [Fault(ticker=VICTIM, fields={"requestedSymbol": requested})]
 
-        told = metadata(pipeline.run(LIVE_ON_TUESDAY, select="quotes"), "quotes")
+    told = metadata(pro.run(LIVE_ON_TUESDAY, select="quotes"), "quotes")
 
-        failed = [each["ticker"] for each in told.get("failed", [])]
-        assert failed == ([VICTIM] if costs == "itself" else [])
+    failed = [each["ticker"] for each in told.get("failed", [])]
+    assert failed == ([VICTIM] if costs == "itself" else [])
 
 
 @pytest.mark.parametrize("case", SPENT)
@@ -150,19 +148,16 @@ def test_too_many_tickers(pipeline: Pipeline) -> None:
     assert len(pipeline.sandbox.requests) == 1
 
 
-def test_a_throttle_that_lasts_is_not_asked_ticker_by_ticker(
-    make_pipeline: Callable[..., Any],
-) -> None:
-    with make_pipeline(plan="pro") as pipeline:
-        pipeline.brapi = {"tickers_per_request": 2}
-        slower = Fault(numbers=range(2, 1_000), status=429, headers={"Retry-After": "0"})
-        pipeline.sandbox.faults = [slower]
+def test_a_throttle_that_lasts_is_not_asked_ticker_by_ticker(pro: Pipeline) -> None:
+    pro.brapi = {"tickers_per_request": 2}
+    slower = Fault(numbers=range(2, 1_000), status=429, headers={"Retry-After": "0"})
+    pro.sandbox.faults = [slower]
 
-        pipeline.run(LIVE_ON_TUESDAY, select="quotes")
+    pro.run(LIVE_ON_TUESDAY, select="quotes")
 
-        asked = [seen.path for seen in pipeline.sandbox.requests if "/quote/" in seen.path]
-        assert len(asked) == 1 + client.MAX_ATTEMPTS * (len(set(asked)) - 1)
-        assert all("," in path for path in asked)
+    asked = [seen.path for seen in pro.sandbox.requests if "/quote/" in seen.path]
+    assert len(asked) == 1 + client.MAX_ATTEMPTS * (len(set(asked)) - 1)
+    assert all("," in path for path in asked)
 
 
 def test_another_symbol(pipeline: Pipeline, watchlist: SetWatchlist) -> None:
@@ -183,17 +178,16 @@ def test_the_watchlist_that_ships_has_no_symbol_of_the_past() -> None:
     assert not {*load_watchlist().tickers} & set(past.split())
 
 
-def test_bars_of_another_length(make_pipeline: Callable[..., Any]) -> None:
-    with make_pipeline(plan="pro") as pipeline:
-        pipeline.sandbox.faults = [Fault(interval="60m")]
+def test_bars_of_another_length(pro: Pipeline) -> None:
+    pro.sandbox.faults = [Fault(interval="60m")]
 
-        result = pipeline.run("2026-11-16T14:30-0300", select="quotes")
+    result = pro.run("2026-11-16T14:30-0300", select="quotes")
 
-        sentence = rows()["bars of another length"].sentence
-        told = metadata(result, "quotes")
-        assert (told["contents"], told["quotes"]) == (f"EMPTY: {sentence}", 0)
-        assert not checks(result)["all_tickers_quoted"][0]
-        assert len(asked(pipeline, VICTIM)) == 1
+    sentence = rows()["bars of another length"].sentence
+    told = metadata(result, "quotes")
+    assert (told["contents"], told["quotes"]) == (f"EMPTY: {sentence}", 0)
+    assert not checks(result)["all_tickers_quoted"][0]
+    assert len(asked(pro, VICTIM)) == 1
 
 
 def test_nobody_is_there(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,18 +1,15 @@
 """What the definitions hold, and that loading them needs nothing."""
 
 import socket
-from collections.abc import Callable
 from datetime import UTC, datetime
-from types import ModuleType
 
 import dagster as dg
 import pytest
 
 from market_data_pipeline.definitions import defs
 from market_data_pipeline.runs.common import ONE_RUN_A_RANGE, OWNERS, QUOTES, WINDOWS
-from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, LoadDefinitions, Pipeline
 
-Load = Callable[..., ModuleType]
 ASSETS = {"quotes", "mongo_price_history", "kafka_publication"}
 GRAPH = defs.resolve_asset_graph()
 REPOSITORY = defs.get_repository_def()
@@ -107,7 +104,7 @@ def test_schedules_and_sensors_run_by_default() -> None:
 
 
 def test_loading_needs_no_setting_and_opens_no_connection(
-    load_definitions: Load, monkeypatch: pytest.MonkeyPatch
+    load_definitions: LoadDefinitions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def connect(*_: object) -> None:
         raise AssertionError("a connection was opened")

@@ -20,7 +20,7 @@ from urllib3 import Retry
 
 from market_data_pipeline_dev.process import Child
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
-from market_data_pipeline_tests.deploy.webserver import messages, runs, why_it_failed
+from market_data_pipeline_tests.deploy.webserver import LAUNCH, messages, runs, why_it_failed
 from market_data_pipeline_tests.observed import logs
 from market_data_pipeline_tests.supervised import ROOT, settings
 
@@ -39,13 +39,6 @@ TO_RESOURCES: list[dict[str, Any]] = [
     {"io_manager": {"config": {"base_dir": {"env": "BRAPI_TOKEN"}}}},
 ]
 TO_QUOTES = {"quotes": {"config": {"accept": ["PETR4", {"env": "BRAPI_TOKEN"}]}}}
-LAUNCH = """
-mutation ($params: ExecutionParams!) { launchRun(executionParams: $params) {
-  __typename
-  ... on LaunchRunSuccess { run { runId } }
-  ... on RunConfigValidationInvalid { errors { message } }
-} }
-"""
 PAGES = """
 query ($repository: RepositorySelector!) {
   allTopLevelResourceDetailsOrError(repositorySelector: $repository) {

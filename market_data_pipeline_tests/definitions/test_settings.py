@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from types import ModuleType
 
 import pytest
 from dotenv import dotenv_values
 
 from market_data_pipeline.settings import SettingError, Settings, misspelled
+from market_data_pipeline_tests.conftest import LoadDefinitions
 from market_data_pipeline_tests.deploy.compose import COMPOSE, PROCESSES
 from market_data_pipeline_tests.supervised import ROOT
 
@@ -186,7 +185,7 @@ def test_names_of_others_and_of_the_deployment_are_not_told() -> None:
 
 
 def test_the_definitions_refuse_and_warn_at_start(
-    load_definitions: Callable[..., ModuleType], caplog: pytest.LogCaptureFixture
+    load_definitions: LoadDefinitions, caplog: pytest.LogCaptureFixture
 ) -> None:
     load_definitions(KAFKA_BOOTSTRAP_SERVER="x")
     assert "did you mean KAFKA_BOOTSTRAP_SERVERS?" in caplog.text

@@ -3,14 +3,13 @@
 import csv
 import logging
 from collections import Counter
-from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from market_data_pipeline.market.watchlist import WatchlistError, load_watchlist
+from market_data_pipeline_tests.conftest import LoadDefinitions
 
 PETR4_VALE3 = ("PETR4", "VALE3")
 NO_TICKER = "is not a B3 ticker such as PETR4 or HGLG11"
@@ -130,7 +129,7 @@ def test_a_file_without_a_ticker_is_an_error_that_shows_nothing_of_it(
 
 
 def test_what_is_wrong_is_said_at_start(
-    load_definitions: Callable[..., ModuleType], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    load_definitions: LoadDefinitions, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = written(tmp_path, "ticker\nPETR4\nPETR4F\n")
     with caplog.at_level(logging.WARNING):

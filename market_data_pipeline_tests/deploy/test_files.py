@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import yaml
@@ -13,6 +11,7 @@ from dotenv import dotenv_values
 
 from market_data_pipeline.market.watchlist import load_watchlist
 from market_data_pipeline.settings import Settings
+from market_data_pipeline_tests.conftest import LoadDefinitions
 from market_data_pipeline_tests.deploy.compose import COMPOSE
 from market_data_pipeline_tests.deploy.pins import pins
 from market_data_pipeline_tests.supervised import ROOT
@@ -123,7 +122,7 @@ def test_every_process_of_helm_needs_no_rights_and_writes_to_a_folder_of_its_own
 
 
 def test_compose_and_helm_run_the_same_two_code_locations_which_share_instruments_and_quota(
-    load_definitions: Callable[..., ModuleType],
+    load_definitions: LoadDefinitions,
 ) -> None:
     folder = ROOT / "deploy" / "watchlists"
     compose = yaml.safe_load((folder / "docker-compose.yml").read_text())["services"]

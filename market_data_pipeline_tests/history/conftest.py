@@ -1,11 +1,8 @@
-"""History: what is observed of past windows, and the pipeline that observes it."""
+"""History: what is observed of past windows."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date
-from typing import Any
 from unittest import mock
-
-import pytest
 
 from market_data_pipeline.brapi import observe as observations
 from market_data_pipeline.brapi.client import Brapi
@@ -17,13 +14,6 @@ from market_data_pipeline_tests.conftest import INSTRUMENTS, Pipeline
 WINDOWS = TradingWindows()
 MONDAY = date(2026, 11, 16)
 MONDAYS = WINDOWS.of_session(MONDAY)
-
-
-@pytest.fixture
-def pro(make_pipeline: Callable[..., Any]) -> Iterator[Pipeline]:
-    """The pipeline on the pro plan, which has bars for each window."""
-    with make_pipeline(plan="pro") as pipeline:
-        yield pipeline
 
 
 def observe(

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import subprocess
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -19,7 +19,7 @@ from kubernetes import client
 from urllib3.exceptions import HTTPError
 
 from market_data_pipeline_dev.process import Child
-from market_data_pipeline_tests.supervised import free_ports
+from market_data_pipeline_tests.supervised import free_ports, wait_until
 
 PROGRAM = Path(sys.prefix) / "control-plane"
 # What a Deployment, a Job and a ServiceAccount need, and the end of what they own.
@@ -99,7 +99,7 @@ class ControlPlane:
             anonymous_auth="false",
             authorization_mode="RBAC",
         )
-        self._wait_until_ready()
+        wait_until(self._is_ready, "the API server is ready")
 
     def _start_etcd(self) -> None:
         program = shutil.which("etcd")
@@ -153,16 +153,10 @@ class ControlPlane:
         log = self._folder / f"{name}.log"
         self._running[name] = Child(name, [*command, *arguments], None, log)
 
-    def _wait_until_ready(self, seconds: float = 120) -> None:
-        patience = time.monotonic() + seconds
-        while True:
-            self._running["etcd"].check()
-            self._running["kube-apiserver"].check()
-            try:
-                with self.api() as api:
-                    client.CoreV1Api(api).list_namespace()
-                return
-            except (OSError, client.ApiException, HTTPError) as error:
-                if time.monotonic() > patience:
-                    raise TimeoutError("The API server is not ready.") from error
-                time.sleep(0.2)
+    def _is_ready(self) -> bool:
+        self._running["etcd"].check()
+        self._running["kube-apiserver"].check()
+        with suppress(OSError, client.ApiException, HTTPError), self.api() as api:
+            client.CoreV1Api(api).list_namespace()
+            return True
+        return False

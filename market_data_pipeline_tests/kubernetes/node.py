@@ -1,11 +1,11 @@
 """The one node of the tests' cluster: it runs pods as processes, with the rights that they ask for.
 
 It takes the part of the scheduler and of the kubelet. A pod is a process with a host name, process
-ids, a root directory and mounts of its own; its user, its capabilities and whether it may gain
-rights follow its security context. The image is this checkout with its virtual environment. The
-network is the machine's, listening is on the loopback alone, and the names of Services are in
-/etc/hosts. There are no init containers, probes, resource limits or seccomp profiles, and the API
-server cannot fetch a pod's log.
+ids, a root directory and mounts of its own; its user is that of its security context, and it has no
+right, as the API server admits none that asks for more. The image is this checkout with its virtual
+environment. The network is the machine's, listening is on the loopback alone, and the names of
+Services are in /etc/hosts. There are no init containers, probes, resource limits or seccomp
+profiles, and the API server cannot fetch a pod's log.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +27,7 @@ from kubernetes import client
 from urllib3.exceptions import HTTPError
 
 from market_data_pipeline_tests.kubernetes.control_plane import ControlPlane
-from market_data_pipeline_tests.supervised import OURS, ROOT
+from market_data_pipeline_tests.supervised import ROOT
 
 NAME = "node"
 UNREACHABLE = (client.ApiException, HTTPError, OSError)
@@ -182,10 +181,16 @@ class Node:
         elif pod.status.phase in ("Succeeded", "Failed"):
             pass
         elif container is None:
-            self._containers[name] = self._start(pod)
-            self._report(pod, "Running", self._state(self._containers[name]))
+            self._run_container(pod)
+        elif container.exit_code is not None and pod.spec.restart_policy == "Always":
+            self._run_container(pod, container.restarts + 1)
         elif container.exit_code is not None:
-            self._after_its_end(pod, container)
+            self._report(pod, container)
+
+    def _run_container(self, pod: client.V1Pod, restarts: int = 0) -> None:
+        container = self._containers[pod.metadata.name] = self._start(pod)
+        container.restarts = restarts
+        self._report(pod, container, "Running")
 
     def _end(self, pod: client.V1Pod, container: _Container | None) -> None:
         now = time.monotonic()
@@ -199,19 +204,8 @@ class Node:
             return
         self._containers.pop(pod.metadata.name, None)
         if container:
-            phase = "Failed" if container.exit_code else "Succeeded"
-            self._report(pod, phase, self._state(container))
+            self._report(pod, container)
         self._core.delete_namespaced_pod(pod.metadata.name, self.namespace, grace_period_seconds=0)
-
-    def _after_its_end(self, pod: client.V1Pod, container: _Container) -> None:
-        if pod.spec.restart_policy == "Always":
-            again = self._start(pod)
-            again.restarts = container.restarts + 1
-            self._containers[pod.metadata.name] = again
-            self._report(pod, "Running", self._state(again))
-        else:
-            phase = "Failed" if container.exit_code else "Succeeded"
-            self._report(pod, phase, self._state(container))
 
     @staticmethod
     def _state(container: _Container) -> dict[str, Any]:
@@ -222,10 +216,10 @@ class Node:
         ended = {"exitCode": container.exit_code, "reason": reason, "finishedAt": datetime.now(UTC)}
         return {"terminated": started | ended}
 
-    def _report(self, pod: client.V1Pod, phase: str, state: Mapping[str, Any]) -> None:
+    def _report(self, pod: client.V1Pod, container: _Container, phase: str = "") -> None:
         """Sets the status of a pod, from which the controllers make that of its Job."""
-        spec = pod.spec.containers[0]
-        container = self._containers.get(pod.metadata.name)
+        spec, state = pod.spec.containers[0], self._state(container)
+        phase = phase or ("Failed" if container.exit_code else "Succeeded")
         running = "running" in state
         status = {
             "name": spec.name,
@@ -233,7 +227,7 @@ class Node:
             "imageID": "",
             "ready": running,
             "started": running,
-            "restartCount": container.restarts if container else 0,
+            "restartCount": container.restarts,
             "state": state,
         }
         kinds = ("Initialized", "Ready", "ContainersReady", "PodScheduled")
@@ -275,8 +269,7 @@ class Node:
 
     def _environment(self, container: client.V1Container, pod: str) -> dict[str, str]:
         """What is in `envFrom` and `env`, over what is in the image."""
-        machine = {key: value for key, value in os.environ.items() if not OURS.match(key)}
-        env = {key: machine[key] for key in ("LANG", "TZ") if key in machine} | IMAGE
+        env = {key: os.environ[key] for key in ("LANG", "TZ") if key in os.environ} | IMAGE
         env |= {"HOSTNAME": pod, "NO_PROXY": "127.0.0.1"}
         env |= {"KUBERNETES_SERVICE_HOST": "127.0.0.1"}
         env |= {"KUBERNETES_SERVICE_PORT": str(self.control_plane.port)}
@@ -336,16 +329,7 @@ class Node:
         return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
 
-def _rights(context: client.V1SecurityContext | None) -> list[str]:
-    """How a command gets the user and the rights of a security context."""
-    if context is None:
-        return ["setpriv"]
-    rights = ["setpriv"]
-    if context.run_as_user is not None:
-        rights += [f"--reuid={context.run_as_user}", f"--regid={context.run_as_group}"]
-        rights += ["--clear-groups"]
-    if context.allow_privilege_escalation is False:
-        rights += ["--no-new-privs"]
-    if context.capabilities and "ALL" in (context.capabilities.drop or []):
-        rights += ["--bounding-set=-all", "--inh-caps=-all"]
-    return rights
+def _rights(context: client.V1SecurityContext) -> list[str]:
+    """How a command gets the user of a security context, without any right, as all pods ask for."""
+    user = [f"--reuid={context.run_as_user}", f"--regid={context.run_as_group}", "--clear-groups"]
+    return ["setpriv", *user, "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-import pymongo
 from brapi_sandbox.sandbox import Sandbox
 from kubernetes import client
 from kubernetes.utils import create_from_dict
 
 from market_data_pipeline_tests.deploy.set_back import SetBack
-from market_data_pipeline_tests.deploy.webserver import NoAnswerError, Run, runs
 from market_data_pipeline_tests.kubernetes.chart import (
     FULL_NAME,
     USER_CODE,
@@ -23,12 +19,9 @@ from market_data_pipeline_tests.kubernetes.chart import (
 )
 from market_data_pipeline_tests.kubernetes.control_plane import ControlPlane
 from market_data_pipeline_tests.kubernetes.node import Node
-from market_data_pipeline_tests.publication.helpers import Seen, read
-from market_data_pipeline_tests.services.deployment import BEGINNING, Document
+from market_data_pipeline_tests.services.deployment import BEGINNING, Operated
 from market_data_pipeline_tests.services.postgres import PASSWORD, Postgres
 from market_data_pipeline_tests.supervised import free_ports
-
-Found = TypeVar("Found")
 
 NAMESPACE = "market-data"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -36,7 +29,7 @@ LOCATION = "market-data"
 CODE, DAEMON = f"{USER_CODE}-{LOCATION}", f"{FULL_NAME}-daemon"
 
 
-class Release:
+class Release(Operated):
     """The three processes and the runs, in pods; a context manager.
 
     Args:
@@ -53,8 +46,9 @@ class Release:
         mongo_uri: str,
         kafka: str,
     ) -> None:
-        self.control_plane, self.sandbox, self._kafka = control_plane, sandbox, kafka
-        self._mongo_uri, self.topic = mongo_uri, "kubernetes"
+        self.control_plane, self.sandbox = control_plane, sandbox
+        self.mongo_uri, self.kafka = mongo_uri, kafka
+        self.database = self.topic = "kubernetes"
         clock = SetBack(BEGINNING)
         sandbox.now = clock.now
         port, code = free_ports(2)
@@ -65,7 +59,7 @@ class Release:
             "BRAPI_PLAN": "pro",
             "BRAPI_MIN_INTERVAL_SECONDS": "0.01",
             "PUBLISH_MADE_UP_PRICES": "true",
-            "MONGO_DB": "kubernetes",
+            "MONGO_DB": self.database,
             "KAFKA_TOPIC": self.topic,
             **clock.settings,
         }
@@ -101,22 +95,10 @@ class Release:
         self.node.__exit__()
         self.api.close()
 
-    def wait_for(self, what: Callable[[list[Run]], Found | None], seconds: float = 180) -> Found:
-        """Waits until something can be said of the runs, and returns it."""
-        patience = time.monotonic() + seconds
-        found: list[Run] = []
-        while time.monotonic() < patience:
-            self.node.check()
-            try:
-                found = runs(self.url)
-                if answer := what(found):
-                    return answer
-            except NoAnswerError:
-                pass
-            time.sleep(0.2)
-        raise AssertionError("\n".join(map(str, [*self.core_pods(), *found])))
+    def watch(self) -> None:
+        self.node.check()
 
-    def core_pods(self) -> list[str]:
+    def state(self) -> list[str]:
         """What pods there are, and the end of their output."""
         pods = self.core.list_namespaced_pod(NAMESPACE).items
         names = [(pod.metadata.name, pod.status.phase) for pod in pods]
@@ -143,19 +125,7 @@ class Release:
         apps = client.AppsV1Api(self.api)
         body = {"spec": {"replicas": replicas}}
         apps.patch_namespaced_deployment_scale(deployment, NAMESPACE, body)
-        patience = time.monotonic() + 60
-        while len(self.pods_of(deployment)) != replicas:
-            assert time.monotonic() < patience, self.core_pods()
-            time.sleep(0.1)
-
-    def documents(self) -> list[Document]:
-        """All that is stored."""
-        with pymongo.MongoClient[Document](self._mongo_uri, tz_aware=True) as mongo:
-            return [*mongo["kubernetes"]["price_history"].find()]
-
-    def events(self) -> list[Seen]:
-        """All that a consumer of committed events sees."""
-        return read(self._kafka, self.topic)
+        self.wait_for(lambda _: len(self.pods_of(deployment)) == replicas)
 
 
 def _for_this_machine(webserver: int, code: int, postgres: int, settings: dict[str, str]) -> Values:

@@ -48,20 +48,14 @@ def _die(producer: Producer) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def doomed_run(pipeline: Pipeline, moment: str) -> subprocess.Popen[bytes]:
-    """Starts a run of all assets for the live window."""
-    return subprocess.Popen(
-        [
-            *[sys.executable, "-m", __name__, moment],
-            *[pipeline.sandbox.url, pipeline.sandbox.plan, pipeline.mongo_uri],
-            *[pipeline.bootstrap_servers, str(pipeline.folder), pipeline.topic],
-        ]
-    )
-
-
 def killed_run(pipeline: Pipeline, moment: str) -> None:
-    """Waits for the end of a run that is killed at that moment."""
-    assert doomed_run(pipeline, moment).wait() == -signal.SIGKILL
+    """A run of all assets for the live window, to its end: it is killed at that moment."""
+    command = [
+        *[sys.executable, "-m", __name__, moment],
+        *[pipeline.sandbox.url, pipeline.sandbox.plan, pipeline.mongo_uri],
+        *[pipeline.bootstrap_servers, str(pipeline.folder), pipeline.topic],
+    ]
+    assert subprocess.run(command).returncode == -signal.SIGKILL
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable
-from types import ModuleType
 
 import pytest
 
@@ -11,7 +10,7 @@ from market_data_pipeline.publication.client import Client, connection_propertie
 from market_data_pipeline.publication.errors import PublicationError
 from market_data_pipeline.publication.event import FORMAT_NOT_CHOSEN
 from market_data_pipeline.settings import Settings
-from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, Pipeline
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, LoadDefinitions, Pipeline
 from market_data_pipeline_tests.observed import logs, metadata
 from market_data_pipeline_tests.publication.helpers import a_kafka, a_window
 from market_data_pipeline_tests.supervised import ROOT
@@ -77,9 +76,7 @@ def test_what_librdkafka_does_not_take_is_named_and_not_shown(
     assert not re.search(rf"(?<!\w){value}(?!\w)", str(refused.value))
 
 
-def test_the_start_refuses_what_librdkafka_does_not_take(
-    load_definitions: Callable[..., ModuleType],
-) -> None:
+def test_the_start_refuses_what_librdkafka_does_not_take(load_definitions: LoadDefinitions) -> None:
     with pytest.raises(Exception, match=r'such configuration property: "sasl\.pasword"'):
         load_definitions(KAFKA_CONFIG_SASL_PASWORD=PASSWORD)
 
@@ -136,7 +133,7 @@ def test_a_run_says_which_form_it_sent(
     ],
 )
 def test_the_start_warns_once(
-    load_definitions: Callable[..., ModuleType],
+    load_definitions: LoadDefinitions,
     caplog: pytest.LogCaptureFixture,
     settings: dict[str, str],
     warnings: int,

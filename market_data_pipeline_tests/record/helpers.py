@@ -10,7 +10,7 @@ from brapi_sandbox.faults import Fault
 
 from market_data_pipeline.operation.session_report import session_report
 from market_data_pipeline.storage.quote_store import QuoteStore
-from market_data_pipeline_tests.conftest import Pipeline
+from market_data_pipeline_tests.conftest import Pipeline, tags_of
 
 Later = Callable[[float], None]
 HALF_AN_HOUR = timedelta(minutes=30)
@@ -51,11 +51,9 @@ def report(
     pipeline: Pipeline, day: str, store: QuoteStore | None = None, last: str = ""
 ) -> dg.ExecuteInProcessResult:
     """A run that reports a session, or is to report all from one to the `last`."""
-    ends = {"start": day, "end": last}
     return dg.materialize(
         [session_report],
-        partition_key=None if last or not day else day,
-        tags={f"dagster/asset_partition_range_{end}": ends[end] for end in ends if last},
+        tags=tags_of(day, last),
         instance=pipeline.instance,
         resources={"quote_store": store or pipeline.store},
         raise_on_error=False,

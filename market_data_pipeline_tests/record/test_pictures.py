@@ -1,9 +1,7 @@
 """What a person sees first of a window: its movers, and a line for each instrument."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from brapi_sandbox.faults import Fault
@@ -89,35 +87,34 @@ def test_the_line_goes_on_with_each_window_and_a_withheld_price_is_no_mover(
 
 @pytest.mark.usefixtures("four_instruments")
 def test_bars_are_compared_with_the_session_before_if_it_has_its_end_and_is_not_made_up(
-    make_pipeline: Callable[..., Any], change_settings: ChangeSettings
+    pro: Pipeline, change_settings: ChangeSettings
 ) -> None:
-    with make_pipeline(plan="pro") as pipeline:
-        pipeline.run(MONDAY[0], "2026-11-16T12:00-0300")
-        without_its_end = metadata(pipeline.run("2026-11-17T10:00-0300"), "quotes")
-        pipeline.run(*MONDAY)
-        closes = {each.ticker: each.price for each in pipeline.store.load([MONDAY[1]])}
-        change_settings(PARTITIONS_START="2026-11-17")
-        first, last = "2026-11-17T10:30-0300", "2026-11-17T11:30-0300"
+    pro.run(MONDAY[0], "2026-11-16T12:00-0300")
+    without_its_end = metadata(pro.run("2026-11-17T10:00-0300"), "quotes")
+    pro.run(*MONDAY)
+    closes = {each.ticker: each.price for each in pro.store.load([MONDAY[1]])}
+    change_settings(PARTITIONS_START="2026-11-17")
+    first, last = "2026-11-17T10:30-0300", "2026-11-17T11:30-0300"
 
-        result = pipeline.run(first, last)
+    result = pro.run(first, last)
 
-        at_12 = metadata(result, "quotes", last)["prices"]
-        assert len(at_12) == 4
-        for row in at_12:
-            move = (float(row["price"]) / closes[row["ticker"]] - 1) * 100
-            assert float(row["day"].strip("%")) == pytest.approx(move, abs=0.006)
-        assert {"prices", "market"} < metadata(result, "quotes", first).keys()
+    at_12 = metadata(result, "quotes", last)["prices"]
+    assert len(at_12) == 4
+    for row in at_12:
+        move = (float(row["price"]) / closes[row["ticker"]] - 1) * 100
+        assert float(row["day"].strip("%")) == pytest.approx(move, abs=0.006)
+    assert {"prices", "market"} < metadata(result, "quotes", first).keys()
 
-        folder = pipeline.store.folder
-        keys = [path.name.removesuffix(".parquet") for path in folder.glob("2026-11-16*")]
-        moment = timedelta(seconds=1)
-        real = [
-            replace(each, origin="brapi.dev", observed_at=each.observed_at + moment)
-            for each in pipeline.store.load(keys)
-        ]
-        pipeline.store.save(real, keys)
-        made_up = metadata(pipeline.run("2026-11-17T12:00-0300"), "quotes")
-        for told in (without_its_end, made_up):
-            assert "no previous close is known" in told["market"]
-            assert "advancers" not in told
-            assert "day" not in told["prices"][0]
+    folder = pro.store.folder
+    keys = [path.name.removesuffix(".parquet") for path in folder.glob("2026-11-16*")]
+    moment = timedelta(seconds=1)
+    real = [
+        replace(each, origin="brapi.dev", observed_at=each.observed_at + moment)
+        for each in pro.store.load(keys)
+    ]
+    pro.store.save(real, keys)
+    made_up = metadata(pro.run("2026-11-17T12:00-0300"), "quotes")
+    for told in (without_its_end, made_up):
+        assert "no previous close is known" in told["market"]
+        assert "advancers" not in told
+        assert "day" not in told["prices"][0]

@@ -18,7 +18,7 @@ from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE
 from market_data_pipeline.operation.launching import every_window, launch_missing
 from market_data_pipeline.runs.common import WINDOWS
 from market_data_pipeline.storage.quote_store import QuoteStore
-from market_data_pipeline_tests.conftest import SetClock, at
+from market_data_pipeline_tests.conftest import SetClock, at, tags_of
 
 ASSETS = tuple(each.key.to_user_string() for each in definitions.ASSETS)
 Status = dg.DagsterRunStatus
@@ -128,12 +128,8 @@ class Operation:
         self, key: str, *assets: str, status: Status = Status.STARTED, last: str | None = None
     ) -> str:
         """A run of these assets, or all, for a window or a range; its id as it is shown."""
-        range_tag = "dagster/asset_partition_range_"
-        tags = {f"{range_tag}start": key, f"{range_tag}end": last or ""}
         run = self.instance.create_run_for_job(
-            job_of(*(assets or ASSETS)),
-            status=Status.STARTED,
-            tags=tags if last else {"dagster/partition": key},
+            job_of(*(assets or ASSETS)), status=Status.STARTED, tags=tags_of(key, last)
         )
         if status is Status.FAILURE:
             self.instance.report_run_failed(run)

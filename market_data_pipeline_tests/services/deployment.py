@@ -57,7 +57,49 @@ def brapi(market: Market = MARKET) -> Iterator[Sandbox]:
         yield sandbox
 
 
-class Deployment(Processes):
+class Operated:
+    """A pipeline in operation: its webserver, its database and its topic."""
+
+    url: str
+    mongo_uri: str
+    database: str
+    kafka: str
+    topic: str
+
+    def watch(self) -> None:
+        """What has to be done all the time, while something is waited for."""
+        raise NotImplementedError
+
+    def state(self) -> list[str]:
+        """What helps to see why something did not happen, beside the runs."""
+        return []
+
+    def wait_for(self, what: Callable[[list[Run]], Found | None]) -> Found:
+        """Waits until something can be said of the runs, and returns it."""
+        patience = time.monotonic() + 2 * PATIENCE_SECONDS
+        found: list[Run] = []
+        while time.monotonic() < patience:
+            self.watch()
+            try:
+                found = runs(self.url)
+                if answer := what(found):
+                    return answer
+            except NoAnswerError:
+                pass
+            time.sleep(0.5)
+        raise AssertionError("\n".join(map(str, [*self.state(), *found])))
+
+    def documents(self) -> list[Document]:
+        """All that is stored."""
+        with pymongo.MongoClient[Document](self.mongo_uri, tz_aware=True) as client:
+            return [*client[self.database]["price_history"].find()]
+
+    def events(self) -> list[Seen]:
+        """All that a consumer of committed events sees."""
+        return read(self.kafka, self.topic)
+
+
+class Deployment(Processes, Operated):
     """The processes with the services around them; a context manager that leaves nothing behind.
 
     Args:
@@ -127,20 +169,8 @@ class Deployment(Processes):
                 log.rename(log.with_suffix(f".until-{self.now():%H%M%S}.log"))
         super().start(*names)
 
-    def wait_for(self, what: Callable[[list[Run]], Found | None]) -> Found:
-        """Waits until something can be said of the runs, and returns it."""
-        patience = time.monotonic() + 2 * PATIENCE_SECONDS
-        found: list[Run] = []
-        while time.monotonic() < patience:
-            self.restart_those_that_ended()
-            try:
-                found = runs(self.url)
-                if answer := what(found):
-                    return answer
-            except NoAnswerError:
-                pass
-            time.sleep(0.5)
-        raise AssertionError(found)
+    def watch(self) -> None:
+        self.restart_those_that_ended()
 
     def wait_for_the_first_run(self) -> None:
         """Waits until a run has succeeded."""
@@ -163,15 +193,6 @@ class Deployment(Processes):
         self.sandbox.latency = 4
         asked = len(self.sandbox.requests)
         self.wait_for(lambda _: len(self.sandbox.requests) > asked)
-
-    def documents(self) -> list[Document]:
-        """All that is stored."""
-        with pymongo.MongoClient[Document](self.mongo_uri, tz_aware=True) as client:
-            return [*client[self.database]["price_history"].find()]
-
-    def events(self) -> list[Seen]:
-        """All that a consumer of committed events sees."""
-        return read(self.kafka, self.topic)
 
     def bars(self) -> Bars:
         """The bars of the day by ticker and beginning, as Brapi has them now."""

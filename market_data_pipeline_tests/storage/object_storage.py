@@ -3,7 +3,6 @@
 import os
 import re
 import socket
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from market_data_pipeline_dev.process import Child
 from market_data_pipeline_tests.services.go_program import go_program
 from market_data_pipeline_tests.supervised import free_ports, wait_until
 
@@ -64,16 +64,12 @@ def object_storage(folder: Path) -> Iterator[ObjectStorage]:
     (port,) = free_ports(1)
     address = f"127.0.0.1:{port}"
     command = [program, "--port", address, "--quiet", "--keep-alive", "--access-log", str(requests)]
-    with (folder / "server.log").open("wb") as log:
-        server = subprocess.Popen(
-            [*command, "posix", "--sidecar", str(metadata), str(buckets)],
-            env=os.environ | {"ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY},
-            stdout=log,
-            stderr=log,
-        )
+    command += ["posix", "--sidecar", str(metadata), str(buckets)]
+    environment = os.environ | {"ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY}
+    server = Child("The S3 server", command, environment, folder / "server.log")
 
     def is_up() -> bool:
-        assert server.poll() is None, (folder / "server.log").read_text()
+        server.check()
         with socket.socket() as one:
             return one.connect_ex(("127.0.0.1", port)) == 0
 
@@ -82,5 +78,4 @@ def object_storage(folder: Path) -> Iterator[ObjectStorage]:
         with requests.open() as asked:
             yield ObjectStorage(f"http://{address}", buckets, asked)
     finally:
-        server.kill()
-        server.wait()
+        server.stop()

@@ -5,11 +5,9 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import dagster as dg
@@ -38,12 +36,10 @@ def bucket(storage: ObjectStorage) -> str:
 
 
 @pytest.fixture
-def pipeline(
-    make_pipeline: Callable[..., Any], bucket: str, instance_in_files: dg.DagsterInstance
-) -> Iterator[Pipeline]:
-    with make_pipeline(plan="pro") as pipeline:
-        pipeline.folder, pipeline.instance = UPath(f"s3://{bucket}/prod"), instance_in_files
-        yield pipeline
+def pipeline(pro: Pipeline, bucket: str, instance_in_files: dg.DagsterInstance) -> Pipeline:
+    pro.folder = UPath(f"s3://{bucket}/prod")  # type: ignore[assignment]
+    pro.instance = instance_in_files
+    return pro
 
 
 def key(window: str) -> str:
