@@ -14,7 +14,7 @@ from upath import UPath
 
 from market_data_pipeline.brapi.observe import Observation
 from market_data_pipeline.brapi.quota import Quota
-from market_data_pipeline.market.quote import Quote
+from market_data_pipeline.market.quote import Quote, by_window
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window
 from market_data_pipeline.quotes.session import Instrument, Sessions, breadth
 from market_data_pipeline.runs.results import (
@@ -57,13 +57,13 @@ def describe_windows(
         **_describe_run(observation, quota),
         "path": dg.MetadataValue.path(str(folder)),
     }
-    sessions = Sessions(rows)
+    sessions, observed = Sessions(rows), by_window(observation.quotes)
     for window in windows:
         of_window, instruments = rows[window], sessions.at(window)
         described = {  # the UI shows it in this order
             **contents(len(of_window), "quotes", empty.get(window, "")),
             **(describe_market(window, instruments) if of_window else {}),
-            **_describe_window(window, of_window, observation, tickers),
+            **_describe_window(window, of_window, observed[window], observation, tickers),
             **ran,
         }
         if of_window:
@@ -94,7 +94,11 @@ def describe_market(window: Window, instruments: Sequence[Instrument]) -> dict[s
 
 
 def _describe_window(
-    window: Window, rows: Sequence[Quote], observation: Observation, tickers: Sequence[str]
+    window: Window,
+    rows: Sequence[Quote],
+    observed: Sequence[Quote],
+    observation: Observation,
+    tickers: Sequence[str],
 ) -> dict[str, Any]:
     """What a window holds, and which tickers of the watchlist it lacks."""
     covered = {quote.requested_ticker for quote in rows}.intersection(tickers)
@@ -113,8 +117,7 @@ def _describe_window(
     if missing:
         reasons = (f"{why}: {observation.in_words(why)}" for why in missing)
         described["without_row"] = "; ".join(reasons)
-    known = (each for each in (*rows, *observation.quotes) if each.window == window)
-    if live := [quote for quote in known if quote.source == "live"]:
+    if live := [quote for quote in (*rows, *observed) if quote.source == "live"]:
         latest = max(quote.observed_at for quote in live) - window.end
         oldest = max(quote.observed_at - quote.updated_at for quote in live)
         described[OBSERVED_AFTER] = round(latest / _MINUTE, 1)
