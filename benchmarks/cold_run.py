@@ -23,7 +23,7 @@ import dagster as dg
 from benchmarks.stand_ins import ANSWER, INTERVAL, REPOSITORY, sandbox, stand_ins
 from market_data_pipeline.market.clock import utc_now
 from market_data_pipeline.market.watchlist import load_watchlist
-from market_data_pipeline.market.windows import trading_windows
+from market_data_pipeline.runs.common import WINDOWS
 
 FLOOR_SECONDS = 49 * INTERVAL + ANSWER
 TICKERS = [*load_watchlist().tickers]
@@ -86,7 +86,7 @@ def _run(module: str, job: str, settings: Mapping[str, str]) -> tuple[float, flo
     if not home.exists():
         home.mkdir(parents=True)
         (home / "dagster.yaml").symlink_to(REPOSITORY / "dagster.yaml")
-    window = trading_windows().last_ended(utc_now())
+    window = WINDOWS.last_ended(utc_now())
     command = [sys.executable, "-m", "dagster", "job", "execute", "-m", module]
     command += ["-j", job, "--tags", json.dumps({"dagster/partition": window.key})]
     return *_process(command, os.environ | settings | {"DAGSTER_HOME": str(home)}), home

@@ -29,7 +29,7 @@ from market_data_pipeline.brapi.client import BrapiClient
 from market_data_pipeline.definitions import ASSETS, resources
 from market_data_pipeline.market.clock import utc_now
 from market_data_pipeline.market.watchlist import load_watchlist
-from market_data_pipeline.market.windows import trading_windows
+from market_data_pipeline.runs import common
 from market_data_pipeline.settings import Settings
 from market_data_pipeline.storage.quote_store import QuoteStore
 from market_data_pipeline.storage.reading import Reading
@@ -39,13 +39,13 @@ from market_data_pipeline_dev.mongo import embedded_mongo
 SIZES = (250, 500, 1000, 2000)
 ROUNDS = 3
 PEAK = "peak memory, MiB"
-WINDOWS = trading_windows().partitions
+WINDOWS = common.WINDOWS.partitions
 # The package has an asset of the module's name.
 QUOTES = import_module("market_data_pipeline.quotes.asset")
 OBSERVE = import_module("market_data_pipeline.brapi.observe")
 HISTORY = import_module("market_data_pipeline.storage.price_history")
 PARTS: dict[str, list[tuple[Any, str]]] = {
-    "bars to rows": [(OBSERVE, "observe_history")],
+    "bars to rows": [(OBSERVE, "_observe_history")],
     "decisions": [(QUOTES, "decide"), (Reading, "last_trusted")],
     "window metadata": [(dg.AssetExecutionContext, "add_asset_metadata")],
     "Parquet store": [(QuoteStore, "save")],

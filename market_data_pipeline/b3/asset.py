@@ -121,7 +121,7 @@ def _files(
     if keys[-1] > _last_session(now - RECENT):
         last = date.fromisoformat(keys[-1])
         before = b3_calendar.sessions_back(last, 1)
-        closed = {f"{day}" for day in b3_calendar.closed() if before < day < last}
+        closed = {f"{day}" for day in b3_calendar.openings() if before < day < last}
         periods += sorted(closed)
     for period in periods:
         try:

@@ -74,9 +74,9 @@ def results_by_ticker(body: Any, tickers: tuple[str, ...]) -> dict[str, list[Map
     claimed: dict[str, list[Mapping[str, Any]]] = {}
     unclaimed = []
     for result in body["results"]:
-        if not isinstance(result, Mapping) or not _is_ticker(result.get("symbol")):
+        symbol = result.get("symbol") if isinstance(result, Mapping) else None
+        if not isinstance(symbol, str) or not TICKER.fullmatch(symbol):
             continue
-        symbol = result["symbol"]
         asked_for = result.get("requestedSymbol") or symbol
         if asked_for not in tickers and symbol in tickers:
             asked_for = symbol
@@ -173,10 +173,6 @@ def read_usage_window(body: Any) -> tuple[str, datetime] | None:
     if not isinstance(body, Mapping) or (end := _instant(body.get("end"))) is None:
         return None
     return str(body.get("type")), end
-
-
-def _is_ticker(value: Any) -> bool:
-    return isinstance(value, str) and TICKER.fullmatch(value) is not None
 
 
 def _is_number(value: Any) -> bool:

@@ -24,7 +24,7 @@ from market_data_pipeline.brapi.answers import (
     results_by_ticker,
 )
 from market_data_pipeline.brapi.connection import Account, Connection, Question, Reply
-from market_data_pipeline.brapi.errors import OutageError, TemporaryError, TickerError, refusal
+from market_data_pipeline.brapi.errors import RunError, TemporaryError, TickerError, refusal
 from market_data_pipeline.brapi.plans import PLANS, Plan, batches
 from market_data_pipeline.brapi.request_queue import MAX_OPEN_REQUESTS, Request, RequestQueue
 from market_data_pipeline.market.quote import Quote
@@ -107,10 +107,6 @@ class BrapiClient:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes the connection."""
         self._connection.close()
 
     def quotes(self, tickers: Sequence[str], window: Window) -> dict[str, Quote | str]:
@@ -134,8 +130,8 @@ class BrapiClient:
         the reason for none; there may be more bars on either side.
 
         Raises:
-            PlanError: the plan does not reach back that far, or has no such bars.
-            RunError: the token, the plan or the quota refuses all requests.
+            RunError: the plan does not reach back that far, or the token, the plan or the quota
+                refuses all requests.
         """
         query, bars = self.plan.history_query(*days, today, window_minutes)
         return self._fetch(tickers, read_history, query, bars)
@@ -232,7 +228,7 @@ class BrapiClient:
     def _stop_if_brapi_is_down(self, error: TemporaryError) -> None:
         self._breakdowns += 1
         if not self._answered and self._breakdowns >= FAILURES_OF_A_BREAKDOWN:
-            raise OutageError(
+            raise RunError(
                 f"Brapi answered none of the first {self.requests} requests ({error}), "
                 f"so no more were sent. Check BRAPI_BASE_URL ({self._connection.host}), "
                 "BRAPI_TOKEN and the network, then materialize the window again."

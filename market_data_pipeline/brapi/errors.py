@@ -49,14 +49,6 @@ class RunError(BrapiError):
     """Every other request would fail too: the run ends, and the text says what to do."""
 
 
-class OutageError(RunError):
-    """Brapi answers nothing; a run some minutes later may succeed."""
-
-
-class PlanError(RunError):
-    """The plan does not allow a request, whether it was sent or not."""
-
-
 def is_error(body: Any) -> bool:
     """Whether a body, or a result in it, says that it is an error; the status may be 200."""
     return isinstance(body, Mapping) and bool(body.get("error") or body.get("success") is False)
@@ -75,12 +67,12 @@ def refusal(
     if code in TOKEN_REFUSED:
         return RunError(f"{said}: the token is refused. Set BRAPI_TOKEN to a valid one.")
     if code in NOT_ON_THE_PLAN:
-        return PlanError(
+        return RunError(
             f"{said}: the plan of this token does not include the request. Set BRAPI_PLAN to the "
             "plan you have."
         )
     if code == TOO_MANY_TICKERS and tickers > 1:
-        return PlanError(
+        return RunError(
             f"{said}: the plan of this token takes fewer than {tickers} tickers in one request. "
             "Set BRAPI_PLAN to the plan you have, or BRAPI_TICKERS_PER_REQUEST."
         )

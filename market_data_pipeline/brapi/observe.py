@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from time import monotonic
@@ -13,7 +13,7 @@ import dagster as dg
 from market_data_pipeline.brapi.answers import Bar, History
 from market_data_pipeline.brapi.bars import Gap, bars_of_windows
 from market_data_pipeline.brapi.client import BrapiClient
-from market_data_pipeline.brapi.errors import BrapiError, OutageError
+from market_data_pipeline.brapi.errors import BrapiError, RunError
 from market_data_pipeline.brapi.plans import Plan
 from market_data_pipeline.market.quote import Quote
 from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, Window, close_of
@@ -38,43 +38,29 @@ class Observation:
     """The quotes of some windows, and why others are missing.
 
     `missing` has, for each window that was to be observed, the reason for each ticker without a
-    row; `failures` the reason, in words, for each ticker that Brapi did not answer for;
-    `answered_as` the other symbol under which a ticker of the watchlist was answered. `plan` is the
-    plan of the requests, `requests` how many there were, `seconds` how long they took.
+    row; `failures` the reason, in words, for each ticker that Brapi did not answer for. `plan` is
+    the plan of the requests, `requests` how many there were, `seconds` how long they took.
     """
 
     plan: Plan
-    missing: dict[Window, dict[str, Missing]] = field(default_factory=dict)
+    missing: dict[Window, dict[str, Missing]]
     quotes: list[Quote] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
-    answered_as: dict[str, str] = field(default_factory=dict)
     requests: int = 0
     seconds: float = 0.0
 
-    def __or__(self, other: Observation) -> Observation:
-        """Both, of different windows, as one."""
-        return Observation(
-            self.plan,
-            self.missing | other.missing,
-            self.quotes + other.quotes,
-            self.failures | other.failures,
-            self.answered_as | other.answered_as,
-        )
-
-    def fail(self, failures: Mapping[str, str]) -> None:
+    def fail(self, failures: Mapping[str, str], windows: Iterable[Window]) -> None:
         """Notes tickers without an answer; a window without a bar keeps its reason."""
         self.failures |= failures
-        for reasons in self.missing.values():
+        for window in windows:
             for ticker in failures:
-                reasons.setdefault(ticker, "failed")
+                self.missing[window].setdefault(ticker, "failed")
 
     def note_left_out(self, quotes: Mapping[Quote, str]) -> None:
         """Notes quotes that are not kept, and why: a better one of the window is stored."""
         for quote, why in quotes.items():
-            ticker = quote.requested_ticker
-            dg.get_dagster_logger().warning(f"{ticker} failed: {why}")
-            self.failures[ticker] = why
-            self.missing[quote.window][ticker] = "failed"
+            dg.get_dagster_logger().warning(f"{quote.requested_ticker} failed: {why}")
+            self.fail({quote.requested_ticker: why}, [quote.window])
 
     def by_reason(self, window: Window) -> dict[Missing, list[str]]:
         """The tickers without a row in a window, for each reason."""
@@ -109,78 +95,78 @@ def observe(
     """The quotes of some windows; if a past one fails, the live one is not lost with it.
 
     Raises:
-        OutageError: no ticker was answered for (in the live window, if it is among them).
-        PlanError: the plan does not allow the request, or reaches back to none of the windows.
-        RunError: Brapi is down, or the token, the plan or the quota stops the whole run.
+        RunError: no ticker was answered for (in the live window, if it is among them), the plan
+            reaches back to none of the windows, or the token, the plan or the quota stops the run.
     """
     started = monotonic()
     live = next((each for each in windows if WINDOWS.is_live(each, now)), None)
     past = [window for window in windows if window != live]
-    # The live one first: it does not stay live for long.
-    observation = _observe_live(client, tickers, live) if live else Observation(client.plan)
-    failures = observation.failures
+    observation = _unasked(client.plan, tickers, past, now)
+    if live:  # first: it does not stay live for long
+        _observe_live(observation, client, tickers, live)
+    # The past windows can be asked for again.
+    failures = dict(observation.failures) if live else observation.failures
     try:
         if past:
-            observation |= observe_history(client, tickers, past, now)
+            _observe_history(observation, client, tickers, past, now)
     except BrapiError as error:
         if live is None:
             raise
-        missed = _unasked(client.plan, tickers, past, now)
-        missed.fail(dict.fromkeys(tickers, str(error)))
-        observation |= missed
+        observation.fail(dict.fromkeys(tickers, str(error)), past)
     observation.requests, observation.seconds = client.requests, monotonic() - started
     _log(observation, len(tickers))
-    # The past windows can be asked for again.
-    _demand_an_answer(failures if live else observation.failures, len(tickers))
+    _demand_an_answer(failures, len(tickers))
     return observation
 
 
-def _observe_live(client: BrapiClient, tickers: Sequence[str], window: Window) -> Observation:
-    """The current quotes, filed under the live window.
+def _observe_live(
+    observation: Observation, client: BrapiClient, tickers: Sequence[str], window: Window
+) -> None:
+    """Adds the current quotes, filed under the live window.
 
     If a ticker was requested, or traded, when the window was no longer live, it is a failure: its
     quote belongs to another window.
     """
-    observation = Observation(client.plan, {window: {}})
+    observation.missing[window] = {}
     over = WINDOWS.live_until(window)
-    for ticker, quote in _account(observation, client.quotes(tickers, window)):
+    for ticker, quote in _account(observation, client.quotes(tickers, window), [window]):
         if max(quote.observed_at, quote.updated_at) < over:
             observation.quotes.append(quote)
         else:
-            observation.fail({ticker: "answered too late: the window was no longer live"})
-    return observation
+            why = "answered too late: the window was no longer live"
+            observation.fail({ticker: why}, [window])
 
 
-def observe_history(
+def _observe_history(
+    observation: Observation,
     client: BrapiClient,
     tickers: Sequence[str],
     windows: Sequence[Window],
     now: datetime,
-) -> Observation:
-    """The quotes of past windows (at least one), from the bars of the price history.
+) -> None:
+    """Adds the quotes of past windows (at least one), from the bars of the price history.
 
     Nothing is requested for windows that cannot have a bar.
 
     Raises:
-        PlanError: the plan does not allow the request, or reaches back to none of the windows.
-        RunError: Brapi is down, or the token or the quota stops the whole run.
+        RunError: the plan reaches back to none of the windows, Brapi is down, or the token, the
+            plan or the quota stops the whole run.
     """
-    observation = _unasked(client.plan, tickers, windows, now)
     minutes = int(WINDOWS.interval.total_seconds() // 60)
     interval = client.plan.bar_interval(minutes)
     today = now.astimezone(EXCHANGE_TIMEZONE).date()
-    served = [window for window, reasons in observation.missing.items() if not reasons]
+    served = [window for window in windows if not observation.missing[window]]
     if not served and max(windows).day >= client.plan.first_day(today):
-        return observation
+        return
     asked = served or windows  # all of them are too far back: the plan says so
     days = min(asked).day, max(asked).day
-    for ticker, history in _account(observation, client.history(tickers, days, today, minutes)):
+    found = client.history(tickers, days, today, minutes)
+    for ticker, history in _account(observation, found, windows):
         for window, bar in bars_of_windows(history, served, interval).items():
             if isinstance(bar, Bar):
                 observation.quotes.append(_quote_of_bar(ticker, history, window, bar, interval))
             else:
                 observation.missing[window][ticker] = bar
-    return observation
 
 
 def as_stored(
@@ -194,10 +180,9 @@ def as_stored(
     observation = _unasked(plan, tickers, windows, now)
     for quote in rows:
         observation.missing[quote.window] = {}
-        if quote.ticker != quote.requested_ticker:
-            observation.answered_as[quote.requested_ticker] = quote.ticker
     there = {quote.requested_ticker for quote in rows}
-    observation.fail({each: "no quote is stored" for each in tickers if each not in there})
+    lacking = {each: "no quote is stored" for each in tickers if each not in there}
+    observation.fail(lacking, windows)
     return observation
 
 
@@ -235,13 +220,15 @@ def _demand_an_answer(failures: Mapping[str, str], tickers: int) -> None:
     if len(failures) == tickers:
         reasons = list(failures.values())
         commonest = max(set(reasons), key=reasons.count)
-        raise OutageError(
+        raise RunError(
             f"Brapi answered for 0 of {tickers} tickers, most often because: {commonest}. "
             "Nothing was stored; materialize the window again."
         )
 
 
-def _account(observation: Observation, found: Mapping[str, T | str]) -> list[tuple[str, T]]:
+def _account(
+    observation: Observation, found: Mapping[str, T | str], windows: Iterable[Window]
+) -> list[tuple[str, T]]:
     """Notes the tickers without an answer; returns the answers to use, one for each symbol."""
     failures = {ticker: each for ticker, each in found.items() if isinstance(each, str)}
     answers = {ticker: each for ticker, each in found.items() if not isinstance(each, str)}
@@ -249,19 +236,14 @@ def _account(observation: Observation, found: Mapping[str, T | str]) -> list[tup
     # A symbol that was asked for itself has its own answer, or none.
     taken = {symbol: ticker for ticker, symbol in sorted(symbols.items())}
     taken |= {ticker: ticker for ticker in found}
-    accepted = []
     for ticker, symbol in symbols.items():
         if taken[symbol] != ticker:
             failures[ticker] = (
                 f"answered under the symbol {symbol}, like {taken[symbol]}, whose answer counts: "
                 "remove one of the two from the watchlist"
             )
-            continue
-        if symbol != ticker:
-            observation.answered_as[ticker] = symbol
-        accepted.append((ticker, answers[ticker]))
-    observation.fail(failures)
-    return accepted
+    observation.fail(failures, windows)
+    return [(ticker, answer) for ticker, answer in answers.items() if ticker not in failures]
 
 
 def _quote_of_bar(ticker: str, history: History, window: Window, bar: Bar, interval: str) -> Quote:

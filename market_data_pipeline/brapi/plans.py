@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from market_data_pipeline.brapi.errors import PlanError
+from market_data_pipeline.brapi.errors import RunError
 
 # Every range that reaches back a fixed time from today, the shortest first.
 RANGES = ("1d", "5d", "1mo", "3mo", "6mo", "1y", "2y", "5y", "10y", "max")
@@ -52,10 +52,10 @@ class Plan:
         `first`.
 
         Raises:
-            PlanError: `first` is further back than the plan reaches.
+            RunError: `first` is further back than the plan reaches.
         """
         if first < self.first_day(today):
-            raise PlanError(
+            raise RunError(
                 f"The plan '{self.name}' reaches back {self.longest_range}, to "
                 f"{self.first_day(today)}; {first} is too far back. No request was sent: choose "
                 "later windows, or set BRAPI_PLAN (or BRAPI_LONGEST_RANGE) to what your token "

@@ -32,15 +32,9 @@ def openings() -> dict[date, time | None]:
     }
 
 
-@cache
-def closed() -> frozenset[date]:
-    """The weekdays without a session."""
-    return frozenset(day for day, opening in openings().items() if opening is None)
-
-
 def is_session(day: date) -> bool:
     """Whether B3 has a session on a day of the calendar."""
-    return day.weekday() < 5 and day not in closed()
+    return day.weekday() < 5 and openings().get(day, OPENING) is not None
 
 
 def sessions_back(day: date, count: int) -> date:

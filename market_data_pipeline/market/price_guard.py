@@ -100,14 +100,6 @@ def explain(quote: Quote) -> str:
     return f"{move}, looks like a {factor:.0f}:1 reverse split or a unit error: {closes}"
 
 
-def plausible(price: float, reference: float) -> bool:
-    """Whether a price is between 1/`LARGEST_FACTOR` and `LARGEST_FACTOR` times `reference`.
-
-    Both are in BRL; `reference` must be positive.
-    """
-    return 1 / LARGEST_FACTOR <= price / reference <= LARGEST_FACTOR
-
-
 def _why_left_out(quote: Quote, rows: Iterable[Quote]) -> str:
     kept = next(each for each in rows if not set(each.symbols).isdisjoint(quote.symbols))
     other_kind = (kept.made_up, kept.source == "live") != (quote.made_up, quote.source == "live")
@@ -125,14 +117,14 @@ def _newest(rows: Iterable[Quote | None]) -> Quote | None:
 def _decided(quote: Quote, there: Quote | None, last: Quote | None) -> Quote:
     """The quote with its decision, given the stored row of its window and the last trusted one."""
     accepted = there if there and there.decision == "accepted" else None
-    if accepted and plausible(quote.price, accepted.price):
+    if accepted and _near(quote.price / accepted.price, LARGEST_FACTOR):
         # The price stays accepted when its window is observed again.
         return replace(quote, reference_price=accepted.reference_price, decision="accepted")
     last = accepted or last
     reference = last.price if last else quote.previous_close
     if reference is None and there and there.trusted:
         reference = there.price
-    if reference is None or plausible(quote.price, reference):
+    if reference is None or _near(quote.price / reference, LARGEST_FACTOR):
         return replace(quote, reference_price=reference, decision="clear")
     return replace(quote, reference_price=reference, decision="withheld")
 
@@ -149,4 +141,5 @@ def _round_factor(quote: Quote) -> float | None:
 
 
 def _near(ratio: float, tolerance: float) -> bool:
+    """Whether a ratio of two prices is between 1/`tolerance` and `tolerance`."""
     return 1 / tolerance <= ratio <= tolerance

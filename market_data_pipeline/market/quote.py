@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
@@ -126,8 +126,6 @@ COLUMNS = {
 ROWS = TypeAdapter(list[Quote])
 """Makes quotes of stored rows, or says which value is wrong; it ignores what is no field."""
 
-_NAMES = tuple(field.name for field in fields(Quote))
-
 
 def origin_of(host: str, headers: Mapping[str, str]) -> str:
     """The origin of what a host answered with these headers: the sandbox says that it is one."""
@@ -138,7 +136,7 @@ def origin_of(host: str, headers: Mapping[str, str]) -> str:
 
 def as_row(quote: Quote) -> dict[str, Any]:
     """The fields of a quote by their names."""
-    return {name: getattr(quote, name) for name in _NAMES}
+    return {name: getattr(quote, name) for name in COLUMNS}
 
 
 def by_window(quotes: Iterable[Quote]) -> dict[Window, list[Quote]]:

@@ -27,18 +27,11 @@ class WatchlistError(ClearError):
 
 @dataclass(frozen=True)
 class Watchlist:
-    """The tickers to request, and why other lines of the file are left out."""
+    """The tickers to request, and which other lines are left out and why, in a sentence."""
 
     tickers: tuple[str, ...]
-    ignored: tuple[str, ...] = ()
-
-    @property
-    def left_out(self) -> str:
-        """Which lines are left out and why, in a sentence; empty if there is none."""
-        if not self.ignored:
-            return ""
-        shown, more = "; ".join(self.ignored[:_MOST_SHOWN]), len(self.ignored) - _MOST_SHOWN
-        return f"Left out of the watchlist: {shown}{f'; and {more} more' if more > 0 else ''}."
+    left_out: str
+    """Empty if there is none."""
 
 
 def load_watchlist(path: str = "") -> Watchlist:
@@ -113,7 +106,9 @@ def _parse(text: str) -> Watchlist:
             ignored.append(f"line {number}: {ticker} is already on line {lines[ticker]}")
         else:
             lines[ticker] = number
-    return Watchlist(tuple(lines), tuple(ignored))
+    shown, hidden = "; ".join(ignored[:_MOST_SHOWN]), len(ignored) - _MOST_SHOWN
+    said = f"Left out of the watchlist: {shown}{f'; and {hidden} more' if hidden > 0 else ''}."
+    return Watchlist(tuple(lines), said if ignored else "")
 
 
 def _cell(text: str) -> str:

@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from functools import cache
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 
 from market_data_pipeline.market import b3_calendar, clock
-from market_data_pipeline.settings import INTERVALS_IN_MINUTES, LAST_DAY, settings
+from market_data_pipeline.settings import INTERVALS_IN_MINUTES, LAST_DAY
 
 EXCHANGE_TIMEZONE = ZoneInfo("America/Sao_Paulo")
 KEY_FORMAT = "%Y-%m-%dT%H:%M%z"
@@ -165,21 +164,11 @@ class TradingWindows:
             tick += self.interval
 
 
-@cache
-def trading_windows() -> TradingWindows:
-    """The windows that the environment asks for (SYNC_INTERVAL_MINUTES, PARTITIONS_START).
-
-    Raises:
-        SettingError: a setting is invalid.
-    """
-    return TradingWindows(settings().sync_interval_minutes, settings().partitions_start)
-
-
 def sessions_from(first: date) -> dg.TimeWindowPartitionsDefinition:
     """A partition for each session from a day on, `2026-11-23`; the one of today is included."""
 
     def closed_ticks(day: date) -> Iterator[datetime]:
-        if day in b3_calendar.closed():
+        if not b3_calendar.is_session(day):
             yield datetime.combine(day, time())
 
     return dg.TimeWindowPartitionsDefinition(
@@ -245,7 +234,7 @@ def _exclusions(
     """
     end = date(clock.utc_now().year + 1, 12, 31)
     weekdays = list(itertools.takewhile(end.__ge__, _weekdays(first)))
-    sessions = (day for day in weekdays if day not in b3_calendar.closed())
+    sessions = filter(b3_calendar.is_session, weekdays)
     never_open = {(day.month, day.day) for day in weekdays}
     never_open -= {(day.month, day.day) for day in sessions}
     for month, days in itertools.groupby(sorted(never_open), key=lambda each: each[0]):

@@ -104,12 +104,9 @@ def quotes(
                 observation.note_left_out(left_out)
             quote_store.save(rows, keys)
     grouped = by_window(rows)
-    rows = [quote for window in windows for quote in grouped[window]]
-    of_sessions = {**earlier, **{window: grouped[window] for window in windows}}
-    describe_windows(context, tickers, observation, of_sessions, quota, quote_store.folder)
-    yield dg.MaterializeResult(
-        check_results=check_answers(windows, rows, observation, watchlist, stored)
-    )
+    there = {window: grouped[window] for window in windows}
+    describe_windows(context, tickers, observation, earlier | there, quota, quote_store.folder)
+    yield dg.MaterializeResult(check_results=check_answers(there, observation, watchlist, stored))
 
 
 def _refuse_future(window: Window) -> None:
@@ -142,7 +139,8 @@ def _get_ready(
         return
     quote_store.reading().windows([window.key])
     quote_store.try_writing(1)
-    brapi.client().close()
+    with brapi.client():
+        pass  # it takes the token
     troubles: list[str] = []
     threads = [
         Thread(target=lambda each=each: troubles.append(each()), daemon=True) for each in services

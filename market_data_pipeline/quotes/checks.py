@@ -1,9 +1,9 @@
 """What is checked of every window, and what to do when a check fails."""
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from itertools import chain
 
 import dagster as dg
 
@@ -82,8 +82,7 @@ OF_THE_RECORD = [PRICES_PLAUSIBLE, QUOTES_RECENT, OBSERVED_IN_TIME, QUOTA_LASTS]
 
 
 def check_answers(
-    windows: Sequence[Window],
-    rows: Sequence[Quote],
+    rows: Mapping[Window, Sequence[Quote]],
     observation: Observation,
     watchlist: Watchlist,
     stored: Reading,
@@ -93,9 +92,9 @@ def check_answers(
     The rows are what is stored of the windows now, `stored` is what the run has read before.
     """
     return [
-        _all_tickers_quoted(windows, rows, observation),
-        _watchlist_free_of_renames(windows, watchlist, observation.answered_as),
-        files_readable(stored, windows),
+        _all_tickers_quoted(rows, observation),
+        _watchlist_free_of_renames(rows, watchlist),
+        files_readable(stored, [*rows]),
     ]
 
 
@@ -125,15 +124,15 @@ def check_record(
 
 
 def _all_tickers_quoted(
-    windows: Sequence[Window], rows: Sequence[Quote], observation: Observation
+    rows: Mapping[Window, Sequence[Quote]], observation: Observation
 ) -> dg.AssetCheckResult:
-    failures, quoted = observation.failures, Counter(quote.window for quote in rows)
+    windows, failures = [*rows], observation.failures
     kept = {
         quote.requested_ticker
-        for quote in rows
+        for quote in chain(*rows.values())
         if observation.missing[quote.window].get(quote.requested_ticker) == "failed"
     }
-    empty = {each: observation.why_empty(each) for each in windows if not quoted[each]}
+    empty = {each: observation.why_empty(each) for each in windows if not rows[each]}
     lacking = [window for window in empty if observation.is_lacking(window)]
     sentences = [
         f"{len(failures)} tickers failed: {some(list(failures))}." if failures else "",
@@ -143,7 +142,7 @@ def _all_tickers_quoted(
     ]
     said = " ".join(filter(None, sentences))
     coverage = [
-        {"window": window.key, "quotes": quoted[window]}
+        {"window": window.key, "quotes": len(rows[window])}
         | {why: some(each) for why, each in observation.by_reason(window).items()}
         for window in windows
     ]
@@ -159,8 +158,13 @@ def _all_tickers_quoted(
 
 
 def _watchlist_free_of_renames(
-    windows: Sequence[Window], watchlist: Watchlist, answered_as: Mapping[str, str]
+    rows: Mapping[Window, Sequence[Quote]], watchlist: Watchlist
 ) -> dg.AssetCheckResult:
+    answered_as = {
+        quote.requested_ticker: quote.ticker
+        for quote in chain(*rows.values())
+        if quote.ticker != quote.requested_ticker in watchlist.tickers
+    }
     pairs = [f"{old} as {new}" for old, new in answered_as.items()]
     under = (
         f"Answered under another symbol: {', '.join(pairs)}. Stored and published under it; if B3 "
@@ -168,11 +172,11 @@ def _watchlist_free_of_renames(
     )
     return verdict(
         WATCHLIST_FREE_OF_RENAMES,
-        windows,
+        [*rows],
         " ".join(filter(None, [under if pairs else "", watchlist.left_out])),
         "No instrument was answered under another symbol.",
         WARN,
-        answered_as=dict(answered_as),
+        answered_as=answered_as,
     )
 
 

@@ -12,7 +12,7 @@ import dagster as dg
 from dagster_mongo import DagsterMongoError
 
 from market_data_pipeline import ClearError
-from market_data_pipeline.market.windows import Window, trading_windows
+from market_data_pipeline.market.windows import TradingWindows, Window
 from market_data_pipeline.runs.run_history import ends_of, partitions_in_words
 from market_data_pipeline.settings import settings
 
@@ -27,7 +27,7 @@ PRICE_HISTORY = dg.AssetKey([*_path, "mongo_price_history"])
 PUBLICATION = dg.AssetKey([*_path, "kafka_publication"])
 SESSION_REPORT = dg.AssetKey([*_path, "session_report"])
 
-WINDOWS = trading_windows()
+WINDOWS = TradingWindows(settings().sync_interval_minutes, settings().partitions_start)
 GROUP = "market_data"
 OWNERS = ["team:market-data"]
 # A range is one run: a request covers all of its windows.

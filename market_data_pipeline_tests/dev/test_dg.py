@@ -17,7 +17,8 @@ from typing import Any
 import pymongo
 import pytest
 
-from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, midnight, trading_windows
+from market_data_pipeline.market.windows import EXCHANGE_TIMEZONE, midnight
+from market_data_pipeline.runs.common import WINDOWS
 from market_data_pipeline_dev.process import Child
 from market_data_pipeline_tests.supervised import ROOT, Supervisor, free_ports, settings
 
@@ -104,7 +105,7 @@ def test_the_documented_line_materializes_a_window_beside_make_dev(
     )
     assert python == ".venv/bin/python"
     today = datetime.now(EXCHANGE_TIMEZONE).date()
-    window = trading_windows().last_ended(midnight(today))
+    window = WINDOWS.last_ended(midnight(today))
     assert window
     words[-1] = window.key
 

@@ -22,7 +22,7 @@ from brapi_sandbox.market import Market
 from brapi_sandbox.rules import FREE_TICKERS, PLANS
 
 from market_data_pipeline.market.watchlist import load_watchlist
-from market_data_pipeline.market.windows import trading_windows
+from market_data_pipeline.runs.common import WINDOWS
 from market_data_pipeline_tests.publication.helpers import Seen, read
 from market_data_pipeline_tests.supervised import ROOT, Supervisor, settings
 
@@ -102,7 +102,7 @@ def begin(checkout: Path, env: dict[str, str]) -> list[dict[str, Any]]:
     """Starts it for the first time: what it has stored by then of the window that it says."""
     with make_dev(checkout, env) as supervisor:
         # Another window may end meanwhile.
-        made_up = documents(env, trading_windows().from_key(supervisor.first_window()).start)
+        made_up = documents(env, WINDOWS.from_key(supervisor.first_window()).start)
         check_prices(made_up)
         check_events(checkout, env, made_up)
     return made_up
@@ -159,10 +159,10 @@ def check_events(checkout: Path, env: dict[str, str], stored: list[dict[str, Any
     """Live prices are on the topic, bars are not."""
     # While the first window of a session runs there is no live one, and nothing to publish.
     live = stored[0]["source"] == "live"
-    observed, windows = stored[0]["observed_at"], trading_windows()
-    last = windows.last_ended(observed)
+    observed = stored[0]["observed_at"]
+    last = WINDOWS.last_ended(observed)
     assert last
-    assert live == windows.is_live(last, observed)
+    assert live == WINDOWS.is_live(last, observed)
     if not live:
         return
     stand_ins = json.loads((checkout / ".dev" / "sandbox" / "stand-ins.json").read_text())

@@ -6,7 +6,7 @@ from unittest import mock
 
 from market_data_pipeline.brapi import observe as observations
 from market_data_pipeline.brapi.client import Brapi
-from market_data_pipeline.brapi.observe import Observation, observe_history
+from market_data_pipeline.brapi.observe import Observation
 from market_data_pipeline.market import clock
 from market_data_pipeline.market.windows import TradingWindows, Window
 from market_data_pipeline_tests.conftest import INSTRUMENTS, Pipeline
@@ -25,7 +25,7 @@ def observe(
     """What Brapi has of past windows."""
     there = mock.patch.object(observations, "WINDOWS", trading_windows)
     with there, Brapi(pipeline.settings()).client() as client:
-        return observe_history(client, tickers, windows, clock.utc_now())
+        return observations.observe(client, tickers, windows, clock.utc_now())
 
 
 def gaps_of(observation: Observation, ticker: str) -> dict[Window, str]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from brapi_sandbox.faults import Fault
 
-from market_data_pipeline.brapi.errors import PlanError
+from market_data_pipeline.brapi.errors import RunError
 from market_data_pipeline.market.windows import TradingWindows
 from market_data_pipeline_tests.conftest import INSTRUMENTS, Pipeline, SetClock, at
 from market_data_pipeline_tests.history.conftest import (
@@ -112,7 +112,7 @@ def test_what_the_plan_would_reject_is_refused_before_it_is_asked_and_nothing_el
     assert observation.failures == {}
     asked = len(pipeline.sandbox.requests)
     session = windows.of_session(date.fromisoformat(refused))
-    with pytest.raises(PlanError, match=f"'{plan}' reaches back {told};.*No request was sent"):
+    with pytest.raises(RunError, match=f"'{plan}' reaches back {told};.*No request was sent"):
         observe(pipeline, session, trading_windows=windows)
     assert len(pipeline.sandbox.requests) == asked
 
@@ -235,8 +235,8 @@ def test_a_renamed_instrument_is_filed_under_its_new_symbol(pro: Pipeline) -> No
 
     expected = truth(pro.sandbox.market, ("BBAS3", "AXIA3"), MONDAYS)
     assert filed(observation.quotes) == expected
-    assert observation.answered_as == {"ELET3": "AXIA3"}
-    assert {quote.requested_ticker for quote in observation.quotes} == {"BBAS3", "ELET3"}
+    symbols = {quote.symbols for quote in observation.quotes}
+    assert symbols == {("BBAS3", "BBAS3"), ("ELET3", "AXIA3")}
 
 
 def test_bars_of_which_none_can_be_used_are_a_failure(pipeline: Pipeline) -> None:

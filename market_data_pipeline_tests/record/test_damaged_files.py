@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from market_data_pipeline.market.quote import COLUMNS
-from market_data_pipeline.market.windows import trading_windows
+from market_data_pipeline.runs.common import WINDOWS
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline
 from market_data_pipeline_tests.observed import checks, failure_of, logs
 from market_data_pipeline_tests.record.helpers import SECOND, Later, prices, row, times
@@ -101,7 +101,7 @@ def test_damaged_files_of_earlier_windows_are_named_and_the_price_before_them_is
     stored: Pipeline,
 ) -> None:
     days = date(2026, 11, 16), date(2026, 11, 17)
-    windows = [each for day in days for each in trading_windows().of_session(day)]
+    windows = [each for day in days for each in WINDOWS.of_session(day)]
     before, *earlier = [each for each in windows if each.key < SECOND][-len(DAMAGES) - 1 :]
     rows = stored.store.load([LIVE_ON_TUESDAY])
     for window in (before, *earlier):

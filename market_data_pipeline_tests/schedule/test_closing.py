@@ -6,7 +6,7 @@ import pytest
 from brapi_sandbox.faults import Fault
 
 from market_data_pipeline.brapi.quota import Quota, record
-from market_data_pipeline.market.windows import trading_windows
+from market_data_pipeline.runs.common import WINDOWS
 from market_data_pipeline.settings import settings
 from market_data_pipeline_tests.conftest import Pipeline, SetClock, at
 from market_data_pipeline_tests.publication.helpers import quote
@@ -19,7 +19,7 @@ NOTHING = f"Nothing is missing of {LAST}."
 
 def observed(operation: Operation, key: str, seconds: float = 20, age: float = 30) -> None:
     """As if a window had been observed so long after its end, with a price of so many minutes."""
-    end = trading_windows().from_key(key).end
+    end = WINDOWS.from_key(key).end
     seen = end + timedelta(seconds=seconds)
     traded = seen - timedelta(minutes=age)
     operation.store.save([quote(key, observed_at=seen, updated_at=traded)], [key])

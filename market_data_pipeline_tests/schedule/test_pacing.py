@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from market_data_pipeline.brapi.quota import Quota, next_run, once_more, planned
-from market_data_pipeline.market.windows import trading_windows
+from market_data_pipeline.runs.common import WINDOWS
 
 LIMIT, COST = 15_000, 50
 DAYS = [date(2027, 2, 1) + timedelta(days=n) for n in range(89)]
@@ -15,7 +15,7 @@ DAYS = [date(2027, 2, 1) + timedelta(days=n) for n in range(89)]
 
 def observations(day: date) -> list[datetime]:
     """When Brapi is to be asked on a day: at the end of each window, until 14 March once more."""
-    windows = trading_windows().of_session(day)
+    windows = WINDOWS.of_session(day)
     again = once_more(windows[-1]) if windows else None
     return [window.end for window in windows] + ([again] if again else [])
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from playwright.sync_api import FloatRect
 
-from market_data_pipeline.market.windows import trading_windows
+from market_data_pipeline.runs.common import WINDOWS
 from market_data_pipeline_tests.services.browser import dagster_in_a_browser
 from market_data_pipeline_tests.supervised import ROOT
 
@@ -22,8 +22,8 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         dagster_in_a_browser(Path(folder), height=1200, plan="pro") as dagster,
     ):
-        live = trading_windows().from_key(dagster.live)
-        *earlier, last = (each for each in trading_windows().of_session(live.day) if each < live)
+        live = WINDOWS.from_key(dagster.live)
+        *earlier, last = (each for each in WINDOWS.of_session(live.day) if each < live)
         dagster.backfill((earlier or [last])[0].key, last.key, len(earlier) + 1)
         for name, view, query, clip, mark in (
             ("window", "partitions", {"partition": last.key}, DETAILS, "PETR4"),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from market_data_pipeline.market.windows import trading_windows
+from market_data_pipeline.runs.common import WINDOWS
 from market_data_pipeline_tests.services.browser import DagsterPages, dagster_in_a_browser
 from market_data_pipeline_tests.supervised import wait_until
 
@@ -98,9 +98,8 @@ def test_the_sensor_runs_and_says_why_it_launches_nothing(dagster: DagsterPages)
 
 
 def test_a_backfill_is_launched_from_the_page(dagster: DagsterPages) -> None:
-    windows = trading_windows()
-    second = windows.last_ended(windows.from_key(dagster.live).start)
-    first = second and windows.last_ended(second.start)
+    second = WINDOWS.last_ended(WINDOWS.from_key(dagster.live).start)
+    first = second and WINDOWS.last_ended(second.start)
     assert first
     assert second
     dagster.backfill(first.key, second.key, 2)

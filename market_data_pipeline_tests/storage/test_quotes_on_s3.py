@@ -16,7 +16,8 @@ from upath import UPath
 
 from market_data_pipeline.market.b3_calendar import sessions_back
 from market_data_pipeline.market.quote import Quote
-from market_data_pipeline.market.windows import Window, trading_windows
+from market_data_pipeline.market.windows import Window
+from market_data_pipeline.runs.common import WINDOWS
 from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, TUESDAY_15_00, Pipeline, SetClock
 from market_data_pipeline_tests.observed import checks, failure_of, left_by_runs
 from market_data_pipeline_tests.storage.object_storage import SECRET_KEY, ObjectStorage
@@ -97,11 +98,11 @@ def test_a_range_is_one_object_a_window(
 def test_the_reference_prices_are_one_object_mostly_and_many_at_once_at_the_worst(
     pipeline: Pipeline, storage: ObjectStorage
 ) -> None:
-    windows, today = trading_windows(), trading_windows().from_key(LIVE_ON_TUESDAY)
+    today = WINDOWS.from_key(LIVE_ON_TUESDAY)
     oldest, *days = [sessions_back(today.day, back) for back in range(60, 0, -1)]
     assert pipeline.run(LIVE_ON_TUESDAY, select="quotes").success
     unseen, *seen = pipeline.store.load([LIVE_ON_TUESDAY])[:3]
-    first, *others = [window for day in [oldest, *days] for window in windows.of_session(day)]
+    first, *others = [window for day in [oldest, *days] for window in WINDOWS.of_session(day)]
     rows = [at(quote, window) for window in [first, *others] for quote in seen]
     keys = [window.key for window in [first, *others]]
     pipeline.store.save([at(unseen, first), *rows], keys)
@@ -120,7 +121,7 @@ def test_the_reference_prices_are_one_object_mostly_and_many_at_once_at_the_wors
 def test_a_window_that_another_process_has_just_written_is_seen(
     pipeline: Pipeline, bucket: str
 ) -> None:
-    later = trading_windows().from_key(LATER)
+    later = WINDOWS.from_key(LATER)
     assert pipeline.run("2026-11-17T14:00-0300", select="quotes").success
     assert len(pipeline.store.reading().sessions(later.day, later.day)) == 1
 
