@@ -1,6 +1,5 @@
 """The pipeline for tests: real sockets, real files, and a clock that can be set."""
 
-import gc
 import importlib
 import os
 import shutil
@@ -173,11 +172,6 @@ class Pipeline:
 def brapi_with(**given: Any) -> Brapi:
     """Brapi with settings that are given by the rest of their names: BRAPI_TOKEN as `token`."""
     return Brapi(Settings(**{f"brapi_{name}": value for name, value in given.items()}))
-
-
-# Dagster's objects are many and live as long as the tests: looking for garbage takes a tenth.
-gc.freeze()
-gc.set_threshold(100_000)
 
 
 @event.listens_for(Engine, "connect")

@@ -226,15 +226,17 @@ class Client:
         self._complaints.pop(error.code(), None)  # so that the latest one is the last
         self._complaints[error.code()] = error
 
-    def failure(self, what: str, error: KafkaError | None, otherwise: str = "") -> PublicationError:
+    def failure(
+        self, what: str, error: KafkaError | None, otherwise: str = "", *, advise: str = ""
+    ) -> PublicationError:
         """The error that says what happened, why, and what to do.
 
-        A time-out is explained by what librdkafka complained of. What to do is what the error
-        itself says, or `otherwise`.
+        A time-out is explained by what librdkafka complained of. What to do is `advise`, or what
+        the error itself says, or `otherwise`.
         """
         if error is None or error.code() in NO_ANSWER:
             error = self._complaint or error
-        do = advice(error, self.settings.kafka_bootstrap_servers, otherwise)
+        do = advise or advice(error, self.settings.kafka_bootstrap_servers, otherwise)
         reason = without_values(described(error), self._hidden)
         return PublicationError(f"{what} ({reason}): {do}.")
 

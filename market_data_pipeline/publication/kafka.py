@@ -12,7 +12,7 @@ from functools import partial
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from market_data_pipeline.publication.client import Client
-from market_data_pipeline.publication.errors import PublicationError, described
+from market_data_pipeline.publication.errors import FENCED, PublicationError, described
 from market_data_pipeline.publication.event import Event
 from market_data_pipeline.publication.topic import find_or_create
 from market_data_pipeline.runs.results import some
@@ -199,10 +199,11 @@ class _Transaction(Client):
                 self._abort()
                 what = f"The transaction {self.settings.transactional_id} was not committed"
                 raise self.failure(what, error) from None
+            again = "materialize kafka_publication again; consumers drop repeats by their ce_id"
             raise self.failure(
                 "Kafka did not confirm the commit, so the events may or may not be on the topic",
                 error,
-                "materialize kafka_publication again; consumers drop repeats by their ce_id",
+                advise="" if error.code() in FENCED else again,
             ) from None
 
     def _abort(self) -> None:
