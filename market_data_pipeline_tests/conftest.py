@@ -193,7 +193,7 @@ def start_of_once(partitions: dg.TimeWindowPartitionsDefinition, key: str) -> da
     return _STARTS[at][1]
 
 
-dg.TimeWindowPartitionsDefinition.start_time_for_partition_key = start_of_once  # type: ignore
+dg.TimeWindowPartitionsDefinition.start_time_for_partition_key = start_of_once  # type: ignore[assignment,method-assign]
 
 # An instance in memory is never migrated: to record its version takes as long as to make it.
 for in_memory in (event_log_in_memory, runs_in_memory):

@@ -64,7 +64,7 @@ def official_close(
             unexpected += [
                 key for key in sessions if not b3_calendar.is_session(date.fromisoformat(key))
             ]
-            for key in sorted((ours.keys() & sessions.keys()) - stored):
+            for key in sorted(ours.keys() & sessions.keys()):
                 save(quote_store, mongo, key, sessions[key], context.run.run_id)
                 checks.compare(ours[key], sessions[key], found, f"{key} " * (len(keys) > 1))
                 stored.add(key)

@@ -34,7 +34,7 @@ def runs_of(instance: dg.DagsterInstance, window: Window, asset: dg.AssetKey) ->
     return [
         records[number]
         for number in sorted(records, reverse=True)
-        if covers(records[number].dagster_run, window)
+        if _covers(records[number].dagster_run, window)
         and _was_to_materialize(instance, records[number], asset)
     ]
 
@@ -47,7 +47,7 @@ def _was_to_materialize(
     return any(event.asset_key == asset for event in events)
 
 
-def covers(run: dg.DagsterRun, window: Window) -> bool:
+def _covers(run: dg.DagsterRun, window: Window) -> bool:
     """Whether the key of a window is among the partitions of a run: their order is that of time."""
     ends = ends_of(run)
     return bool(ends) and ends[0] <= window.key <= ends[-1]

@@ -8,7 +8,7 @@ import pytest
 
 from market_data_pipeline.definitions import defs
 from market_data_pipeline.runs.common import ONE_RUN_A_RANGE, OWNERS, QUOTES, WINDOWS
-from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, LoadDefinitions, Pipeline
+from market_data_pipeline_tests.conftest import LIVE_ON_TUESDAY, LoadDefinitions, Pipeline, tags_of
 
 ASSETS = {"quotes", "mongo_price_history", "kafka_publication"}
 GRAPH = defs.resolve_asset_graph()
@@ -80,8 +80,7 @@ def test_no_sink_comes_before_the_publication(
 
     sink = dg.Definitions([archive], jobs=[dg.define_asset_job("all_sinks")])
     job = dg.Definitions.merge(pipeline.definitions(), sink).resolve_job_def("all_sinks")
-    tags = {"dagster/partition": LIVE_ON_TUESDAY}
-    result = job.execute_in_process(instance=pipeline.instance, tags=tags)
+    result = job.execute_in_process(instance=pipeline.instance, tags=tags_of(LIVE_ON_TUESDAY))
 
     steps = [event.step_key for event in result.all_events if event.is_step_start]
     assert steps[:3] == ["quotes", "kafka_publication", "archive"]
